@@ -1,0 +1,140 @@
+"""The settings of an archive: ``dicomfs.toml`` in the archive folder.
+
+Owns names, types, defaults, units and limits of every setting, and says file, key and problem when one is
+wrong.  What a setting does is up to those who are given it; nothing here opens a tier or an index.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from dicomfs.errors import ConfigError
+
+FILE_NAME = "dicomfs.toml"
+Profile = Literal["fast", "dense", "archive"]
+PermissionBits = Annotated[str, Meta(pattern="^0?[0-7]{3}$")]
+"""Permission bits as TOML strings of octal digits ("0440"): a bare 440 would be read as decimal."""
+Number = Annotated[int, Meta(ge=0)]
+
+
+class ArchiveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section ``[archive]``."""
+
+    minimum_free_bytes: Number = 1 << 30
+    """Accepting stops with "no space" below this: packing needs room to seal before it can release."""
+
+
+class PackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section ``[pack]``."""
+
+    profile: Profile = "fast"
+    """What `pack` aims at when not told: fast to read first, dense afterwards by `repack`."""
+    quiet_seconds: Number = 60
+    """Seconds without a new instance after which a series counts as complete enough to be packed."""
+    workers: Number = 0
+    """Threads that encode; 0 takes the number of processors."""
+    segment_bytes_fast: Annotated[int, Meta(ge=1 << 16, le=1 << 30)] = 8 << 20
+    """Raw bytes of a segment in profile fast: what one cold read has to decode at most."""
+    segment_bytes_dense: Annotated[int, Meta(ge=1 << 16, le=1 << 30)] = 4 << 20
+    """Raw bytes of a segment in profile dense: smaller, since its codecs decode more slowly."""
+
+
+class MountSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section ``[mount]``; options given to ``mount -o`` win over these."""
+
+    uid: Number | None = None
+    """Owner of everything shown; the mounting user when absent."""
+    gid: Number | None = None
+    """Group of everything shown; the mounting user's when absent."""
+    file_mode: PermissionBits = "0440"
+    """Mode of files under ``patients/`` and ``versions/``: owner and group read, nobody writes."""
+    folder_mode: PermissionBits = "0550"
+    """Mode of folders there."""
+    allow_other: bool = False
+    """Other users than the mounting one may look: patient data, so off unless asked for."""
+    decoded_cache_bytes: Number = 256 << 20
+    """Memory for decoded frames: some series' worth of neighbours, small beside a gateway's memory."""
+
+
+class TierSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section ``[tiers.NAME]``."""
+
+    url: str
+    """Where the objects lie: ``file:///path``."""
+
+    def path(self) -> Path:
+        """Return the folder that the URL names."""
+        return Path(unquote(urlsplit(self.url).path))
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All settings of an archive; the defaults are those of an empty file."""
+
+    archive: ArchiveSettings = ArchiveSettings()
+    pack: PackSettings = PackSettings()
+    mount: MountSettings = MountSettings()
+    tiers: dict[str, TierSettings] = {}
+
+
+def load(archive: Path) -> Settings:
+    """Read the settings of the archive folder; without a file, the defaults.
+
+    Raises ConfigError naming file, key and problem.
+    """
+    path = archive / FILE_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), "(file)", f"cannot be read: {error}") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, file: str = FILE_NAME) -> Settings:
+    """Decode settings from TOML; `file` is named in errors.  Raises ConfigError."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(file, "(syntax)", str(error)) from error
+    _refuse_unknown(tree, Settings, "", file)
+    try:
+        settings = msgspec.convert(tree, Settings)
+    except msgspec.ValidationError as error:
+        problem, _, where = str(error).partition(" - at `$")
+        key = where.rstrip("`").lstrip(".") or "(file)"
+        raise ConfigError(file, key.replace("[...]", ".*"), problem) from error
+    for name, tier in settings.tiers.items():
+        _check_url(tier.url, f"tiers.{name}.url", file)
+    return settings
+
+
+def _refuse_unknown(tree: dict[str, Any], shape: type[msgspec.Struct], prefix: str, file: str) -> None:
+    """Raise ConfigError for a key that no section knows, with the keys it does know."""
+    types = get_type_hints(shape)
+    for key, value in tree.items():
+        if key not in types:
+            known = ", ".join(sorted(types))
+            raise ConfigError(file, prefix + key, f"unknown setting; known here: {known}")
+        if not isinstance(value, dict):
+            continue
+        kind = types[key]
+        if key == "tiers":
+            for name, section in value.items():
+                if isinstance(section, dict):
+                    _refuse_unknown(section, TierSettings, f"tiers.{name}.", file)
+        elif isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            _refuse_unknown(value, kind, f"{prefix}{key}.", file)
+
+
+def _check_url(url: str, key: str, file: str) -> None:
+    """Raise ConfigError unless `url` names an absolute local path."""
+    parts = urlsplit(url)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        raise ConfigError(file, key, f"{url!r} is not of the form file:///absolute/path")

@@ -1,0 +1,34 @@
+"""How long-running use cases say how far they are.
+
+Owns the protocol alone; what a person sees of it is drawn in cli/.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives the progress of one task at a time; calls come from one thread."""
+
+    def start(self, total: int | None, what: str) -> None:
+        """Begin the task `what` (a verb and a noun, no patient attributes) of `total` bytes, None if unknown."""
+
+    def advance(self, amount: int) -> None:
+        """Count `amount` more bytes as done."""
+
+    def done(self) -> None:
+        """End the task begun last; without one, nothing happens."""
+
+
+class NullProgress:
+    """Listens to nothing."""
+
+    def start(self, total: int | None, what: str) -> None:
+        """Ignore."""
+
+    def advance(self, amount: int) -> None:
+        """Ignore."""
+
+    def done(self) -> None:
+        """Ignore."""
