@@ -1,0 +1,1 @@
+"""Bands of frames to bytes and back, without loss."""
