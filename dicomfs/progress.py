@@ -12,7 +12,7 @@ class Progress(Protocol):
     """Receives the progress of one task at a time; calls come from one thread."""
 
     def start(self, total: int | None, what: str) -> None:
-        """Begin the task `what` (a verb and a noun, no patient attributes) of `total` bytes, None if unknown."""
+        """Begin the task `what` (verb and noun, no patient attributes) of `total` bytes, None if unknown."""
 
     def advance(self, amount: int) -> None:
         """Count `amount` more bytes as done."""
