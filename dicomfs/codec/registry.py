@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dicomfs.codec.base import FROM_DISK, CodecId, FrameCodec
 from dicomfs.codec.jpegls import JpegLs
+from dicomfs.codec.jxl import JpegXl
+from dicomfs.codec.video import Ffv1, Hevc
 from dicomfs.codec.zstd import Zstd
 from dicomfs.errors import CodecError, CodecUnavailable
 
 _CODECS: dict[CodecId, FrameCodec] = {
     CodecId.ZSTD: Zstd(),
     CodecId.JPEGLS: JpegLs(),
+    CodecId.JPEGXL: JpegXl(),
+    CodecId.FFV1: Ffv1(),
+    CodecId.HEVC: Hevc(),
 }
 
 
