@@ -212,9 +212,8 @@ class SectionWriter:
         Returns the offset of the payload.  ``plain`` is needed with compression only.
         """
         stored = sum(len(part) for part in parts)
-        header = SectionHeader(
-            self.size, kind, optional, compression, self.sections, stored, stored if plain is None else plain, 0
-        )
+        plain = stored if plain is None else plain
+        header = SectionHeader(self.size, kind, optional, compression, self.sections, stored, plain, 0)
         fields = header.fields()
         self.append(fields)
         self.append(_CHECK.pack(section_check(header.offset, (fields, *parts))))

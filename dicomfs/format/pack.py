@@ -183,12 +183,10 @@ class PackWriter:
         if not 1 <= len(plain) <= MAX_CHUNK:
             raise FormatError(_WRITING, f"chunk of {len(plain)} bytes")
         if offset != target.written or offset + len(plain) > target.length:
-            raise FormatError(_WRITING, f"chunk at byte {offset} of a stream that continues at {target.written}")
+            raise FormatError(_WRITING, f"chunk at byte {offset} instead of {target.written}")
         stored = compress_if_smaller(plain, level) or plain
         digest = digest64(plain).to_bytes(DIGEST_BYTES, "little")
-        description = describe(
-            ChunkRecord(stream, target.length, offset, len(plain), len(stored), digest)
-        )
+        description = describe(ChunkRecord(stream, target.length, offset, len(plain), len(stored), digest))
         place = self._writer.add(Section.CHUNK, (description, stored)) + len(description)
         target.written += len(plain)
         target.plain.append(len(plain))

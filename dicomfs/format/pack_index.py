@@ -234,7 +234,7 @@ class StreamIndex:
         self._starts.extend(chunk.offset for chunk in self.chunks)
 
     def chunk_number(self, offset: int) -> int:
-        """Number of the chunk that holds byte ``offset``; DamagedError when it was lost (after ``rebuild``)."""
+        """Number of the chunk that holds byte ``offset``; DamagedError when lost (after ``rebuild``)."""
         number = bisect_right(self._starts, offset) - 1
         if number >= 0 and offset < self.chunks[number].offset + self.chunks[number].plain:
             return number
@@ -279,6 +279,6 @@ def stream_index(record: StreamRecord, limit: int, artefact: str) -> StreamIndex
     if any(place + stored > limit for place, stored in zip(record.places, record.stored, strict=True)):
         raise DamagedError(artefact, "chunk reaches beyond the pack")
     offsets = accumulate(record.plain, initial=0)
-    digests = (int.from_bytes(record.digests[at : at + 8], "little") for at in range(0, count * 8, DIGEST_BYTES))
+    digests = np.frombuffer(record.digests, "<u8").tolist()
     columns = zip(offsets, record.plain, record.places, record.stored, digests, strict=False)
     return StreamIndex(record.length, [ChunkIndex(*row) for row in columns])

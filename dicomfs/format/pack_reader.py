@@ -79,11 +79,11 @@ class PackReader:
     def rebuild(cls, read: Read, size: int, name: str) -> PackReader:
         """Open a pack by scanning its sections, for a lost or damaged index (verify, recover).
 
-        Reads the whole object in bounded memory.  An intact index behind a lost trailer is used as it is;
-        without one, what the sections say of themselves is put together: lost segments and chunks leave gaps: ``complete`` of their
-        stack or stream is then false and reads of the gap raise DamagedError, and a stack or stream of which
-        nothing is left is missing at the end of the list, or empty.  Raises DamagedError when neither
-        head nor index is left, UnsupportedVersion and UnsupportedFeature as usual.
+        Reads the whole object in bounded memory.  An intact index behind a lost trailer is used as it is.
+        Without one, what the sections say of themselves is put together, and lost segments and chunks leave
+        gaps: ``complete`` of their stack or stream is then false, reads of the gap raise DamagedError, and a
+        stack or stream of which nothing is left is empty, or missing at the end of the list.  Raises
+        DamagedError when neither head nor index is left, UnsupportedVersion and UnsupportedFeature as usual.
         """
         reader = cls.__new__(cls)
         reader._init(read, size, name, _from_scan(read, size, name))
@@ -92,7 +92,7 @@ class PackReader:
     @property
     def complete(self) -> bool:
         """False only after ``rebuild`` of a damaged pack: some payload is lost."""
-        return all(stack.complete for stack in self.stacks) and all(stream.complete for stream in self.streams)
+        return all(part.complete for part in (*self.stacks, *self.streams))
 
     def stack(self, number: int) -> StackIndex:
         """The stack of that number; NotFoundError when there is none."""
@@ -176,7 +176,8 @@ def _from_payload(head: Head, payload: bytes, limit: int, name: str) -> _Content
         if segment.stack >= len(segments) or segment.first_frame != reached[segment.stack]:
             raise DamagedError(name, "segments do not follow each other")
         reached[segment.stack] += segment.frames
-        segments[segment.stack].append(segment_index(segment, record.stacks[segment.stack], place, limit, name))
+        stack = record.stacks[segment.stack]
+        segments[segment.stack].append(segment_index(segment, stack, place, limit, name))
     if reached != [stack.frames for stack in record.stacks]:
         raise DamagedError(name, "segments do not cover their stack")
     stacks = [_stack(stack, found, name) for stack, found in zip(record.stacks, segments, strict=True)]

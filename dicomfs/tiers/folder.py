@@ -1,0 +1,245 @@
+"""FolderTier: objects as files below a folder, on a local disk or a network file system.
+
+Owns durability of objects on POSIX: temporary file, fsync, link (fails when the name is taken, unlike
+rename), fsync of every folder whose entries changed.  The folder itself is made by whoever configures the
+tier, and must exist: a NAS that is not mounted must not look like an empty tier.
+
+Layout: ``<folder>/<key>``; temporary files in ``<folder>/.tmp/``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from dicomfs.errors import ObjectExists, ObjectNotFound, TierError, TierFull, TransientTierError
+from dicomfs.model import ObjectKey
+from dicomfs.tiers.base import ByteRange, ObjectStat, TierTraits, TierUsage, check_key, check_prefix
+
+_TEMPORARY = ".tmp"
+_STEP = 1 << 20
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
+_TRANSIENT = frozenset({errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR, errno.EBUSY})
+_NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK})
+"""A hard link can't be made here (other file system, FAT, too many links): copy instead."""
+
+
+class FolderTier:
+    """Objects as files of mode 0400 in folders of mode 0700.
+
+    Thread-safe and safe against other processes with the same folder: all state is in the file system.
+    """
+
+    def __init__(self, name: str, path: Path, *, local: bool = True) -> None:
+        self.name = name
+        self.path = path
+        """The tier's folder."""
+        self.traits = TierTraits(
+            local=local, trusted=True, connections=4, range_cost_bytes=0 if local else 1 << 20
+        )
+
+    def put(self, key: ObjectKey, source: Path | bytes, sha256: str) -> None:
+        """See Tier.put.  A source file on the same file system is linked: later changes would show here."""
+        target = self._path(key)
+        # Here a missing file is the source, or the tier's folder: never the object.
+        with self._translated(key, absent=frozenset()):
+            if target.exists():
+                self._require_same(key, target, sha256)
+                return
+            self._make_parents(target.parent)
+            temporary = self._stage(source)
+            try:
+                if _sha256_of(temporary) != sha256:
+                    raise TierError(self.name, key, "source does not match its digest")
+                self._publish(key, temporary, target, sha256)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def get(self, key: ObjectKey) -> bytes:
+        """See Tier.get."""
+        with self._translated(key):
+            return self._path(key).read_bytes()
+
+    def get_range(self, key: ObjectKey, wanted: ByteRange) -> bytes:
+        """See Tier.get_range."""
+        with self._translated(key), self._path(key).open("rb", buffering=0) as file:
+            return _pread(file, wanted)
+
+    def stat(self, key: ObjectKey) -> ObjectStat:
+        """See Tier.stat."""
+        with self._translated(key):
+            found = self._path(key).stat()
+        return ObjectStat(found.st_size, found.st_mtime_ns)
+
+    def delete(self, key: ObjectKey) -> None:
+        """See Tier.delete.  Empty folders stay: removing them would race with ``put``."""
+        target = self._path(key)
+        with self._translated(key), suppress(FileNotFoundError):
+            target.unlink()
+            _fsync_folder(target.parent)
+
+    def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
+        """See Tier.list."""
+        start = self.path / check_prefix(prefix, self.name)
+        with self._translated(prefix):
+            self.path.stat()
+            yield from self._walk(start)
+
+    def usage(self) -> TierUsage:
+        """See Tier.usage: of the whole file system, as available to this user."""
+        with self._translated(""):
+            found = os.statvfs(self.path)
+        return TierUsage(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+
+    def open_local(self, key: ObjectKey) -> Path | None:
+        """See Tier.open_local."""
+        self.stat(key)
+        return self._path(key)
+
+    def _path(self, key: str) -> Path:
+        return self.path / check_key(key, self.name)
+
+    def _walk(self, folder: Path) -> Iterator[tuple[ObjectKey, ObjectStat]]:
+        try:
+            entries = sorted(os.scandir(folder), key=_sort_key)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._walk(Path(entry.path))
+                continue
+            with suppress(FileNotFoundError):
+                found = entry.stat(follow_symlinks=False)
+                key = Path(entry.path).relative_to(self.path).as_posix()
+                yield ObjectKey(key), ObjectStat(found.st_size, found.st_mtime_ns)
+
+    def _make_parents(self, folder: Path) -> None:
+        """Make the folders between the tier's folder and an object, each durable in its parent."""
+        if folder.is_dir():
+            return
+        if folder == self.path:
+            raise TierError(self.name, "", "the tier's folder is missing")
+        self._make_parents(folder.parent)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        # Also when another process made it just now: it may not have synced it yet.
+        _fsync_folder(folder.parent)
+
+    def _stage(self, source: Path | bytes) -> Path:
+        """A durable temporary file with the source's bytes: a link to it where possible, else a copy."""
+        folder = self.path / _TEMPORARY
+        folder.mkdir(mode=0o700, exist_ok=True)
+        temporary = folder / secrets.token_hex(16)
+        if isinstance(source, Path) and _linked(source, temporary):
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            return temporary
+        try:
+            with temporary.open("xb") as target:
+                _copy(source, target)
+                target.flush()
+                temporary.chmod(0o400)
+                os.fsync(target.fileno())
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary
+
+    def _publish(self, key: ObjectKey, temporary: Path, target: Path, sha256: str) -> None:
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            self._require_same(key, target, sha256)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            self._publish_without_links(key, temporary, target, sha256)
+        _fsync_folder(target.parent)
+
+    def _publish_without_links(self, key: ObjectKey, temporary: Path, target: Path, sha256: str) -> None:
+        """For file systems without hard links (SMB, FAT): rename may replace, so look first.
+
+        Two writers of one key at the same moment bring the same bytes: the key is made from their digest.
+        """
+        if target.exists():
+            self._require_same(key, target, sha256)
+        else:
+            temporary.rename(target)
+
+    def _require_same(self, key: ObjectKey, target: Path, sha256: str) -> None:
+        """Compare what is there; make it durable too, its first writer may have died before its fsync."""
+        if _sha256_of(target) != sha256:
+            raise ObjectExists(self.name, key)
+        with target.open("rb") as file:
+            os.fsync(file.fileno())
+        _fsync_folder(target.parent)
+
+    @contextmanager
+    def _translated(self, key: str, absent: frozenset[int] = _ABSENT) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            problem = os.strerror(error.errno) if error.errno else "input/output failed"
+            if error.errno in absent and self.path.is_dir():
+                raise ObjectNotFound(self.name, key) from error
+            if error.errno in _FULL:
+                raise TierFull(self.name, key, problem) from error
+            if error.errno in _TRANSIENT:
+                raise TransientTierError(self.name, key, problem) from error
+            raise TierError(self.name, key, problem) from error
+
+
+def _sort_key(entry: os.DirEntry[str]) -> str:
+    # As keys sort: a folder "a" stands for "a/...", and "-" and "." sort before "/".
+    return f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
+
+
+def _linked(source: Path, temporary: Path) -> bool:
+    try:
+        os.link(source, temporary)
+    except OSError as error:
+        if error.errno in _NO_LINK:
+            return False
+        raise
+    return True
+
+
+def _copy(source: Path | bytes, target: BinaryIO) -> None:
+    if isinstance(source, bytes):
+        target.write(source)
+        return
+    with source.open("rb") as file:
+        while piece := file.read(_STEP):
+            target.write(piece)
+
+
+def _pread(file: BinaryIO, wanted: ByteRange) -> bytes:
+    """All bytes of the range that exist: a single pread may return fewer."""
+    pieces, offset, missing = [], wanted.offset, wanted.length
+    while missing and (piece := os.pread(file.fileno(), missing, offset)):
+        pieces.append(piece)
+        offset += len(piece)
+        missing -= len(piece)
+    return b"".join(pieces)
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
