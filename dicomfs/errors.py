@@ -17,6 +17,8 @@
     │   ├── ObjectExists        put if absent found other bytes under that name
     │   ├── TierFull            no space, no inodes or quota reached
     │   └── TransientTierError  a retry makes sense
+    ├── MountError              mounting or unmounting failed: mount point, problem
+    │   └── MountBusy           a program still uses the mount
     └── CatalogError            the index failed
         ├── CatalogFull         the map or the disk is full
         ├── CatalogBusy         locked by another process for too long
@@ -138,6 +140,18 @@ class TierFull(TierError):
 
 class TransientTierError(TierError):
     """A retry makes sense; the only class that the retry wrapper catches."""
+
+
+class MountError(DicomfsError):
+    """Mounting or unmounting failed."""
+
+    def __init__(self, mountpoint: str, problem: str) -> None:
+        self.mountpoint, self.problem = mountpoint, problem
+        super().__init__(f"{mountpoint}: {problem}")
+
+
+class MountBusy(MountError):
+    """A program still uses the mount."""
 
 
 class CatalogError(DicomfsError):

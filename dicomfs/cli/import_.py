@@ -1,0 +1,51 @@
+"""``dicomfs import``: takes files into the archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dicomfs.cli import output
+from dicomfs.cli.exit_codes import ExitCode
+from dicomfs.cli.state import State, as_json, opened, pass_state
+
+if TYPE_CHECKING:
+    from dicomfs.archive import ImportReport
+
+
+@click.command("import")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--keep-others", is_flag=True, help="Keep files that are no DICOM instances, too.")
+@as_json
+@pass_state
+def command(state: State, paths: tuple[Path, ...], keep_others: bool, as_json: bool) -> int:
+    """Take every DICOM instance at and below PATHS; sources stay as they are.
+
+    What is reported taken survives a power cut.  Taking the same file again changes nothing.  Exit code 1
+    when files were not taken; they are listed with the reason.
+    """
+    with opened(state) as archive, output.progress() as progress:
+        report = archive.import_paths(list(paths), keep_others, progress)
+    if as_json:
+        output.emit_json(_document(report))
+    else:
+        for item in report.not_taken:
+            output.note(f"not taken: {item.path}: {item.reason}")
+        conflicts = f", {report.conflicts} in conflict" if report.conflicts else ""
+        output.say(
+            f"taken {report.taken} ({output.size(report.bytes)}), already there {report.already}{conflicts},"
+            f" not taken {len(report.not_taken)}"
+        )
+    return ExitCode.PART_FAILED if report.not_taken else ExitCode.DONE
+
+
+def _document(report: ImportReport) -> dict[str, object]:
+    return {
+        "taken": report.taken,
+        "already": report.already,
+        "conflicts": report.conflicts,
+        "bytes": report.bytes,
+        "not_taken": [{"path": str(item.path), "reason": item.reason} for item in report.not_taken],
+    }

@@ -1,0 +1,51 @@
+"""``dicomfs pack``: compresses what waits in the spool."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from dicomfs.cli import output
+from dicomfs.cli.exit_codes import ExitCode
+from dicomfs.cli.state import State, as_json, opened, pass_state
+
+if TYPE_CHECKING:
+    from dicomfs.archive import PackReport
+
+
+@click.command("pack")
+@click.option(
+    "--profile", type=click.Choice(["fast", "dense", "archive"]), help="How dense; default: the settings'."
+)
+@as_json
+@pass_state
+def command(state: State, profile: str | None, as_json: bool) -> int:
+    """Pack all that waits, now; returns when it is sealed, compared and committed."""
+    with opened(state) as archive, output.progress() as progress:
+        report = archive.pack(profile, progress)
+    if as_json:
+        output.emit_json(_document(report))
+    else:
+        for name, reason in report.failed:
+            output.note(f"not packed, kept as it is: {name}: {reason}")
+        output.say(
+            f"packed {report.instances} instances of {report.series} series:"
+            f" {output.size(report.raw_bytes)} became {output.size(report.stored_bytes)}"
+            f" ({output.share(report.stored_bytes, report.raw_bytes)})"
+        )
+        for reason, count in report.opaque:
+            output.say(f"{count} kept whole: {reason}")
+    return ExitCode.PART_FAILED if report.failed else ExitCode.DONE
+
+
+def _document(report: PackReport) -> dict[str, object]:
+    return {
+        "instances": report.instances,
+        "series": report.series,
+        "raw_bytes": report.raw_bytes,
+        "stored_bytes": report.stored_bytes,
+        "split": report.split,
+        "opaque": [{"reason": reason, "instances": count} for reason, count in report.opaque],
+        "failed": [{"instance": name, "reason": reason} for name, reason in report.failed],
+    }

@@ -1,0 +1,206 @@
+"""Which dicomfs mounts there are, which processes serve them, and how to end one.
+
+Reads the kernel's mount table; owns the claim files ``run/mount-<pid>.lock`` by which a serving process says
+which mount point it serves.  Never touches a mount of another filesystem, and never asks the mounted tree
+itself anything: a dead or hanging daemon must not hang whoever wants to get rid of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomfs.errors import MountBusy, MountError, UsageError
+from dicomfs.locks import try_lock
+
+FILESYSTEM_TYPE = "fuse.dicomfs"
+MOUNT_TABLE = Path("/proc/self/mountinfo")
+CONNECTIONS = Path("/sys/fs/fuse/connections")
+"""The kernel's FUSE control filesystem: writing to ``<minor>/abort`` fails everything that waits."""
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_COMMAND_SECONDS = 30.0
+_AFTER_ABORT_SECONDS = 10.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of the kernel's mount table."""
+
+    mountpoint: str
+    filesystem_type: str
+    source: str
+    """For dicomfs: the archive's folder."""
+    minor: int
+    """Minor device number: the name of a FUSE mount's folder under `CONNECTIONS`."""
+
+
+def _unescaped(field: str) -> str:
+    """Return a field of the mount table with its octal escapes resolved (proc_pid_mountinfo(5))."""
+    raw = _OCTAL.sub(lambda match: chr(int(match[1], 8)), field)
+    return (
+        raw.encode("latin-1", "surrogateescape").decode("utf-8", "surrogateescape") if raw != field else raw
+    )
+
+
+def mount_table(table: Path = MOUNT_TABLE) -> list[Mount]:
+    """Return what is mounted, in order: later lines cover earlier ones at the same mount point."""
+    mounts = []
+    for line in table.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        left, _, right = line.partition(" - ")
+        fields, kind = left.split(" "), right.split(" ")
+        if len(fields) >= 6 and len(kind) >= 2:
+            minor = int(fields[2].partition(":")[2])
+            mounts.append(Mount(_unescaped(fields[4]), kind[0], _unescaped(kind[1]), minor))
+    return mounts
+
+
+def resolved(mountpoint: Path) -> str:
+    """Return the absolute name without symbolic links, without asking the mount point itself."""
+    absolute = Path(os.path.abspath(mountpoint))  # noqa: PTH100  resolve() would ask the mount point
+    return str(absolute.parent.resolve() / absolute.name)
+
+
+def find(mountpoint: Path, table: Path = MOUNT_TABLE) -> Mount:
+    """Return the dicomfs mount at `mountpoint`.
+
+    Raises UsageError when nothing or another filesystem is mounted there.
+    """
+    name = resolved(mountpoint)
+    found = [mount for mount in mount_table(table) if mount.mountpoint == name]
+    if not found:
+        raise UsageError(f"{name}: nothing is mounted there")
+    if found[-1].filesystem_type != FILESYSTEM_TYPE:
+        raise UsageError(f"{name}: is a mount of {found[-1].filesystem_type}, not of dicomfs")
+    return found[-1]
+
+
+@contextlib.contextmanager
+def claimed(run: Path, mountpoint: Path) -> Iterator[None]:
+    """Say, for as long as this process serves it, that it serves `mountpoint`; `run` is the archive's."""
+    _sweep(run)
+    path = run / f"mount-{os.getpid()}.lock"
+    descriptor = try_lock(path)
+    if descriptor is None:
+        raise MountBusy(str(mountpoint), f"{path.name} is held by another process")
+    try:
+        os.write(descriptor, os.fsencode(resolved(mountpoint)))
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def claim_of(run: Path, mountpoint: str) -> Path | None:
+    """Return the claim file of the process that serves `mountpoint`, None when none lives."""
+    with contextlib.suppress(OSError):
+        for path in sorted(run.glob("mount-*.lock")):
+            if path.read_bytes() == os.fsencode(mountpoint) and not ended(path):
+                return path
+    return None
+
+
+def ended(claim: Path | None) -> bool:
+    """Return whether the process that made the claim is gone: then its lock can be taken."""
+    if claim is None or not claim.exists():
+        return True
+    descriptor = try_lock(claim)
+    if descriptor is None:
+        return False
+    claim.unlink(missing_ok=True)
+    os.close(descriptor)
+    return True
+
+
+def _sweep(run: Path, keep_logs: int = 10) -> None:
+    """Remove the claims of dead processes and all but the newest logs."""
+    for path in run.glob("mount-*.lock"):
+        ended(path)
+    logs = sorted(run.glob("mount-*.log"), key=lambda path: path.stat().st_mtime_ns)
+    for path in logs[:-keep_logs]:
+        path.unlink(missing_ok=True)
+
+
+def unmount(mountpoint: Path, *, patience: float = 60.0, force: bool = False) -> str:
+    """Unmount and wait until the serving process has ended.
+
+    A process that has not ended after `patience` seconds, or at once with `force`, is cut off: its
+    connection is aborted, whatever waits for it fails, and the mount is detached.
+
+    Returns:
+        Empty when all ended in order, else what had to be done.
+
+    Raises:
+        UsageError: no dicomfs is mounted there.
+        MountBusy: programs use the mount.
+        MountError: it can't be unmounted.
+    """
+    mount = find(mountpoint)
+    claim = claim_of(Path(mount.source) / "run", mount.mountpoint)
+    if not force:
+        problem = _fusermount(mount.mountpoint)
+        if problem and not ended(claim) and _mounted(mount):
+            if "busy" in problem.lower():
+                raise MountBusy(mount.mountpoint, "is in use; end the programs that use it, or give --force")
+            raise MountError(mount.mountpoint, problem)
+        if not problem and _wait(lambda: ended(claim) and not _mounted(mount), patience):
+            return ""
+    return _cut_off(mount, claim)
+
+
+def _cut_off(mount: Mount, claim: Path | None) -> str:
+    """Abort the connection and detach the mount, whatever its process does; return what was done."""
+    done = []
+    if not ended(claim):
+        try:
+            (CONNECTIONS / str(mount.minor) / "abort").write_text("1")
+            done.append("aborted the connection of a process that did not end")
+        except OSError as error:
+            _log.warning(
+                "cannot abort the FUSE connection", extra={"minor": mount.minor, "error": error.strerror}
+            )
+    if _mounted(mount):
+        _fusermount(mount.mountpoint, "-z")
+        done.append("detached the mount")
+    if not _wait(lambda: not _mounted(mount), _AFTER_ABORT_SECONDS):
+        raise MountError(mount.mountpoint, "can't be detached")
+    if not _wait(lambda: ended(claim), _AFTER_ABORT_SECONDS):
+        raise MountError(mount.mountpoint, f"is detached, but its process lives on (see {claim})")
+    return ", ".join(done)
+
+
+def _mounted(mount: Mount) -> bool:
+    """Return whether this very mount is still there."""
+    return mount in mount_table()
+
+
+def _fusermount(mountpoint: str, *options: str) -> str:
+    """Run ``fusermount3 -u``; return its complaint, empty when it did it."""
+    command = ["fusermount3", "-u", *options, "--", mountpoint]
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False
+        )
+    except FileNotFoundError:
+        raise MountError(mountpoint, "fusermount3 is missing: install the package fuse3") from None
+    except subprocess.TimeoutExpired:
+        return "fusermount3 did not return"
+    return "" if result.returncode == 0 else result.stderr.strip() or "fusermount3 failed"
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> bool:
+    """Return whether `condition` came true within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
