@@ -42,6 +42,14 @@ ON_DISK: dict[CodecId, int] = {
 }
 FROM_DISK: dict[int, CodecId] = {number: codec for codec, number in ON_DISK.items()}
 
+class Profile(enum.Enum):
+    """What matters for the place where an object lies."""
+
+    FAST = "fast"
+    DENSE = "dense"
+    ARCHIVE = "archive"
+
+
 EFFORT_FAST = 3
 EFFORT_DENSE = 7
 EFFORT_ARCHIVE = 9

@@ -1,6 +1,6 @@
 """Bands of a segment as byte strings that decode on their own: the codec layer's way in and out.
 
-Owns the first byte of a band payload and the joint between raw bytes, sample planes and codecs; does not
+Owns the cut into segments and bands, the first byte of a band payload and the joint between raw bytes, sample planes and codecs; does not
 choose codecs (``trial``) and does not check digests.
 
 Payload of a band: for `CodecId.RAW` the raw bytes of all frames and nothing else.  Otherwise one byte of
@@ -16,13 +16,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomfs.codec.base import EFFORT_FAST, CodecId
+from dicomfs.codec.base import EFFORT_FAST, CodecId, Profile
 from dicomfs.codec.planes import parse_header, plane_shape, to_planes, to_raw
 from dicomfs.codec.registry import codec as codec_by_id
 from dicomfs.errors import CodecError
 from dicomfs.model import PixelLayout
 
+_MIB = 1 << 20
+_BAND_BYTES = _MIB // 2
+_LEAST_ROWS = 16
+_SEGMENT_BYTES = {Profile.FAST: 8 * _MIB, Profile.DENSE: 4 * _MIB, Profile.ARCHIVE: 4 * _MIB}
+
 _EMPTY, _WORDS, _SWAPPED_WORDS, _SAMPLES = range(4)
+
+
+def band_rows(layout: PixelLayout, frames: int) -> int:
+    """Return the rows of a band in a segment of ``frames`` frames.
+
+    Frames of at most 1 MiB are one band; larger ones have bands of about 512 KiB a frame: a multiple of 8
+    rows, at least 16.
+    """
+    if layout.frame_bytes <= _MIB or frames < 1:
+        return max(1, layout.rows)
+    rows = _BAND_BYTES // max(1, layout.row_bytes) // 8 * 8
+    return min(layout.rows, max(_LEAST_ROWS, rows))
+
+
+def segment_frames(layout: PixelLayout, profile: Profile) -> int:
+    """Return the frames of a segment: about 8 MiB of raw bytes when fast, 4 MiB otherwise, at least one."""
+    return max(1, _SEGMENT_BYTES[profile] // max(1, layout.frame_bytes))
 
 
 def _word_shape(layout: PixelLayout, frames: int, rows: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
