@@ -42,6 +42,7 @@ ON_DISK: dict[CodecId, int] = {
 }
 FROM_DISK: dict[int, CodecId] = {number: codec for codec, number in ON_DISK.items()}
 
+
 class Profile(enum.Enum):
     """What matters for the place where an object lies."""
 
@@ -81,7 +82,12 @@ class FrameCodec(Protocol):
         """Code ``planes``, whose samples are below ``2**bits``; raises `CodecError`."""
 
     def decode(
-        self, payload: memoryview, shape: Sequence[int], dtype: np.dtype[Any], bits: int, wanted: Collection[int]
+        self,
+        payload: memoryview,
+        shape: Sequence[int],
+        dtype: np.dtype[Any],
+        bits: int,
+        wanted: Collection[int],
     ) -> dict[int, Planes]:
         """Return the ``wanted`` frames of a band of ``shape``, each as an array of ``shape[1:]``.
 

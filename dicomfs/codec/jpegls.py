@@ -36,7 +36,7 @@ def _header_length(stream: bytes) -> int:
     position = 2
     while position + 4 <= len(stream):
         marker, length = struct.unpack_from(">HH", stream, position)
-        position += 2 + length
+        position += 2 + int(length)
         if marker == 0xFFDA:
             return position
     raise CodecError("jpegls", "no start of scan")
@@ -95,17 +95,21 @@ class JpegLs:
         """Take up to 16 bits and images of 64 to 65535 x 65535 pixels."""
         rows, columns = planes.shape[1:3]
         return (
-            1 <= bits <= planes.itemsize * 8 <= 16 and max(rows, columns) <= 65535 and rows * columns >= _SMALLEST
+            1 <= bits <= planes.itemsize * 8 <= 16
+            and max(rows, columns) <= 65535
+            and rows * columns >= _SMALLEST
         )
 
-    def encode(self, planes: Planes, bits: int, effort: int) -> bytes:
+    def encode(self, planes: Planes, bits: int, effort: int) -> bytes:  # noqa: ARG002 - one way only
         """Code every frame; ``effort`` makes no difference.  Raises `CodecError`."""
         if not self.supports(planes, bits):
             raise CodecError(self.name, f"does not take frames of {planes.shape[1:]} with {bits} bits")
         if planes.ndim == 3 or planes.shape[3] != 3:
             return b"\0" + self._encode(planes, bits)
         middle = planes[len(planes) // 2 :][:1]
-        plain, coloured = (len(self._encode(trial, bits)) for trial in (middle, _subtract_second(middle, bits)))
+        plain, coloured = (
+            len(self._encode(trial, bits)) for trial in (middle, _subtract_second(middle, bits))
+        )
         if plain <= coloured:
             return b"\0" + self._encode(planes, bits)
         return b"\1" + self._encode(_subtract_second(planes, bits), bits)
@@ -129,7 +133,12 @@ class JpegLs:
         return bytes([len(header)]) + header + join_streams(scans)
 
     def decode(
-        self, payload: memoryview, shape: Sequence[int], dtype: np.dtype[Any], bits: int, wanted: Collection[int]
+        self,
+        payload: memoryview,
+        shape: Sequence[int],
+        dtype: np.dtype[Any],
+        bits: int,
+        wanted: Collection[int],
     ) -> dict[int, Planes]:
         """Decode the wanted frames; see `FrameCodec.decode`."""
         frames, rows, columns = shape[:3]

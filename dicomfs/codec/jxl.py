@@ -148,7 +148,7 @@ class JpegXl:
     ) -> dict[int, Planes]:
         """Decode the images that hold the wanted frames; see `FrameCodec.decode`."""
         frames = shape[0]
-        grouping = payload[0] if len(payload) else -1
+        grouping = payload[0] if len(payload) > 0 else -1
         if grouping not in (_SINGLY, _TRIPLES) or (grouping == _TRIPLES and len(shape) == 4):
             raise CodecError(self.name, "unknown grouping")
         triples = frames // 3 if grouping == _TRIPLES else 0

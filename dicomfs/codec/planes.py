@@ -133,8 +133,11 @@ def _fields(values: Words, layout: PixelLayout, word_bits: int) -> list[Transfor
     claimed = (layout.high_bit + 1 - layout.bits_stored, layout.bits_stored)
     out: list[Transform] = []
     for start, width in ((shift, varying.bit_length() - shift), (shift, run), claimed):
-        if start < 0 or width < 1 or start + width > word_bits or any(
-            (known.shift, known.width) == (start, width) for known in out
+        if (
+            start < 0
+            or width < 1
+            or start + width > word_bits
+            or any((known.shift, known.width) == (start, width) for known in out)
         ):
             continue
         mask = ((1 << width) - 1) << start
@@ -183,7 +186,9 @@ def _offsets(field: Transform, values: Words) -> list[Transform]:
 
 def _rest_bytes(words: Words, transform: Transform) -> bytes:
     rest = words.astype(np.uint16) & np.uint16(0xFFFF & ~transform.field_mask)
-    return (rest & np.uint16(0xFF)).astype(np.uint8).tobytes() + (rest >> np.uint16(8)).astype(np.uint8).tobytes()
+    return (rest & np.uint16(0xFF)).astype(np.uint8).tobytes() + (rest >> np.uint16(8)).astype(
+        np.uint8
+    ).tobytes()
 
 
 def _choose(rows: Words, layout: PixelLayout) -> Transform:
@@ -197,7 +202,9 @@ def _choose(rows: Words, layout: PixelLayout) -> Transform:
         bits = _roughness(candidate.forward(sample), max(1, layout.samples))
         return bits + (8 * len(squeeze(_rest_bytes(sample, candidate), 1)) if candidate.rest else 0)
 
-    candidates = [chosen for field in _fields(values, layout, word_bits) for chosen in _offsets(field, values)]
+    candidates = [
+        chosen for field in _fields(values, layout, word_bits) for chosen in _offsets(field, values)
+    ]
     return candidates[0] if len(candidates) == 1 else min(candidates, key=price)
 
 
@@ -205,7 +212,9 @@ def _looks_big_endian(raw: npt.NDArray[np.uint8], layout: PixelLayout) -> bool:
     """Trust the layout's byte order unless the other one is far smoother."""
     if layout.bits_allocated == 8:
         return False
-    rows = _sampled_rows(raw.reshape(-1, max(2, layout.row_bytes)).view(_word_type(layout, layout.big_endian)))
+    rows = _sampled_rows(
+        raw.reshape(-1, max(2, layout.row_bytes)).view(_word_type(layout, layout.big_endian))
+    )
     claimed = rows.astype(np.uint16)
     step = max(1, layout.samples)
     return layout.big_endian ^ (_roughness(claimed.byteswap(), step) * 4 < _roughness(claimed, step) * 3)
@@ -225,7 +234,7 @@ def to_planes(raw: npt.NDArray[np.uint8], layout: PixelLayout, rows: int) -> Sam
     rest = squeeze(_rest_bytes(native, chosen)) if chosen.rest else b""
     if len(rest) > _LARGEST_REST:
         raise CodecError("planes", "the bits outside the samples do not fit in a band")
-    samples = native if chosen.plain else chosen.forward(native)
+    samples: Planes = native if chosen.plain else chosen.forward(native)
     samples = samples.astype(np.uint8 if chosen.bits <= 8 else np.uint16, copy=False)
     flags = (_BIG_ENDIAN if big_endian else 0) | (_REST if chosen.rest else 0)
     header = _HEADER.pack(

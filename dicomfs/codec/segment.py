@@ -1,7 +1,7 @@
 """Bands of a segment as byte strings that decode on their own: the codec layer's way in and out.
 
-Owns the cut into segments and bands, the first byte of a band payload and the joint between raw bytes, sample planes and codecs; does not
-choose codecs (``trial``) and does not check digests.
+Owns the cut into segments and bands, the first byte of a band payload and the joint between raw bytes,
+sample planes and codecs; does not choose codecs (``trial``) and does not check digests.
 
 Payload of a band: for `CodecId.RAW` the raw bytes of all frames and nothing else.  Otherwise one byte of
 kind (0 = nothing to store, 1 = words as they are, 2 = words in the other byte order than little-endian,
@@ -63,7 +63,9 @@ def encode_band(
     Does not decode again to compare: sealing a pack does.
     """
     if raw.ndim != 2 or raw.dtype != np.uint8 or raw.shape[1] != rows * layout.row_bytes:
-        raise CodecError(codec.name.lower(), f"a band of {raw.shape} bytes is not {rows} rows of {layout.row_bytes}")
+        raise CodecError(
+            codec.name.lower(), f"a band of {raw.shape} bytes is not {rows} rows of {layout.row_bytes}"
+        )
     if codec is CodecId.RAW:
         return raw.tobytes()
     coder = codec_by_id(codec)
@@ -75,7 +77,9 @@ def encode_band(
         swapped = layout.big_endian and word.itemsize > 1
         words = raw.reshape(-1).view(word).reshape(shape)
         planes = words.byteswap() if swapped else words
-        return bytes([_SWAPPED_WORDS if swapped else _WORDS]) + coder.encode(planes, 8 * word.itemsize, effort)
+        return bytes([_SWAPPED_WORDS if swapped else _WORDS]) + coder.encode(
+            planes, 8 * word.itemsize, effort
+        )
     found = to_planes(raw, layout, rows)
     head = bytes([_SAMPLES]) + found.header
     return head if not found.bits else head + coder.encode(found.planes, found.bits, effort)
@@ -96,7 +100,7 @@ def decode_band(
     """
     view = memoryview(payload)
     chosen = range(frames) if wanted is None else sorted(set(wanted))
-    if len(chosen) and not (0 <= chosen[0] and chosen[-1] < frames):
+    if len(chosen) > 0 and (chosen[0] < 0 or chosen[-1] >= frames):
         raise CodecError(codec.name.lower(), f"the band has {frames} frames, not those asked for")
     size = rows * layout.row_bytes
     if codec is CodecId.RAW:
@@ -104,7 +108,7 @@ def decode_band(
             raise CodecError("raw", f"{len(view)} bytes instead of {size * frames}")
         return {index: bytes(view[index * size : (index + 1) * size]) for index in chosen}
     coder = codec_by_id(codec)
-    kind = view[0] if len(view) else -1
+    kind = view[0] if len(view) > 0 else -1
     if kind == _EMPTY and not size * frames:
         return dict.fromkeys(chosen, b"")
     if not size * frames:
@@ -129,7 +133,7 @@ def _decode_samples(
     dtype = np.dtype(np.uint8 if bits <= 8 else np.uint16)
     body = view[parsed.length :]
     if not bits:
-        if len(body):
+        if len(body) > 0:
             raise CodecError(codec.name.lower(), "a constant band has a payload")
         found = dict.fromkeys(chosen, np.zeros(shape[1:], dtype))
     else:

@@ -62,6 +62,8 @@ class Trial:
     table: tuple[TrialRow, ...]
     """One row per codec that took the samples and gave them back, raw first."""
     reason: str
+    price: float
+    """Price of the chosen codec per raw byte: comparable between orders and cuts of the same stack."""
 
 
 def candidates(layout: PixelLayout, profile: Profile, single: bool) -> tuple[CodecId, ...]:
@@ -90,7 +92,8 @@ def choose(samples: Sequence[Frames], layout: PixelLayout, profile: Profile, *, 
         if row is not None:
             table.append(row)
     ranked = sorted(table, key=lambda row: (_price(row, profile), _READING_CLASS[row.codec], row.codec))
-    return Trial(ranked[0].codec, effort, tuple(table), _reason(table, ranked))
+    price = _price(ranked[0], profile) / max(1, table[0].bytes)
+    return Trial(ranked[0].codec, effort, tuple(table), _reason(table, ranked), price)
 
 
 def _price(row: TrialRow, profile: Profile) -> float:
@@ -108,7 +111,9 @@ def _middle_band(run: Frames, layout: PixelLayout, budget: int) -> tuple[Frames,
     return np.ascontiguousarray(run[first : first + frames, start : start + size]), rows
 
 
-def _try(bands: Sequence[tuple[Frames, int]], layout: PixelLayout, codec: CodecId, effort: int) -> TrialRow | None:
+def _try(
+    bands: Sequence[tuple[Frames, int]], layout: PixelLayout, codec: CodecId, effort: int
+) -> TrialRow | None:
     total, encode_s, decode_s = 0, 0.0, 0.0
     try:
         for raw, rows in bands:

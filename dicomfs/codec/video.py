@@ -8,8 +8,9 @@ Payload: extradata, then one packet per frame in decoding order, framed by `join
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Generator, Sequence
+from fractions import Fraction
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from dicomfs.errors import CodecError
 
 try:
     import av
+    import av.codec
     import av.logging
     from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
@@ -33,6 +35,7 @@ else:
 _GREY = {8: "gray", 9: "gray9le", 10: "gray10le", 12: "gray12le", 14: "gray14le", 16: "gray16le"}
 _COLOUR = {8: "bgr0", 9: "gbrp9le", 10: "gbrp10le", 12: "gbrp12le", 14: "gbrp14le", 16: "gbrp16le"}
 _HEVC_GREY = {8: "gray", 10: "gray10le", 12: "gray12le"}
+_NO_COLOUR: dict[int, str] = {}
 _GLOBAL_HEADER = 1 << 22
 
 
@@ -57,8 +60,8 @@ class _Video:
                 return f"FFmpeg was built without {name} ({mode})"
         return ""
 
-    def settings(self, shape: Sequence[int], effort: int) -> dict[str, str]:
-        """Return the encoder's options."""
+    def settings(self, shape: Sequence[int], effort: int) -> Sequence[dict[str, str]]:
+        """Return the encoder options worth trying on the whole band."""
         raise NotImplementedError
 
     def _format(self, shape: Sequence[int], bits: int) -> str:
@@ -79,15 +82,20 @@ class _Video:
         """Code the frames as one group of pictures; raises `CodecError`."""
         if not self.supports(planes, bits):
             raise CodecError(self.name, f"does not take frames of {planes.shape[1:]} with {bits} bits")
+        return min(
+            (self._encode(planes, bits, options) for options in self.settings(planes.shape, effort)), key=len
+        )
+
+    def _encode(self, planes: Planes, bits: int, options: dict[str, str]) -> bytes:
         pixel_format = self._format(planes.shape, bits)
         try:
-            context = VideoCodecContext.create(self.encoder, "w")
+            context = _context(self.encoder, "w")
             context.width, context.height = planes.shape[2], planes.shape[1]
             context.pix_fmt = pixel_format
-            context.framerate, context.gop_size = 25, len(planes)
+            context.framerate, context.gop_size = Fraction(25), len(planes)
             context.thread_count = 1
             context.flags |= _GLOBAL_HEADER
-            context.options = self.settings(planes.shape, effort)
+            context.options = options
             packets = [
                 packet
                 for index, plane in enumerate(planes)
@@ -117,7 +125,7 @@ class _Video:
         keep, last = set(wanted), max(wanted, default=-1)
         out: dict[int, Planes] = {}
         try:
-            context = VideoCodecContext.create(self.decoder, "r")
+            context = _context(self.decoder, "r")
             context.width, context.height = shape[2], shape[1]
             context.pix_fmt = pixel_format
             context.thread_count = 1
@@ -134,7 +142,16 @@ class _Video:
         return out
 
 
-def _decoded(context: VideoCodecContext, packets: Sequence[memoryview], last: int) -> Any:
+def _context(name: str, mode: Literal["r", "w"]) -> VideoCodecContext:
+    context = av.codec.CodecContext.create(name, mode)
+    if not isinstance(context, VideoCodecContext):
+        raise CodecError(name, "not a video codec")
+    return context
+
+
+def _decoded(
+    context: VideoCodecContext, packets: Sequence[memoryview], last: int
+) -> Generator[VideoFrame, None, None]:
     """Yield frames in order until number ``last``."""
     index = 0
     for data in (*packets, None):
@@ -152,7 +169,7 @@ def _views(frame: VideoFrame, pixel_format: str) -> list[npt.NDArray[Any]]:
     wide = np.dtype("<u2") if pixel_format.endswith("le") else np.dtype(np.uint8)
     out = []
     for plane in frame.planes:
-        lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height]
+        lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height]
         width = frame.width * (4 if pixel_format == "bgr0" else wide.itemsize)
         view = lines[:, :width].view(wide)
         out.append(view.reshape(frame.height, frame.width, 4) if pixel_format == "bgr0" else view)
@@ -195,16 +212,14 @@ class Ffv1(_Video):
     grey = _GREY
     colour = _COLOUR
 
-    def settings(self, shape: Sequence[int], effort: int) -> dict[str, str]:
-        """Return options for the fewest slices the encoder allows, without checksums (digests are ours)."""
+    def settings(self, shape: Sequence[int], effort: int) -> Sequence[dict[str, str]]:
+        """Return options for the fewest slices the encoder allows, without checksums (digests are ours).
+
+        The large context model pays on long runs of alike frames only.
+        """
         small = shape[2] <= 352 and shape[1] <= 288
-        return {
-            "level": "3",
-            "coder": "1",
-            "context": "1" if effort >= 5 else "0",
-            "slices": "1" if small else "4",
-            "slicecrc": "0",
-        }
+        common = {"level": "3", "coder": "1", "slices": "1" if small else "4", "slicecrc": "0"}
+        return [{**common, "context": model} for model in ("0", "1")[: 1 if effort < 5 else 2]]
 
 
 class Hevc(_Video):
@@ -220,15 +235,16 @@ class Hevc(_Video):
     decoder = "hevc"
     smallest = 32
     grey = _HEVC_GREY
-    colour: dict[int, str] = {}
+    colour = _NO_COLOUR
 
-    def settings(self, shape: Sequence[int], effort: int) -> dict[str, str]:
+    def settings(self, shape: Sequence[int], effort: int) -> Sequence[dict[str, str]]:
         """Return lossless settings; weighted prediction stays off, with it x265 is not exact."""
         quiet = "log-level=none:info=0:repeat-headers=0:pools=none:frame-threads=1"
         exact = "lossless=1:weightp=0:weightb=0"
         unit = next((size for size in (64, 32) if min(shape[1:3]) >= 4 * size), 16)
         preset = "fast" if effort <= 3 else "medium" if effort < 9 else "slow"
-        return {"preset": preset, "x265-params": f"{quiet}:{exact}:ctu={unit}:keyint={shape[0]}:scenecut=0"}
+        parameters = f"{quiet}:{exact}:ctu={unit}:keyint={shape[0]}:scenecut=0"
+        return [{"preset": preset, "x265-params": parameters}]
 
     def encode(self, planes: Planes, bits: int, effort: int) -> bytes:
         """Code the frames and make sure that they come back; raises `CodecError`."""

@@ -36,7 +36,9 @@ def expand(payload: bytes | memoryview, size: int) -> bytes:
         parameters = zstandard.get_frame_parameters(payload)
         if parameters.content_size not in (zstandard.CONTENTSIZE_UNKNOWN, size):
             raise CodecError("zstd", "the frame declares another length")
-        data = zstandard.ZstdDecompressor().decompress(payload, max_output_size=max(size, 1), allow_extra_data=False)
+        data = zstandard.ZstdDecompressor().decompress(
+            payload, max_output_size=max(size, 1), allow_extra_data=False
+        )
     except zstandard.ZstdError as error:
         raise CodecError("zstd", str(error)) from error
     if len(data) != size:
@@ -79,7 +81,7 @@ class Zstd:
         """Take everything."""
         return bits <= planes.itemsize * 8
 
-    def encode(self, planes: Planes, bits: int, effort: int) -> bytes:
+    def encode(self, planes: Planes, bits: int, effort: int) -> bytes:  # noqa: ARG002 - any depth
         """Compress the whole band as one stream; never raises."""
         level = _LEVELS[max(0, min(effort, 9))]
         frame_bytes = max(1, planes.nbytes // max(1, len(planes)))
@@ -91,7 +93,12 @@ class Zstd:
         return bytes([best]) + squeeze(_filter(planes, best), level)
 
     def decode(
-        self, payload: memoryview, shape: Sequence[int], dtype: np.dtype[Any], bits: int, wanted: Collection[int]
+        self,
+        payload: memoryview,
+        shape: Sequence[int],
+        dtype: np.dtype[Any],
+        bits: int,  # noqa: ARG002 - any depth
+        wanted: Collection[int],
     ) -> dict[int, Planes]:
         """Decompress the band; see `FrameCodec.decode`."""
         if not payload or payload[0] > (_SHUFFLE | _DELTA):
