@@ -1,0 +1,373 @@
+"""FUSE requests in, tree calls out: look up, offload, translate, map the error; nothing else.
+
+Owns everything that is FUSE's: handles, timeouts, permission bits, errno.  The only exceptions that leave a
+handler are FUSEError and trio's cancellation, because any other ends the mount (pyfuse3, ``Operations``).
+docs/concurrency.md lists each ``await`` and what may change across it.
+"""
+
+# ruff: noqa: ARG002 - pyfuse3 fixes the parameters of the handlers
+from __future__ import annotations
+
+import errno
+import functools
+import itertools
+import json
+import logging
+import os
+import stat
+import traceback
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, Never, ParamSpec, TypeVar
+
+import pyfuse3
+import trio
+
+from dicomfs.errors import (
+    CatalogBusy,
+    CatalogFull,
+    DicomfsError,
+    NotFoundError,
+    TierFull,
+    UsageError,
+)
+from dicomfs.index.records import Counts
+from dicomfs.mount_options import MountOptions
+from dicomfs.offload import Offload, Work
+from dicomfs.readahead import ReadAhead
+from dicomfs.vfs import NAME_BYTES, Tree, instance_of
+from dicomfs.vfs_types import Attributes, FileReader, Listing
+
+CACHE_SECONDS = 300.0
+"""How long the kernel may keep names and attributes; what changes earlier is invalidated."""
+XATTR_BYTES = 65536
+"""Longest extended attribute that Linux hands to a caller (XATTR_SIZE_MAX)."""
+BLOCK_BYTES = 512
+"""Unit of ``st_blocks``."""
+PREFERRED_READ_BYTES = 1 << 17
+STATFS_BYTES = 4096
+
+ERRNO: tuple[tuple[type[DicomfsError], int], ...] = (
+    (NotFoundError, errno.ENOENT),
+    (CatalogBusy, errno.EAGAIN),
+    (CatalogFull, errno.ENOSPC),
+    (TierFull, errno.ENOSPC),
+    (UsageError, errno.EINVAL),
+    (DicomfsError, errno.EIO),
+)
+"""First match wins; damage, mismatches, codecs and tiers are all EIO: the bytes cannot be had intact."""
+
+_STORAGE = "user.dicomfs."
+_DICOM = "user.dicom."
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND
+
+_log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def errno_of(problem: DicomfsError) -> int:
+    """The error number a caller sees."""
+    return next(number for kind, number in ERRNO if isinstance(problem, kind))
+
+
+def guarded(
+    handler: Callable[Concatenate[ArchiveOperations, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[ArchiveOperations, P], Coroutine[Any, Any, T]]:
+    """Let nothing but FUSEError leave a handler; its first number, an inode or a handle, is logged."""
+
+    @functools.wraps(handler)
+    async def wrapper(self: ArchiveOperations, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await handler(self, *args, **kwargs)
+        except pyfuse3.FUSEError:
+            raise
+        except DicomfsError as problem:
+            number = errno_of(problem)
+            level = logging.DEBUG if number == errno.ENOENT else logging.WARNING
+            _log.log(level, "%s of %s failed: %s", handler.__name__, _subject(args), problem)
+            raise pyfuse3.FUSEError(number) from problem
+        except Exception as problem:
+            _log_stray(handler.__name__, _subject(args), problem)
+            raise pyfuse3.FUSEError(errno.EIO) from problem
+
+    return wrapper
+
+
+def _subject(args: tuple[object, ...]) -> str:
+    return f"{args[0]:#x}" if args and isinstance(args[0], int) else "the mount"
+
+
+def _log_stray(operation: str, subject: str, problem: Exception) -> None:
+    """Log where a stray exception came from; its text may quote attributes of a patient, so it stays out."""
+    trace = "".join(traceback.format_tb(problem.__traceback__))
+    _log.error("%s of %s met %s\n%s", operation, subject, type(problem).__name__, trace)
+
+
+@dataclass(slots=True)
+class OpenFile:
+    """A file handle."""
+
+    inode: int
+    reader: FileReader
+    read_ahead: bool = False
+    """Whether what follows it was already asked for."""
+
+
+@dataclass(slots=True)
+class OpenFolder:
+    """A folder handle: positions of a listing stay valid however the folder changes meanwhile."""
+
+    inode: int
+    listing: Listing = field(default=Listing(-1, ()))
+
+
+class ArchiveOperations(pyfuse3.Operations):
+    """Answers the kernel.  Belongs to the trio thread; only calls made through ``offload`` leave it."""
+
+    enable_writeback_cache = False
+    supports_dot_lookup = False
+
+    def __init__(
+        self,
+        tree: Tree,
+        options: MountOptions,
+        offload: Offload,
+        read_ahead: ReadAhead,
+        usage: Callable[[], tuple[int, int]],
+        counts: Callable[[], Counts],
+    ) -> None:
+        super().__init__()
+        self.tree, self.offload, self.read_ahead = tree, offload, read_ahead
+        self._usage, self._counts = usage, counts
+        self._owner = options.uid, options.gid
+        self._file_mode = stat.S_IFREG | options.file_mode
+        self._folder_mode = stat.S_IFDIR | options.folder_mode
+        self._handles = itertools.count(1)
+        self._files_open: dict[int, OpenFile] = {}
+        self._folders_open: dict[int, OpenFolder] = {}
+        self.started = trio.Event()
+        self.wished = trio.Event()
+
+    def init(self) -> None:
+        """The kernel has spoken to us: from now on requests are answered."""
+        self.started.set()
+
+    def close(self) -> None:
+        """Close what is still open when the mount ends."""
+        for opened in self._files_open.values():
+            opened.reader.close()
+        self._files_open.clear()
+
+    # -- names and attributes ---------------------------------------------------------------------------
+
+    @guarded
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Describe a name.  Missing names raise ENOENT, so that the kernel keeps no negative entry."""
+        if self.tree.may_block(parent_inode):
+            return self._shown(await self.offload.run(Work.ASK, self.tree.lookup, parent_inode, name))
+        return self._shown(self.tree.lookup(parent_inode, name))
+
+    @guarded
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        """Describe an inode."""
+        if self.tree.may_block(inode):
+            return self._shown(await self.offload.run(Work.ASK, self.tree.attributes, inode))
+        return self._shown(self.tree.attributes(inode))
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Nothing to forget: inode numbers carry all there is to know."""
+
+    @guarded
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        """Open a folder; it is read when the first entry is asked for."""
+        handle = next(self._handles)
+        self._folders_open[handle] = OpenFolder(inode)
+        return handle
+
+    @guarded
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """Entries from a position on; position 0 reads the folder anew, as rewinddir wants it."""
+        folder = self._folders_open[fh]
+        if start_id == 0:
+            folder.listing = await self.offload.run(Work.LIST, self.tree.listing, folder.inode)
+        listing = folder.listing
+        fresh = listing.change == self.tree.change()
+        for position in range(start_id, len(listing.entries)):
+            name, attributes = listing.entries[position]
+            if not pyfuse3.readdir_reply(token, name, self._shown(attributes, keep=fresh), position + 1):
+                break
+
+    @guarded
+    async def releasedir(self, fh: int) -> None:
+        """Close a folder."""
+        self._folders_open.pop(fh, None)
+
+    @guarded
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """All that is shown is durable already."""
+
+    # -- content ----------------------------------------------------------------------------------------
+
+    @guarded
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        """Open a file for reading."""
+        if flags & _WRITING:
+            raise pyfuse3.FUSEError(errno.EROFS)
+        reader = await self.offload.run(Work.OPEN, self.tree.open, inode)
+        handle = next(self._handles)
+        self._files_open[handle] = OpenFile(inode, reader)
+        volatile = self.tree.may_block(inode)
+        return pyfuse3.FileInfo(fh=handle, keep_cache=not volatile, direct_io=volatile)
+
+    @guarded
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """Bytes of a file: from memory inline, else from a thread."""
+        opened = self._files_open[fh]
+        self._look_ahead(opened, off + size)
+        ready = opened.reader.read_ready(off, size)
+        if ready is not None:
+            return ready
+        return await self.offload.run(Work.READ, opened.reader.read, off, size)
+
+    @guarded
+    async def flush(self, fh: int) -> None:
+        """Nothing was written."""
+
+    @guarded
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """Nothing was written."""
+
+    @guarded
+    async def release(self, fh: int) -> None:
+        """Close a file."""
+        opened = self._files_open.pop(fh, None)
+        if opened is not None:
+            opened.reader.close()
+
+    def _look_ahead(self, opened: OpenFile, end: int) -> None:
+        """Ask for what follows once a reader is past the middle: who reads headers only never gets there."""
+        if opened.read_ahead or 2 * end < opened.reader.size:
+            return
+        opened.read_ahead = True
+        instance = instance_of(opened.inode)
+        if instance is not None:
+            self.read_ahead.wish(instance)
+            self.wished.set()
+
+    async def serve_wishes(self) -> None:
+        """Decode ahead, one file at a time, until cancelled."""
+        while True:
+            await self.wished.wait()
+            self.wished = trio.Event()
+            while self.read_ahead.has_wishes():
+                await self._serve_wish()
+
+    @guarded
+    async def _serve_wish(self) -> None:
+        await self.offload.run(Work.AHEAD, self.read_ahead.work)
+
+    # -- questions --------------------------------------------------------------------------------------
+
+    @guarded
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        """How an instance is stored, and its DICOM attributes; answered by name, never listed."""
+        text = name.decode(errors="replace")
+        if not text.startswith((_STORAGE, _DICOM)) or instance_of(inode) is None:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        value = await self.offload.run(Work.ASK, self._extended, inode, text)
+        if value is None:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        if len(value) > XATTR_BYTES:
+            raise pyfuse3.FUSEError(errno.E2BIG)
+        return value
+
+    @guarded
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        """None: what is listed is copied by ``cp -a`` and ``rsync -X``."""
+        return ()
+
+    @guarded
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """Space of the local tier's file system, and the number of instances."""
+        (total, free), files = await self.offload.run(Work.ASK, self._space)
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = STATFS_BYTES
+        data.f_blocks, data.f_bfree = total // STATFS_BYTES, free // STATFS_BYTES
+        data.f_bavail = data.f_bfree
+        data.f_files, data.f_ffree, data.f_favail = files, 0, 0
+        data.f_namemax = NAME_BYTES
+        return data
+
+    def _space(self) -> tuple[tuple[int, int], int]:
+        return self._usage(), self._counts().instances
+
+    def _extended(self, inode: int, name: str) -> bytes | None:
+        reader = self.tree.open_instance(inode)
+        try:
+            if name.startswith(_DICOM):
+                value = reader.dicom_value(name.removeprefix(_DICOM))
+                return None if value is None else value.encode(errors="surrogateescape")
+            return _stored(reader.info(), name.removeprefix(_STORAGE))
+        finally:
+            reader.close()
+
+    # -- the tree is read-only --------------------------------------------------------------------------
+
+    @guarded
+    async def _refuse(self, /, *args: object, **kwargs: object) -> Never:
+        """Answer a write: the tree shows what was accepted, and nothing changes it from here."""
+        raise pyfuse3.FUSEError(errno.EROFS)
+
+    setattr = mknod = mkdir = unlink = rmdir = symlink = rename = link = _refuse
+    write = create = setxattr = removexattr = _refuse
+
+    @guarded
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        """There are no symbolic links."""
+        raise pyfuse3.FUSEError(errno.EINVAL)
+
+    def _shown(self, attributes: Attributes, *, keep: bool = True) -> pyfuse3.EntryAttributes:
+        """Attributes as FUSE wants them; ``keep`` is False for what a commit may have outdated."""
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = pyfuse3.InodeT(attributes.inode)
+        seconds = CACHE_SECONDS if keep and not attributes.is_volatile else 0.0
+        entry.entry_timeout = entry.attr_timeout = seconds
+        entry.st_mode = pyfuse3.ModeT(self._folder_mode if attributes.is_folder else self._file_mode)
+        # A folder has one link: a count of its folders would let find skip the files among them.
+        entry.st_nlink = 1
+        entry.st_uid, entry.st_gid = self._owner
+        entry.st_size = attributes.size
+        entry.st_blksize = PREFERRED_READ_BYTES
+        # Never 0 for a file with bytes: GNU tar -S would archive zeros without reading.
+        entry.st_blocks = -(-attributes.size // BLOCK_BYTES)
+        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = attributes.mtime_ns
+        return entry
+
+
+def _stored(info: Mapping[str, object], name: str) -> bytes | None:
+    """One fact of how an instance is stored, or all of them as JSON."""
+    if name == "all":
+        return json.dumps(info, sort_keys=True, default=str).encode()
+    value = info.get(name)
+    return None if value is None else str(value).encode()
+
+
+class PyfuseCache:
+    """What the kernel has cached, for the watcher of changes.
+
+    Never to be called from the trio thread: a drop waits for pending requests on the folder or file, and
+    they wait for that thread.  The plain calls are used, not ``invalidate_entry_async``: its thread cannot be
+    joined before the session is destroyed, and it logs names of entries, which carry patient attributes.
+    """
+
+    def drop_attributes(self, inode: int) -> None:
+        """Forget what ``stat`` shows of an inode.  Raises OSError."""
+        pyfuse3.invalidate_inode(pyfuse3.InodeT(inode), attr_only=True)
+
+    def drop_entry(self, parent: int, name: bytes) -> None:
+        """Forget what a name means, and all below it that nobody uses.  Raises OSError."""
+        pyfuse3.invalidate_entry(pyfuse3.InodeT(parent), pyfuse3.FileNameT(name))

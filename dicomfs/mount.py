@@ -1,0 +1,192 @@
+"""Serves an archive at a mount point until it is unmounted: session, signals, threads, and their end.
+
+Owns the lifetime; what is shown is ``vfs``, how it is answered ``fuse_adapter``.  This process never forks
+once it has mounted: a child would keep ``/dev/fuse`` open, and a crash would hang every reader instead of
+giving it an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import pyfuse3
+import trio
+
+from dicomfs import mounts
+from dicomfs.archive import Archive
+from dicomfs.errors import UsageError
+from dicomfs.fuse_adapter import ArchiveOperations, PyfuseCache
+from dicomfs.index.records import Counts
+from dicomfs.invalidation import ChangeFeed, ChangeWatcher
+from dicomfs.mount_options import MountOptions
+from dicomfs.offload import Offload
+from dicomfs.readahead import ReadAhead
+from dicomfs.vfs import Tree
+from dicomfs.vfs_types import InstanceSource, TreeCatalog
+
+GRACE_SECONDS = 10.0
+"""How long requests may go on after the mount was told to end; then they fail."""
+READ_AHEAD_KIB = 1024
+"""What the kernel asks for at once; beyond 1 MiB nothing is gained, its own default is 128 KiB."""
+
+_log = logging.getLogger(__name__)
+
+__all__ = ["GRACE_SECONDS", "MountOptions", "MountedArchive", "serve", "serve_archive"]
+
+
+class MountedCatalog(TreeCatalog, ChangeFeed, Protocol):
+    """What a mount needs of the catalog."""
+
+    def counts(self) -> Counts:
+        """What the archive holds."""
+
+
+class MountedArchive(Protocol):
+    """What a mount needs of an archive (dicomfs.archive.Archive)."""
+
+    @property
+    def catalog(self) -> MountedCatalog:
+        """The names."""
+
+    @property
+    def reconstructor(self) -> InstanceSource:
+        """The bytes."""
+
+    def status(self) -> Mapping[str, object]:
+        """Counts, without attributes of patients."""
+
+    def usage(self) -> tuple[int, int]:
+        """Total and free bytes of the local tier's file system."""
+
+
+def serve(archive_path: Path, mountpoint: Path, options: MountOptions, ready: Callable[[], None]) -> None:
+    """Mount an archive and serve it until it is unmounted or SIGTERM or SIGINT arrives.
+
+    ``ready`` is called once, in the main thread, when requests are answered.  Call from the main thread.
+
+    Raises:
+        UsageError: it cannot be mounted there.
+        DicomfsError: the archive cannot be opened.
+    """
+    mountpoint = _usable(mountpoint)
+    with Archive.open(archive_path) as archive:
+        serve_archive(archive, str(archive_path.absolute()), mountpoint, options, ready)
+
+
+def serve_archive(
+    archive: MountedArchive, source: str, mountpoint: Path, options: MountOptions, ready: Callable[[], None]
+) -> None:
+    """The same for an open archive; ``source`` is what mountinfo shows."""
+    with contextlib.suppress(OSError, ValueError):  # no standard error to write to
+        faulthandler.register(signal.SIGUSR1)
+    trio.run(_serve, archive, source, mountpoint, options, ready)
+
+
+def _usable(mountpoint: Path) -> Path:
+    """The mount point's absolute path.  Raises UsageError where nothing can be mounted."""
+    try:
+        resolved = mountpoint.resolve(strict=True)
+        if resolved.is_dir():
+            return resolved
+    except OSError as problem:
+        raise UsageError(f"cannot mount at {mountpoint}: {problem.strerror}") from None
+    raise UsageError(f"cannot mount at {mountpoint}: not a folder")
+
+
+async def _serve(
+    archive: MountedArchive, source: str, mountpoint: Path, options: MountOptions, ready: Callable[[], None]
+) -> None:
+    tree = Tree(archive.catalog, archive.reconstructor, archive.status)
+    read_ahead = ReadAhead(tree)
+    operations = ArchiveOperations(
+        tree, options, Offload(), read_ahead, archive.usage, archive.catalog.counts
+    )
+    watcher = ChangeWatcher(archive.catalog, PyfuseCache())
+    with _session(operations, source, mountpoint, options), contextlib.closing(operations):
+        mount = mounts.find(mountpoint)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_greet, operations, watcher, mount, ready)
+                nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+                nursery.start_soon(operations.serve_wishes)
+                await pyfuse3.main()
+                nursery.cancel_scope.cancel()
+        finally:
+            read_ahead.stop()
+            # The session must outlive the watcher: its drops use it.
+            if not watcher.stop(GRACE_SECONDS):
+                _abort(mount)
+                watcher.stop(threading.TIMEOUT_MAX)
+
+
+@contextlib.contextmanager
+def _session(
+    operations: ArchiveOperations, source: str, mountpoint: Path, options: MountOptions
+) -> Iterator[None]:
+    """A mounted session; unmounts at the end, also when it was unmounted already."""
+    try:
+        pyfuse3.init(operations, str(mountpoint), session_options(source, options))
+    except RuntimeError as problem:
+        raise UsageError(f"cannot mount at {mountpoint}: {problem}") from None
+    _log.info("mounted")
+    try:
+        yield
+    finally:
+        pyfuse3.close(unmount=True)
+        _log.info("unmounted")
+
+
+def session_options(source: str, options: MountOptions) -> set[str]:
+    """Options for libfuse.  Its parser takes a backslash as an escape, and pyfuse3 passes ASCII only."""
+    name = source.encode("ascii", "replace").decode().replace("\\", "\\\\").replace(",", "\\,")
+    result = {"default_permissions", "subtype=dicomfs", f"fsname={name}"}
+    if options.allow_other:
+        result.add("allow_other")
+    if options.read_only:
+        result.add("ro")
+    return result
+
+
+async def _greet(
+    operations: ArchiveOperations, watcher: ChangeWatcher, mount: mounts.Mount, ready: Callable[[], None]
+) -> None:
+    await operations.started.wait()
+    watcher.start()
+    _raise_read_ahead(mount)
+    ready()
+
+
+async def _end_on_signal(scope: trio.CancelScope) -> None:
+    """End the session at the first signal; what still runs after the grace is cancelled and fails."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            _log.info("ending on %s", signal.Signals(number).name)
+            scope.deadline = trio.current_time() + GRACE_SECONDS
+            pyfuse3.terminate()
+            return
+
+
+def _raise_read_ahead(mount: mounts.Mount) -> None:
+    """Let the kernel ask for more at once; needs root, and nothing depends on it.
+
+    The file is in sysfs: no request reaches the mount, as ``stat`` of the mount point would.
+    """
+    try:
+        Path(f"/sys/class/bdi/0:{mount.minor}/read_ahead_kb").write_text(str(READ_AHEAD_KIB))
+    except OSError as problem:
+        _log.debug("read-ahead stays as it is: %s", problem.strerror)
+
+
+def _abort(mount: mounts.Mount) -> None:
+    """Fail every request that waits, so that a drop waiting for one of them returns."""
+    try:
+        (mounts.CONNECTIONS / str(mount.minor) / "abort").write_text("1")
+    except OSError as problem:
+        _log.warning("the connection cannot be aborted: %s", problem.strerror)
