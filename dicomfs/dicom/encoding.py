@@ -100,6 +100,10 @@ def read_header(view: memoryview, at: int, end: int, encoding: Encoding) -> Head
         return tag, vr, at + 12, encoding.long.unpack_from(view, at + 8)[0]
     if vr in SHORT_VRS or (vr.isalpha() and vr.isupper()):
         return tag, vr, at + 8, encoding.short.unpack_from(view, at + 6)[0]
+    if length != UNDEFINED and at + 8 + length > end:
+        # Not implicit either: some writers put question marks for a representation they do not know.
+        short: int = encoding.short.unpack_from(view, at + 6)[0]
+        length = short if at + 8 + short <= end else length
     return tag, b"", at + 8, length
 
 
@@ -255,7 +259,7 @@ def trial(view: memoryview, at: int, end: int, encoding: Encoding) -> int:
         if header is None:
             break
         tag, vr, value, length = header
-        if tag <= before or tag >> 16 == 0xFFFE:
+        if tag <= before or tag >> 16 == 0xFFFE or tag == length == 0:
             break
         if length == UNDEFINED:
             return score + 2

@@ -37,6 +37,7 @@ Buffer = bytes | bytearray | memoryview | mmap.mmap
 MAX_VALUE = 64 * 1024
 MAX_INFLATED = 16 * 1024 * 1024
 PIXEL_TAGS = frozenset({0x7FE00010, 0x7FE00008, 0x7FE00009})
+PER_FRAME_GROUPS = 0x52009230
 NOT_DICOM = "no data element where a file begins"
 DEFLATED = "deflated"
 
@@ -83,6 +84,8 @@ class Scan:
     """Why it could not be scanned further; '' where all is fine."""
     data_offset: int = 0
     """Where the data set begins, behind preamble and meta group."""
+    functional_groups: bool = False
+    """The data set has Per-Frame Functional Groups: an enhanced multi-frame object (PS3.3 C.7.6.16)."""
 
     @property
     def is_dicom(self) -> bool:
@@ -101,6 +104,7 @@ class _State:
     fragments: tuple[tuple[int, int], ...] = ()
     complete: bool = True
     note: str = ""
+    functional_groups: bool = False
 
     def stop(self, note: str, *, complete: bool = False) -> None:
         """Record why the walk ends here."""
@@ -168,6 +172,7 @@ def _scan(view: memoryview) -> Scan:
         vrs=state.vrs,
         note=state.note,
         data_offset=data_at,
+        functional_groups=state.functional_groups,
     )
 
 
@@ -345,6 +350,8 @@ def _fragments(view: memoryview, value: int, end: int, encoding: Encoding, state
 def _take(view: memoryview, element: Element, encoding: Encoding, state: _State) -> None:
     """Keep what is wanted of a top-level element."""
     if element.tag not in PIXEL_TAGS:
+        if element.tag == PER_FRAME_GROUPS:
+            state.functional_groups = True
         if element.tag in WANTED:
             _keep(view, element.tag, element.vr, element.value_offset, element.end, state)
     elif state.pixel is None:

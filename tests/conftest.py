@@ -1,0 +1,45 @@
+"""Fixtures that every test may use: where the real data lies, if it is there at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REAL_DATA_VARIABLE = "DICOMFS_REAL_DATA"
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def find_real_data() -> Path | None:
+    """The folder with ``series/`` and ``odd/``: from the environment, else beside the checkout."""
+    named = os.environ.get(REAL_DATA_VARIABLE)
+    folder = Path(named) if named else CHECKOUT.parent / "shared" / "data"
+    return folder if (folder / "series").is_dir() else None
+
+
+def real_files(*parts: str, every: int = 1) -> list[Path]:
+    """Files below these folders of the real data, sorted, each ``every``-th; [] where the data is absent."""
+    root = find_real_data()
+    if root is None:
+        return []
+    return sorted(path for part in parts for path in (root / part).rglob("*") if path.is_file())[::every]
+
+
+def pytest_report_header() -> list[str]:
+    """Say loudly what this session cannot test."""
+    root = find_real_data()
+    if root is not None:
+        return [f"real data: {root}"]
+    return [
+        "*" * 78,
+        f"WARNING: NO REAL DATA ({REAL_DATA_VARIABLE} is not set, ../shared/data is missing):",
+        "WARNING: tests on real files run on none; only synthetic files are tested.",
+        "*" * 78,
+    ]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path | None:
+    """Root of the real data, or None."""
+    return find_real_data()
