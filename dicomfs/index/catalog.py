@@ -1,0 +1,231 @@
+"""The catalog: what the archive holds, answered without touching a tier.
+
+A facade over two LMDB environments: `catalog/` (synced, one commit per pack) and `spool/` (unsynced,
+rebuilt after a reboot).  Owns the pairing of snapshots; the rules of each table are in the modules
+beside it.  Any thread may call any method; no method keeps a transaction open after it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dicomfs.errors import NotFoundError
+from dicomfs.index.env import ReadTxn
+from dicomfs.index.instances import (
+    View,
+    instance_text,
+    part_infos,
+    series_versions,
+    spooled_record,
+    spooled_records,
+)
+from dicomfs.index.keys import OBJECTS, SPOOLED, VERSIONS, Table, unpack_object_key
+from dicomfs.index.node_queries import NodeQueries
+from dicomfs.index.nodes import count_nodes
+from dicomfs.index.object_writer import get_object, get_references, list_intents, object_record
+from dicomfs.index.records import Change, Counts, Intent, ObjectRecord, PartInfo, PartRef, SpooledRecord
+from dicomfs.index.recount import recount
+from dicomfs.index.spool import FEED as SPOOL_FEED
+from dicomfs.index.spool import SpoolWriter, next_position, spool_totals
+from dicomfs.index.writer import CATALOG_FEED, CatalogWriter, catalog_totals
+from dicomfs.model import InstanceId, InstanceRow, Level, ObjectKey
+
+_SPOOL_MARK_BITS = 64
+_OBJECTS_AT_ONCE = 1000
+
+
+class Catalog(NodeQueries):
+    """The index of one archive: `Catalog.create(folder, archive_id)` or `Catalog.open(folder)`."""
+
+    # writing
+
+    @contextmanager
+    def write(self) -> Iterator[CatalogWriter]:
+        """One write transaction: committed and synced at the end of the block, undone when it raises."""
+        with self._catalog.write() as txn:
+            writer = CatalogWriter(txn, self._spool.read, self._cache)
+            yield writer
+            writer.finish()
+
+    @contextmanager
+    def write_spool(self) -> Iterator[SpoolWriter]:
+        """One write transaction on the spool's list; not synced."""
+        with self._spool.write() as txn:
+            writer = SpoolWriter(txn, self._catalog.read, self._cache)
+            yield writer
+            writer.finish()
+
+    # instances
+
+    def rows(self, series: int) -> list[InstanceRow]:
+        """All instances of a series, packed and spooled, all versions, ordered by name and version."""
+        with self._view() as view:
+            return view.rows(series)
+
+    def row(self, instance: InstanceId) -> InstanceRow:
+        """One instance.  Raises NotFoundError."""
+        with self._view() as view:
+            found = view.row(instance)
+        if found is None:
+            raise NotFoundError("instance", instance_text(instance))
+        return found
+
+    def row_named(self, series: int, name: str, version: int = 0) -> InstanceRow | None:
+        """The instance of a series with this file name and version."""
+        with self._view() as view:
+            return view.named(series, name, version)
+
+    def slice_order(self, series: int) -> list[InstanceId]:
+        """Packed instances of a series along its slices."""
+        with self._view() as view:
+            ordered = [
+                (order, part, position)
+                for part, decoded in view.parts(series)
+                for order, position in zip(decoded.orders.tolist(), decoded.positions.tolist(), strict=True)
+            ]
+        return [InstanceId(series, position) for _, _, position in sorted(ordered)]
+
+    def by_uid(self, sop_instance_uid: str) -> list[InstanceId]:
+        """Instances (all versions) with this SOP Instance UID, compared with the UID itself."""
+        with self._view() as view:
+            return view.by_uid(sop_instance_uid)
+
+    def part_of(self, instance: InstanceId) -> PartRef:
+        """Where the packed record of an instance lies.  Raises NotFoundError while it is only spooled."""
+        with self._view() as view:
+            return view.part_ref(instance)
+
+    def parts(self, series: int) -> list[PartInfo]:
+        """The committed parts of a series."""
+        with self._catalog.read() as txn:
+            return part_infos(txn, series)
+
+    def has_versions(self, series: int) -> bool:
+        """Whether the series has superseded or rejected versions."""
+        with self._catalog.read() as txn:
+            return any(version for version, _ in series_versions(txn, series).values())
+
+    def versioned_series(self) -> list[int]:
+        """Series that have superseded or rejected versions."""
+        with self._catalog.read() as txn:
+            return [
+                series
+                for series in _series_in(txn, VERSIONS)
+                if any(version for version, _ in series_versions(txn, series).values())
+            ]
+
+    # spool
+
+    def spooled(self, instance: InstanceId) -> SpooledRecord | None:
+        """The spool's record of an instance, whether packed meanwhile or not."""
+        with self._spool.read() as txn:
+            return spooled_record(txn, instance)
+
+    def spooled_series(self) -> list[int]:
+        """Series with instances on the spool's list."""
+        with self._spool.read() as txn:
+            return _series_in(txn, SPOOLED)
+
+    def spooled_ids(self, series: int) -> list[InstanceId]:
+        """Instances of a series on the spool's list, by position."""
+        return [record.id for record in self.spooled_of(series)]
+
+    def spooled_of(self, series: int) -> list[SpooledRecord]:
+        """The spool's records of a series, by position."""
+        with self._spool.read() as txn:
+            return spooled_records(txn, series)
+
+    def next_position(self, series: int) -> int:
+        """The first position of a series never given out; to take it, use `SpoolWriter.next_position`."""
+        with self._spool.read() as spool, self._catalog.read() as catalog:
+            return next_position(spool, catalog, series)
+
+    # totals
+
+    def counts(self) -> Counts:
+        """What the archive holds, from running totals."""
+        with self._view() as view:
+            packed, spooled = catalog_totals(view.catalog), spool_totals(view.spool)
+            both, both_bytes = view.overlap()
+            patients, studies, series = (count_nodes(view.catalog, level) for level in Level)
+        return Counts(
+            patients,
+            studies,
+            series,
+            packed.instances + spooled.instances - both,
+            packed.logical_bytes + spooled.logical_bytes - both_bytes,
+            spooled.instances,
+            spooled.logical_bytes,
+        )
+
+    def recount(self) -> Counts:
+        """The same, counted from the records one by one: for `verify`.  Takes its time on large archives."""
+        return recount(self._spool, self._catalog)
+
+    # objects
+
+    def objects(self) -> Iterator[ObjectRecord]:
+        """All objects, in short transactions: what changes meanwhile may be seen or not."""
+        start = b""
+        while True:
+            with self._catalog.read() as txn:
+                page = [
+                    item
+                    for item, _ in zip(txn.scan(OBJECTS, start=start), range(_OBJECTS_AT_ONCE), strict=False)
+                ]
+            for key, value in page:
+                yield object_record(unpack_object_key(key), value)
+            if len(page) < _OBJECTS_AT_ONCE:
+                return
+            start = page[-1][0] + b"\x00"
+
+    def object(self, key: ObjectKey) -> ObjectRecord:
+        """An object and its placements.  Raises NotFoundError."""
+        with self._catalog.read() as txn:
+            return get_object(txn, key)
+
+    def references(self, header_key: ObjectKey) -> list[ObjectKey]:
+        """Objects that the instances of a header pack need; empty where none were recorded."""
+        with self._catalog.read() as txn:
+            return get_references(txn, header_key)
+
+    def intents(self) -> list[Intent]:
+        """Objects that somebody is about to place."""
+        with self._catalog.read() as txn:
+            return list_intents(txn)
+
+    # changes
+
+    def last_change(self) -> int:
+        """A mark of the present state for `changes_since`; it grows with every visible change."""
+        with self._spool.read() as spool, self._catalog.read() as catalog:
+            return CATALOG_FEED.last(catalog) << _SPOOL_MARK_BITS | SPOOL_FEED.last(spool)
+
+    def changes_since(self, mark: int) -> list[Change] | None:
+        """What changed after a mark; None where the feed does not reach back: forget everything."""
+        in_catalog, in_spool = mark >> _SPOOL_MARK_BITS, mark & ((1 << _SPOOL_MARK_BITS) - 1)
+        with self._spool.read() as spool, self._catalog.read() as catalog:
+            first = CATALOG_FEED.since(catalog, in_catalog)
+            second = SPOOL_FEED.since(spool, in_spool)
+        if first is None or second is None:
+            return None
+        return list(dict.fromkeys([*first, *second]))
+
+    @contextmanager
+    def _view(self) -> Iterator[View]:
+        with self._spool.read() as spool, self._catalog.read() as catalog:
+            yield View(spool, catalog, self._cache)
+
+
+def _series_in(txn: ReadTxn, table: Table) -> list[int]:
+    """The series that a table keyed by series has, each found with one step."""
+    found: list[int] = []
+    start = b""
+    while True:
+        item = next(txn.scan(table, start=start), None)
+        if item is None:
+            return found
+        series = table.numbers(item[0])[0]
+        found.append(series)
+        start = table.pack(series + 1)

@@ -1,0 +1,226 @@
+"""Values of the index: the public ones callers build on, and the stored ones with their version byte.
+
+Stored records are msgpack arrays behind one version byte; fields are only ever appended, with defaults.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from dicomfs.errors import CatalogError
+from dicomfs.model import InstanceId, ObjectKey
+
+RECORD_VERSION = 1
+ROOT = 0
+"""Level of the root folder in `Change` and `changed_ns`; its number is 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartRow:
+    """One instance of a part; its index in the part is its row in the header pack."""
+
+    position: int
+    number: int | None
+    """Instance Number; None where missing."""
+    name_level: int
+    """0, 1 or 2: how much of the UID's hash its name carries."""
+    sop_instance_uid: str
+    size: int
+    mtime_ns: int
+    sha256: bytes
+    """At least the first 8 bytes."""
+    order: int
+    """Place along the slices of the series; any ascending numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledRecord:
+    """One accepted instance whose raw bytes lie in the spool."""
+
+    id: InstanceId
+    sop_instance_uid: str
+    number: int | None
+    name_level: int
+    size: int
+    mtime_ns: int
+    sha256: bytes
+    """All 32 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartRef:
+    """Where a packed instance's record lies: the header pack, the part within it, the row within the part."""
+
+    header_key: ObjectKey
+    part_index: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartInfo:
+    """One committed part of a series."""
+
+    series: int
+    part: int
+    header_key: ObjectKey
+    part_index: int
+    rows: int
+    logical_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRecord:
+    """An object and its placements."""
+
+    key: ObjectKey
+    size: int
+    tiers: dict[str, int]
+    """Tier name to the time (ns) when it was last verified there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """An object somebody is about to place; keeps it alive."""
+
+    key: ObjectKey
+    owner: str
+    since_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that the kernel may have cached and must forget."""
+
+    level: int
+    """ROOT, or a Level."""
+    number: int
+    """Of the folder; 0 for ROOT."""
+    name: str | None
+    """None: the folder's listing and mtime changed.  Else: this entry now means other bytes or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the archive holds; an instance being moved from the spool into a part counts once."""
+
+    patients: int
+    studies: int
+    series: int
+    instances: int
+    logical_bytes: int
+    spool_instances: int
+    """Records of the spool index, moved ones included until they are removed."""
+    spool_bytes: int
+
+
+class StoredNode(msgspec.Struct, array_like=True, frozen=True):
+    """Patient, study or series: ``fields`` are the model's texts in their order, ``folder`` last.
+
+    As UTF-8 that may carry lone surrogates of odd files.
+    """
+
+    parent: int
+    fields: tuple[bytes, ...]
+
+
+class StoredObject(msgspec.Struct, array_like=True, frozen=True):
+    """Size and placements of an object."""
+
+    size: int
+    tiers: dict[str, int]
+
+
+class StoredIntent(msgspec.Struct, array_like=True, frozen=True):
+    """Who is about to place an object, since when."""
+
+    owner: str
+    since_ns: int
+
+
+class StoredSpooled(msgspec.Struct, array_like=True, frozen=True):
+    """`SpooledRecord` without its id; the UID as UTF-8 that may carry lone surrogates of odd files."""
+
+    uid: bytes
+    number: int | None
+    name_level: int
+    size: int
+    mtime_ns: int
+    sha256: bytes
+
+
+class StoredChanges(msgspec.Struct, array_like=True, frozen=True):
+    """One feed entry; ``overflow`` means: more than is worth listing, forget everything."""
+
+    time_ns: int
+    changes: list[tuple[int, int, str | None]]
+    overflow: bool = False
+
+
+class Totals(msgspec.Struct, array_like=True):
+    """Running totals of an environment's instances."""
+
+    instances: int = 0
+    logical_bytes: int = 0
+
+
+_HOLDING = struct.Struct("<IIIQ")
+_VERSION = struct.Struct("<IB")
+
+
+@dataclass(slots=True)
+class Holding:
+    """What a series has packed, and its counters, which never go back."""
+
+    next_position: int = 0
+    next_part: int = 0
+    instances: int = 0
+    logical_bytes: int = 0
+
+    def pack(self) -> bytes:
+        """Bytes as stored."""
+        return _HOLDING.pack(self.next_position, self.next_part, self.instances, self.logical_bytes)
+
+    @classmethod
+    def unpack(cls, value: bytes | None) -> Holding:
+        """From stored bytes; an empty holding for None."""
+        return cls() if value is None else cls(*_HOLDING.unpack(value))
+
+
+def pack_version(version: int, conflict: int) -> bytes:
+    """Value of the versions table."""
+    return _VERSION.pack(version, conflict)
+
+
+def unpack_version(value: bytes) -> tuple[int, int]:
+    """Version and conflict class of a stored value."""
+    version, conflict = _VERSION.unpack(value)
+    return version, conflict
+
+
+_T = TypeVar("_T")
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODERS: dict[object, msgspec.msgpack.Decoder[object]] = {}
+
+
+def pack_record(record: object) -> bytes:
+    """A stored record's bytes."""
+    return bytes((RECORD_VERSION,)) + _ENCODER.encode(record)
+
+
+def unpack_record(value: bytes, kind: type[_T]) -> _T:
+    """A stored record of ``kind``.  Raises CatalogError where the bytes are not one."""
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        decoder = _DECODERS.setdefault(kind, msgspec.msgpack.Decoder(kind))
+    if not value or value[0] != RECORD_VERSION:
+        msg = f"catalog: a {kind.__name__} record has an unknown version; run `dicomfs recover`"
+        raise CatalogError(msg)
+    try:
+        return decoder.decode(memoryview(value)[1:])  # type: ignore[return-value]  # the decoder was made for kind
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        msg = f"catalog: a {kind.__name__} record is damaged; run `dicomfs recover`"
+        raise CatalogError(msg) from error
