@@ -37,6 +37,8 @@ class PackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `pack` aims at when not told: fast to read first, dense afterwards by `repack`."""
     quiet_seconds: Number = 60
     """Seconds without a new instance after which a series counts as complete enough to be packed."""
+    spool_bytes: Number = 64 << 30
+    """Waiting bytes beyond which an import packs in between: a large tree needs no second copy of itself."""
     workers: Number = 0
     """Threads that encode; 0 takes the number of processors."""
     segment_bytes_fast: Annotated[int, Meta(ge=1 << 16, le=1 << 30)] = 8 << 20
@@ -80,6 +82,20 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pack: PackSettings = PackSettings()
     mount: MountSettings = MountSettings()
     tiers: dict[str, TierSettings] = {}
+
+
+TEMPLATE = """\
+# Settings of this archive (docs/operations.md, "Settings").  What is not set here has its default.
+#
+# [pack]
+# profile = "fast"
+#
+# [mount]
+# allow_other = false
+# file_mode = "0440"
+# folder_mode = "0550"
+"""
+"""What `init` writes: the settings asked for most, all commented out."""
 
 
 def load(archive: Path) -> Settings:
