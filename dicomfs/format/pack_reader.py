@@ -92,7 +92,8 @@ class PackReader:
     @property
     def complete(self) -> bool:
         """False only after ``rebuild`` of a damaged pack: some payload is lost."""
-        return all(part.complete for part in (*self.stacks, *self.streams))
+        parts: list[StackIndex | StreamIndex] = [*self.stacks, *self.streams]
+        return all(part.complete for part in parts)
 
     def stack(self, number: int) -> StackIndex:
         """The stack of that number; NotFoundError when there is none."""

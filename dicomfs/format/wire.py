@@ -22,8 +22,11 @@ DESCRIPTION_PREFIX = _LENGTH.size
 
 
 def encode_wire(value: object) -> bytes:
-    """The msgpack form of a wire structure."""
-    return msgspec.msgpack.encode(value)
+    """The msgpack form of a wire structure; FormatError for text or numbers that msgpack can't hold."""
+    try:
+        return msgspec.msgpack.encode(value)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise FormatError("object being written", "a value can't be stored") from error
 
 
 def decode_wire(data: bytes, kind: type[T], artefact: str) -> T:

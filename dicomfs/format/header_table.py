@@ -1,0 +1,340 @@
+"""The table of a series part: its values and their stored form, column by column.
+
+Owns InstanceEntry and SeriesPart and their validation.  Does not hold header bytes (dicomfs.format.header).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from dicomfs.errors import DamagedError, FormatError
+from dicomfs.format.columns import IntColumn, TextColumn, decode_ints, decode_texts, encode_ints, encode_texts
+from dicomfs.format.keys import pack_key, parse_pack_key
+from dicomfs.format.nodes import PatientRecord, SeriesRecord, StudyRecord
+from dicomfs.format.version import (
+    MAX_BLOCK,
+    MAX_FRAMES,
+    MAX_LENGTH,
+    MAX_PART_PIECES,
+    MAX_PART_ROWS,
+    MAX_STACKS,
+    MAX_STREAMS,
+)
+from dicomfs.model import (
+    POSITION_BITS,
+    FramePiece,
+    HeaderPiece,
+    ObjectKey,
+    PackKind,
+    PatientNode,
+    Piece,
+    SeriesNode,
+    StreamPiece,
+    StudyNode,
+)
+
+_WRITING = "series part being written"
+_KINDS = b"HFS"
+_HEADER, _FRAMES, _STREAM = _KINDS
+_MAX_ORDER = 1 << 40
+_SHA256_BYTES = 32
+_Int64s = npt.NDArray[np.int64]
+_Value = TypeVar("_Value", str, bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceEntry:
+    """One instance of a series part: all that is known of a file but its header bytes and pixels."""
+
+    position: int
+    """Order of acceptance in the series, below 2**23."""
+    name_level: int
+    """Which form of file name it got (0: the plain one)."""
+    instance_number: int | None
+    """Instance Number (0020,0013), None where absent or no number."""
+    sop_instance_uid: str
+    size: int
+    """Bytes of the file."""
+    mtime_ns: int
+    """Nanoseconds since 1970."""
+    sha256: bytes
+    """Of the whole file, 32 bytes."""
+    order: int
+    """Rank in slice order within the part."""
+    pieces: tuple[Piece, ...]
+    """The file is their concatenation."""
+    note: str
+    """Why the file is kept opaque; empty when it was split."""
+
+    @property
+    def header_bytes(self) -> int:
+        """Sum of the header pieces."""
+        return sum(piece.length for piece in self.pieces if isinstance(piece, HeaderPiece))
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesPart:
+    """Instances of one series sealed together, with the nodes that they hang from."""
+
+    patient: PatientNode
+    study: StudyNode
+    series: SeriesNode
+    part: int
+    """Number of the part in its series, from 0."""
+    high_water: dict[str, int]
+    """Counters ("patient", "study", "series"): numbers below these may have been given out."""
+    entries: list[InstanceEntry]
+
+
+Run = tuple[
+    Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)],
+    Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)],
+    Annotated[int, msgspec.Meta(ge=1, le=MAX_PART_ROWS)],
+]
+"""(block, offset in its plain bytes, rows): header bytes of the next rows lie there one after the other."""
+
+_Digest = Annotated[bytes, msgspec.Meta(min_length=_SHA256_BYTES, max_length=_SHA256_BYTES)]
+_Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class PartRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Payload of a SERIES_PART section."""
+
+    patient: PatientRecord
+    study: StudyRecord
+    series: SeriesRecord
+    part: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+    high_water: dict[str, _Number]
+    rows: Annotated[int, msgspec.Meta(ge=0, le=MAX_PART_ROWS)]
+    runs: tuple[Run, ...]
+    position: IntColumn
+    name_level: IntColumn
+    has_number: IntColumn
+    """1 where there is an Instance Number."""
+    number: IntColumn
+    """Instance Numbers, of the rows that have one only."""
+    uid: TextColumn
+    body: IntColumn
+    """Size of the file without its header bytes."""
+    mtime: IntColumn
+    sha256: bytes
+    """32 bytes for each row."""
+    order: IntColumn
+    notes: tuple[str, ...]
+    note: IntColumn
+    """Index in ``notes``."""
+    keys: tuple[tuple[Annotated[int, msgspec.Meta(ge=1, le=3)], _Digest], ...]
+    """Packs that pieces refer to: kind, digest in the object's name."""
+    shapes: tuple[bytes, ...]
+    """Sequences of piece kinds: H header, F frames, S stream."""
+    shape: IntColumn
+    """Index in ``shapes``."""
+    header: IntColumn
+    """Length of each header piece, row after row; the columns below likewise for their pieces."""
+    frames: Annotated[tuple[IntColumn, ...], msgspec.Meta(min_length=5, max_length=5)]
+    """Index in ``keys``, stack, first, count, step."""
+    stream: Annotated[tuple[IntColumn, ...], msgspec.Meta(min_length=4, max_length=4)]
+    """Index in ``keys``, stream, offset, length."""
+
+
+def encode_part(part: SeriesPart, runs: Sequence[Run]) -> PartRecord:
+    """The stored form; FormatError for entries that no reader would accept."""
+    entries = part.entries
+    pieces = [piece for entry in entries for piece in entry.pieces]
+    if len(entries) > MAX_PART_ROWS or len(pieces) > MAX_PART_PIECES:
+        raise FormatError(_WRITING, f"{len(entries)} instances of {len(pieces)} pieces are too many")
+    keys: dict[ObjectKey, int] = {}
+    for piece in pieces:
+        if not isinstance(piece, HeaderPiece):
+            keys.setdefault(piece.pack, len(keys))
+    frames = [
+        (keys[piece.pack], piece.stack, piece.first, piece.count, piece.step)
+        for piece in pieces
+        if isinstance(piece, FramePiece)
+    ]
+    streams = [
+        (keys[piece.pack], piece.stream, piece.offset, piece.length)
+        for piece in pieces
+        if isinstance(piece, StreamPiece)
+    ]
+    notes, note = _distinct([entry.note for entry in entries])
+    shapes, shape = _distinct([_shape_of(entry) for entry in entries])
+    return PartRecord(
+        patient=PatientRecord.of(part.patient),
+        study=StudyRecord.of(part.study),
+        series=SeriesRecord.of(part.series),
+        part=part.part,
+        high_water=part.high_water,
+        rows=len(entries),
+        runs=tuple(runs),
+        position=encode_ints([entry.position for entry in entries]),
+        name_level=encode_ints([entry.name_level for entry in entries]),
+        has_number=encode_ints([entry.instance_number is not None for entry in entries]),
+        number=encode_ints([entry.instance_number for entry in entries if entry.instance_number is not None]),
+        uid=encode_texts([entry.sop_instance_uid for entry in entries]),
+        body=encode_ints([entry.size - entry.header_bytes for entry in entries]),
+        mtime=encode_ints([entry.mtime_ns for entry in entries]),
+        sha256=b"".join(entry.sha256 for entry in entries),
+        order=encode_ints([entry.order for entry in entries]),
+        notes=tuple(notes),
+        note=encode_ints(note),
+        keys=tuple(_stored_key(key) for key in keys),
+        shapes=tuple(shapes),
+        shape=encode_ints(shape),
+        header=encode_ints([piece.length for piece in pieces if isinstance(piece, HeaderPiece)]),
+        frames=_encode_rows(frames, 5),
+        stream=_encode_rows(streams, 4),
+    )
+
+
+def decode_part(record: PartRecord, artefact: str) -> SeriesPart:
+    """The checked values; DamagedError for anything that the writer would not have written."""
+    entries = _Entries(record, artefact).build()
+    return SeriesPart(
+        record.patient.node(),
+        record.study.node(),
+        record.series.node(),
+        record.part,
+        dict(record.high_water),
+        entries,
+    )
+
+
+def header_lengths(record: PartRecord, artefact: str) -> _Int64s:
+    """Header bytes of each row, shape (rows,); DamagedError."""
+    shapes = _shapes(record, artefact)
+    counts = [shape.count(_HEADER) for shape in shapes]
+    lengths = _bounded(record.header, sum(counts), MAX_BLOCK, artefact)
+    sums = np.concatenate(([0], np.cumsum(lengths)))
+    edges = np.concatenate(([0], np.cumsum(np.array(counts, dtype=np.int64)))).astype(np.int64)
+    return np.diff(sums[edges])
+
+
+def _shapes(record: PartRecord, artefact: str) -> list[bytes]:
+    """The shape of each row; the sum of their lengths is bounded."""
+    numbers = _bounded(record.shape, record.rows, len(record.shapes) - 1, artefact)
+    if any(shape.strip(_KINDS) for shape in record.shapes):
+        raise DamagedError(artefact, "unknown kind of piece")
+    lengths = np.array([len(shape) for shape in record.shapes], dtype=np.int64)
+    if record.rows and int(lengths[numbers].sum()) > MAX_PART_PIECES:
+        raise DamagedError(artefact, "too many pieces")
+    return [record.shapes[number] for number in numbers.tolist()]
+
+
+def _bounded(column: IntColumn, count: int, largest: int, artefact: str, smallest: int = 0) -> _Int64s:
+    values = decode_ints(column, count, artefact)
+    if count and (int(values.min()) < smallest or int(values.max()) > largest):
+        raise DamagedError(artefact, "number out of range in a column")
+    return values
+
+
+class _Entries:
+    """Puts the rows of a part together again."""
+
+    def __init__(self, record: PartRecord, artefact: str) -> None:
+        self._record = record
+        self._artefact = artefact
+        self._shapes = _shapes(record, artefact)
+        self._keys = [_key(kind, digest) for kind, digest in record.keys]
+        self._pieces = {
+            _HEADER: self._header_pieces(),
+            _FRAMES: self._frame_pieces(),
+            _STREAM: self._stream_pieces(),
+        }
+
+    def build(self) -> list[InstanceEntry]:
+        record, artefact, rows = self._record, self._artefact, self._record.rows
+        if len(record.sha256) != rows * _SHA256_BYTES:
+            raise DamagedError(artefact, "wrong number of digests in a table")
+        header = header_lengths(record, artefact)
+        sizes = _bounded(record.body, rows, MAX_LENGTH, artefact) + header
+        notes = [record.notes[at] for at in self._column(record.note, len(record.notes) - 1)]
+        columns = zip(
+            self._column(record.position, (1 << POSITION_BITS) - 1),
+            self._column(record.name_level, 0xFFFF),
+            self._numbers(),
+            decode_texts(record.uid, rows, artefact),
+            sizes.tolist(),
+            decode_ints(record.mtime, rows, artefact).tolist(),
+            (record.sha256[at * _SHA256_BYTES : (at + 1) * _SHA256_BYTES] for at in range(rows)),
+            self._column(record.order, _MAX_ORDER),
+            self._rows_of_pieces(),
+            notes,
+            strict=True,
+        )
+        return [InstanceEntry(*row) for row in columns]
+
+    def _column(self, column: IntColumn, largest: int) -> list[int]:
+        values: list[int] = _bounded(column, self._record.rows, largest, self._artefact).tolist()
+        return values
+
+    def _numbers(self) -> list[int | None]:
+        present = self._column(self._record.has_number, 1)
+        values = iter(decode_ints(self._record.number, sum(present), self._artefact).tolist())
+        return [next(values) if flag else None for flag in present]
+
+    def _rows_of_pieces(self) -> Iterator[tuple[Piece, ...]]:
+        for shape in self._shapes:
+            yield tuple(next(self._pieces[kind]) for kind in shape)
+
+    def _count(self, kind: int) -> int:
+        return sum(shape.count(kind) for shape in self._shapes)
+
+    def _header_pieces(self) -> Iterator[Piece]:
+        lengths = _bounded(self._record.header, self._count(_HEADER), MAX_BLOCK, self._artefact)
+        return map(HeaderPiece, lengths.tolist())
+
+    def _frame_pieces(self) -> Iterator[Piece]:
+        limits = (len(self._keys) - 1, MAX_STACKS, MAX_FRAMES, MAX_FRAMES, MAX_FRAMES)
+        # Frames of a file may lie backwards in their stack: a negative step.
+        smallest = (0, 0, 0, 1, -MAX_FRAMES)
+        for key, stack, first, count, step in self._piece_rows(
+            self._record.frames, smallest, limits, _FRAMES
+        ):
+            yield FramePiece(self._keys[key], stack, first, count, step)
+
+    def _stream_pieces(self) -> Iterator[Piece]:
+        limits = (len(self._keys) - 1, MAX_STREAMS, MAX_LENGTH, MAX_LENGTH)
+        for key, stream, offset, length in self._piece_rows(self._record.stream, (0,) * 4, limits, _STREAM):
+            yield StreamPiece(self._keys[key], stream, offset, length)
+
+    def _piece_rows(
+        self, columns: tuple[IntColumn, ...], smallest: tuple[int, ...], largest: tuple[int, ...], kind: int
+    ) -> Iterator[tuple[int, ...]]:
+        count = self._count(kind)
+        decoded = [
+            _bounded(column, count, high, self._artefact, low).tolist()
+            for column, low, high in zip(columns, smallest, largest, strict=True)
+        ]
+        return zip(*decoded, strict=True)
+
+
+def _encode_rows(rows: Sequence[tuple[int, ...]], width: int) -> tuple[IntColumn, ...]:
+    return tuple(encode_ints([row[column] for row in rows]) for column in range(width))
+
+
+def _distinct(values: Sequence[_Value]) -> tuple[list[_Value], list[int]]:
+    """Distinct values in order of appearance, and for each value its number among them."""
+    numbers: dict[_Value, int] = {}
+    indices = [numbers.setdefault(value, len(numbers)) for value in values]
+    return list(numbers), indices
+
+
+def _stored_key(key: ObjectKey) -> tuple[int, bytes]:
+    kind, digest = parse_pack_key(key)
+    return kind.value, digest
+
+
+def _key(kind: int, digest: bytes) -> ObjectKey:
+    return pack_key(PackKind(kind), digest.hex())
+
+
+def _shape_of(entry: InstanceEntry) -> bytes:
+    kinds = {HeaderPiece: _HEADER, FramePiece: _FRAMES, StreamPiece: _STREAM}
+    return bytes(kinds[type(piece)] for piece in entry.pieces)
