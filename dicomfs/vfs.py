@@ -20,7 +20,7 @@ from dicomfs.index import inodes
 from dicomfs.index.inodes import Ino, InoKind
 from dicomfs.index.records import ROOT
 from dicomfs.model import InstanceId, InstanceRow, Level
-from dicomfs.version_folders import VersionFolders, children_of
+from dicomfs.shown_folders import ShownFolders
 from dicomfs.vfs_types import (
     Attributes,
     Entry,
@@ -104,7 +104,7 @@ class Tree:
     ) -> None:
         self._catalog, self._instances, self._status = catalog, instances, status
         self._rendered = (float("-inf"), b"")
-        self._versions = VersionFolders(catalog)
+        self._shown = ShownFolders(catalog)
 
     def change(self) -> int:
         """Number of the last commit: what was read at a lower one may be outdated."""
@@ -212,21 +212,19 @@ class Tree:
     def _folder_entries(self, level: Level, parent: int) -> list[Entry]:
         return [
             _entry(node.folder, self.attributes(inodes.folder_ino(level, node.number)))
-            for node in children_of(self._catalog, level, parent)
+            for node in self._shown.patients_children(level, parent)
         ]
 
     def _versions_folder(self, level: Level, parent: int, folder: str) -> Attributes:
         number = _found(self._catalog.child(level, parent, folder))
-        if number not in self._versions.below(level, parent):
+        if number not in self._shown.versions(level, parent):
             raise NotFoundError("folder", f"{level.name.lower()} {number} under versions")
         return self.attributes(inodes.versions_folder_ino(level, number))
 
     def _versions_entries(self, level: Level, parent: int) -> list[Entry]:
-        shown = self._versions.below(level, parent)
         return [
             _entry(node.folder, self.attributes(inodes.versions_folder_ino(level, node.number)))
-            for node in children_of(self._catalog, level, parent)
-            if node.number in shown
+            for node in self._shown.versions_children(level, parent)
         ]
 
     def _group(self, first: InstanceId) -> Attributes:

@@ -110,6 +110,12 @@ class MemoryCatalog:
         found = (row for row in self.rows(series) if row.name == name and row.version == version)
         return next(found, None)
 
+    def parts(self, series: int) -> Sequence[object]:
+        return self.rows(series)
+
+    def spooled_series(self) -> list[int]:
+        return sorted({row.id.series for row in self.instances if row.spooled})
+
     def versioned_series(self) -> list[int]:
         return sorted({row.id.series for row in self.instances if row.version})
 
