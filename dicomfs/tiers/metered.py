@@ -1,0 +1,96 @@
+"""MeteredTier: what a tier was asked for, how much and how long, for status and metrics."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dicomfs.errors import TierError
+from dicomfs.model import ObjectKey
+from dicomfs.tiers.base import ByteRange, ObjectStat, Tier
+from dicomfs.tiers.wrapper import TierWrapper
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Totals of one operation since the tier was opened."""
+
+    calls: int = 0
+    errors: int = 0
+    """Calls that ended in a TierError, "no such object" included."""
+    payload_bytes: int = 0
+    """Object bytes sent or received."""
+    seconds: float = 0.0
+    """Sum over calls; calls at the same time count each."""
+
+
+class MeteredTier(TierWrapper):
+    """Counts calls by operation: put, get, get_range, stat, delete.  One lock guards the totals."""
+
+    def __init__(self, inner: Tier, clock: Callable[[], float] = time.perf_counter) -> None:
+        super().__init__(inner)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._meters: dict[str, Meter] = {}
+
+    def meters(self) -> dict[str, Meter]:
+        """Totals by operation, as of now."""
+        with self._lock:
+            return dict(self._meters)
+
+    def put(self, key: ObjectKey, source: Path | bytes, sha256: str) -> None:
+        """See Tier.put."""
+        with self._measured("put") as count:
+            self._inner.put(key, source, sha256)
+            count(len(source) if isinstance(source, bytes) else source.stat().st_size)
+
+    def get(self, key: ObjectKey) -> bytes:
+        """See Tier.get."""
+        with self._measured("get") as count:
+            data = self._inner.get(key)
+            count(len(data))
+        return data
+
+    def get_range(self, key: ObjectKey, wanted: ByteRange) -> bytes:
+        """See Tier.get_range."""
+        with self._measured("get_range") as count:
+            data = self._inner.get_range(key, wanted)
+            count(len(data))
+        return data
+
+    def stat(self, key: ObjectKey) -> ObjectStat:
+        """See Tier.stat."""
+        with self._measured("stat"):
+            return self._inner.stat(key)
+
+    def delete(self, key: ObjectKey) -> None:
+        """See Tier.delete."""
+        with self._measured("delete"):
+            self._inner.delete(key)
+
+    @contextmanager
+    def _measured(self, operation: str) -> Iterator[Callable[[int], None]]:
+        moved: list[int] = []
+        start, errors = self._clock(), 0
+        try:
+            yield moved.append
+        except TierError:
+            errors = 1
+            raise
+        finally:
+            self._add(operation, errors, sum(moved), self._clock() - start)
+
+    def _add(self, operation: str, errors: int, moved: int, seconds: float) -> None:
+        with self._lock:
+            old = self._meters.get(operation, Meter())
+            self._meters[operation] = replace(
+                old,
+                calls=old.calls + 1,
+                errors=old.errors + errors,
+                payload_bytes=old.payload_bytes + moved,
+                seconds=old.seconds + seconds,
+            )
