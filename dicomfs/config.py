@@ -35,16 +35,8 @@ class PackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     profile: Profile = "fast"
     """What `pack` aims at when not told: fast to read first, dense afterwards by `repack`."""
-    quiet_seconds: Number = 60
-    """Seconds without a new instance after which a series counts as complete enough to be packed."""
     spool_bytes: Number = 64 << 30
     """Waiting bytes beyond which an import packs in between: a large tree needs no second copy of itself."""
-    workers: Number = 0
-    """Threads that encode; 0 takes the number of processors."""
-    segment_bytes_fast: Annotated[int, Meta(ge=1 << 16, le=1 << 30)] = 8 << 20
-    """Raw bytes of a segment in profile fast: what one cold read has to decode at most."""
-    segment_bytes_dense: Annotated[int, Meta(ge=1 << 16, le=1 << 30)] = 4 << 20
-    """Raw bytes of a segment in profile dense: smaller, since its codecs decode more slowly."""
 
 
 class MountSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,6 +54,14 @@ class MountSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Other users than the mounting one may look: patient data, so off unless asked for."""
     decoded_cache_bytes: Number = 256 << 20
     """Memory for decoded frames: some series' worth of neighbours, small beside a gateway's memory."""
+
+    def as_options(self) -> list[str]:
+        """Return these settings as ``-o`` options, to be put before those given by hand."""
+        options = [f"file_mode={self.file_mode}", f"folder_mode={self.folder_mode}"]
+        options += [
+            f"{name}={value}" for name, value in (("uid", self.uid), ("gid", self.gid)) if value is not None
+        ]
+        return options + ["allow_other"] * self.allow_other
 
 
 class TierSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

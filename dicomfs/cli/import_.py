@@ -12,7 +12,7 @@ from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
 
 if TYPE_CHECKING:
-    from dicomfs.archive import ImportReport
+    from dicomfs.importer import ImportReport
 
 
 @click.command("import")
@@ -27,7 +27,7 @@ def command(state: State, paths: tuple[Path, ...], keep_others: bool, as_json: b
     when files were not taken; they are listed with the reason.
     """
     with opened(state) as archive, output.progress() as progress:
-        report = archive.import_paths(list(paths), keep_others, progress)
+        report = archive.import_paths(paths, keep_others=keep_others, progress=progress)
     if as_json:
         output.emit_json(_document(report))
     else:
@@ -35,8 +35,8 @@ def command(state: State, paths: tuple[Path, ...], keep_others: bool, as_json: b
             output.note(f"not taken: {item.path}: {item.reason}")
         conflicts = f", {report.conflicts} in conflict" if report.conflicts else ""
         output.say(
-            f"taken {report.taken} ({output.size(report.bytes)}), already there {report.already}{conflicts},"
-            f" not taken {len(report.not_taken)}"
+            f"taken {report.taken} ({output.size(report.bytes_taken)}), already there {report.already}"
+            f"{conflicts}, kept as other files {report.kept}, not taken {len(report.not_taken)}"
         )
     return ExitCode.PART_FAILED if report.not_taken else ExitCode.DONE
 
@@ -46,6 +46,7 @@ def _document(report: ImportReport) -> dict[str, object]:
         "taken": report.taken,
         "already": report.already,
         "conflicts": report.conflicts,
-        "bytes": report.bytes,
+        "bytes": report.bytes_taken,
+        "kept": report.kept,
         "not_taken": [{"path": str(item.path), "reason": item.reason} for item in report.not_taken],
     }

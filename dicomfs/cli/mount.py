@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from dicomfs import background, mounts
+from dicomfs import background, config, mounts
 from dicomfs.cli import output
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, pass_state
@@ -36,7 +36,7 @@ def command(
         /srv/archive  /mnt/dicom  fuse.dicomfs  ro,allow_other,nofail  0  0
     """
     archive = state.archive_path()
-    parsed = MountOptions.parse(options)
+    parsed = MountOptions.parse([*config.load(archive).mount.as_options(), *options])
     if foreground or ready_fd is not None:
         _serve(archive, mountpoint.absolute(), parsed, ready_fd)
         return ExitCode.DONE

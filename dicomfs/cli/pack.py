@@ -11,7 +11,7 @@ from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
 
 if TYPE_CHECKING:
-    from dicomfs.archive import PackReport
+    from dicomfs.packer import PackReport
 
 
 @click.command("pack")
@@ -34,8 +34,10 @@ def command(state: State, profile: str | None, as_json: bool) -> int:
             f" {output.size(report.raw_bytes)} became {output.size(report.stored_bytes)}"
             f" ({output.share(report.stored_bytes, report.raw_bytes)})"
         )
-        for reason, count in report.opaque:
-            output.say(f"{count} kept whole: {reason}")
+        for codec, frames in report.codecs.most_common():
+            output.note(f"{frames} frames by {codec}")
+        for reason, count in report.whole.most_common():
+            output.note(f"{count} files stored without splitting: {reason}")
     return ExitCode.PART_FAILED if report.failed else ExitCode.DONE
 
 
@@ -45,7 +47,7 @@ def _document(report: PackReport) -> dict[str, object]:
         "series": report.series,
         "raw_bytes": report.raw_bytes,
         "stored_bytes": report.stored_bytes,
-        "split": report.split,
-        "opaque": [{"reason": reason, "instances": count} for reason, count in report.opaque],
-        "failed": [{"instance": name, "reason": reason} for name, reason in report.failed],
+        "frames_by_codec": dict(report.codecs),
+        "whole": [{"reason": reason, "instances": count} for reason, count in report.whole.most_common()],
+        "failed": [{"what": name, "reason": reason} for name, reason in report.failed],
     }

@@ -6,10 +6,10 @@ import dataclasses
 
 import click
 
+from dicomfs.archive import recover
 from dicomfs.cli import output
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, pass_state
-from dicomfs.recover import recover
 
 
 @click.command("recover")
@@ -20,9 +20,13 @@ def command(state: State, url: str, as_json: bool) -> int:
     """Rebuild the archive named by -a, a new or empty folder or one without its index, from one tier."""
     with output.progress() as progress:
         report = recover(state.archive_path(), url, progress)
-    facts = dataclasses.asdict(report)
     if as_json:
-        output.emit_json(facts)
+        output.emit_json(dataclasses.asdict(report))
     else:
-        output.table(("", ""), [(name.replace("_", " "), value) for name, value in facts.items()])
-    return ExitCode.PART_FAILED if facts.get("problems") else ExitCode.DONE
+        for problem in report.problems:
+            output.note(problem)
+        output.say(
+            f"recovered {report.instances} instances of {report.series} series from {report.objects} objects,"
+            f" {report.spooled} waiting to be packed: {len(report.problems) or 'no'} problems"
+        )
+    return ExitCode.PART_FAILED if report.problems else ExitCode.DONE

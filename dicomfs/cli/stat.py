@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from dicomfs.cli import output
+from dicomfs.cli import output, tree
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
+from dicomfs.vfs import instance_of
+
+if TYPE_CHECKING:
+    from dicomfs.archive import Archive
+    from dicomfs.model import InstanceId
 
 
 @click.command("stat")
@@ -14,11 +21,47 @@ from dicomfs.cli.state import State, as_json, opened, pass_state
 @as_json
 @pass_state
 def command(state: State, name: str, as_json: bool) -> int:
-    """Tell all that is known of a patient, study, series or instance, named by path or by UID."""
+    """Tell how the file at a PATH of the tree, or with a SOP Instance UID, is stored.
+
+    A UID may have several files: the one shown comes first, then the kept versions.
+    """
     with opened(state) as archive:
-        facts = archive.stat(name)
+        facts = _by_path(archive, name) if "/" in name else _by_uid(archive, name)
     if as_json:
         output.emit_json(facts)
     else:
-        output.table(("", ""), list(facts.items()))
+        for document in facts:
+            output.table(("", ""), list(document.items()))
     return ExitCode.DONE
+
+
+def _by_path(archive: Archive, path: str) -> list[dict[str, object]]:
+    found = tree.at(tree.tree_of(archive), path)
+    instance = None if found.is_folder else instance_of(found.inode)
+    if instance is not None:
+        return [_facts(archive, instance)]
+    return [{"path": path, "folder": found.is_folder, "size": found.size, "mtime_ns": found.mtime_ns}]
+
+
+def _by_uid(archive: Archive, uid: str) -> list[dict[str, object]]:
+    return [_facts(archive, instance) for instance in tree.instances_of(archive, uid)]
+
+
+def _facts(archive: Archive, instance: InstanceId) -> dict[str, object]:
+    row = archive.catalog.row(instance)
+    reader = archive.reconstructor.open(instance)
+    try:
+        stored = reader.info()
+    finally:
+        reader.close()
+    return {
+        "path": tree.path_of(archive, instance),
+        "sop_instance_uid": row.sop_instance_uid,
+        "series": instance.series,
+        "position": instance.position,
+        "size": row.size,
+        "mtime_ns": row.mtime_ns,
+        "version": row.version,
+        "conflict": row.conflict.name.lower(),
+        **stored,
+    }

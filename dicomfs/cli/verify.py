@@ -18,15 +18,16 @@ from dicomfs.cli.state import State, as_json, opened, pass_state
 def command(state: State, deep: bool, as_json: bool) -> int:
     """Check catalog, objects and bytes against each other; exit code 1 and a list when anything is wrong."""
     with opened(state) as archive, output.progress() as progress:
-        report = archive.verify(deep, progress)
-    facts = dataclasses.asdict(report)
+        report = archive.verify(deep=deep, progress=progress)
     if as_json:
-        output.emit_json(facts)
+        output.emit_json(dataclasses.asdict(report))
     else:
+        for text in report.notes:
+            output.note(f"note: {text}")
         for problem in report.problems:
             output.say(problem)
-        counts = ", ".join(
-            f"{value} {name.replace('_', ' ')}" for name, value in facts.items() if name != "problems"
+        output.say(
+            f"checked {report.objects} objects and {report.instances} instances,"
+            f" read {output.size(report.bytes_read)}: {len(report.problems) or 'no'} problems"
         )
-        output.say(f"checked {counts}; problems: {len(report.problems)}")
     return ExitCode.PART_FAILED if report.problems else ExitCode.DONE
