@@ -34,6 +34,7 @@ _NODES, _COUNTERS, _VERSIONS = 1, 2, 3
 
 _Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 58)]
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+_Position = Annotated[int, msgspec.Meta(ge=0, lt=1 << POSITION_BITS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,15 @@ class CountersReserved:
 
 @dataclass(frozen=True, slots=True)
 class VersionDecision:
-    """Which version of a name an instance is: 0 is shown under ``patients/``."""
+    """An instance yields its place to another one with the same SOP Instance UID.
+
+    Takes effect only if both exist: the decision is written before the newer one's bytes are in place.
+    """
 
     instance: InstanceId
+    yields_to: InstanceId
     version: int
+    """The number under which ``versions/`` shows the instance that yields; 0 is shown under ``patients/``."""
     conflict: ConflictClass
 
 
@@ -123,7 +129,9 @@ class _CountersRecord(msgspec.Struct, frozen=True, array_like=True, tag=_COUNTER
 
 class _DecisionRecord(msgspec.Struct, frozen=True, array_like=True):
     series: SeriesNumber
-    position: Annotated[int, msgspec.Meta(ge=0, lt=1 << POSITION_BITS)]
+    position: _Position
+    to_series: SeriesNumber
+    to_position: _Position
     version: _Count
     conflict: ConflictClass
 
@@ -135,7 +143,14 @@ class _VersionsRecord(msgspec.Struct, frozen=True, array_like=True, tag=_VERSION
     def of(cls, entry: VersionsDecided) -> _VersionsRecord:
         return cls(
             tuple(
-                _DecisionRecord(d.instance.series, d.instance.position, d.version, d.conflict)
+                _DecisionRecord(
+                    d.instance.series,
+                    d.instance.position,
+                    d.yields_to.series,
+                    d.yields_to.position,
+                    d.version,
+                    d.conflict,
+                )
                 for d in entry.decisions
             )
         )
@@ -143,7 +158,12 @@ class _VersionsRecord(msgspec.Struct, frozen=True, array_like=True, tag=_VERSION
     def entry(self) -> VersionsDecided:
         return VersionsDecided(
             tuple(
-                VersionDecision(InstanceId(d.series, d.position), d.version, d.conflict)
+                VersionDecision(
+                    InstanceId(d.series, d.position),
+                    InstanceId(d.to_series, d.to_position),
+                    d.version,
+                    d.conflict,
+                )
                 for d in self.decisions
             )
         )

@@ -20,11 +20,20 @@ from dicomfs.index.instances import (
     spooled_record,
     spooled_records,
 )
-from dicomfs.index.keys import OBJECTS, SPOOLED, VERSIONS, Table, unpack_object_key
+from dicomfs.index.keys import HOLDINGS, OBJECTS, SPOOLED, VERSIONS, Table, pack_object_key, unpack_object_key
 from dicomfs.index.node_queries import NodeQueries
 from dicomfs.index.nodes import count_nodes
 from dicomfs.index.object_writer import get_object, get_references, list_intents, object_record
-from dicomfs.index.records import Change, Counts, Intent, ObjectRecord, PartInfo, PartRef, SpooledRecord
+from dicomfs.index.records import (
+    Change,
+    Counts,
+    Holding,
+    Intent,
+    ObjectRecord,
+    PartInfo,
+    PartRef,
+    SpooledRecord,
+)
 from dicomfs.index.recount import recount
 from dicomfs.index.spool import FEED as SPOOL_FEED
 from dicomfs.index.spool import SpoolWriter, next_position, spool_totals
@@ -95,6 +104,16 @@ class Catalog(NodeQueries):
         """Where the packed record of an instance lies.  Raises NotFoundError while it is only spooled."""
         with self._view() as view:
             return view.part_ref(instance)
+
+    def is_packed(self, instance: InstanceId) -> bool:
+        """Whether an instance is in a committed part, listed by the spool or not."""
+        with self._view() as view:
+            return view.packed(instance) is not None
+
+    def next_part(self, series: int) -> int:
+        """The number for the next part of a series; never one that was used."""
+        with self._catalog.read() as txn:
+            return Holding.unpack(txn.get(HOLDINGS, HOLDINGS.pack(series))).next_part
 
     def parts(self, series: int) -> list[PartInfo]:
         """The committed parts of a series."""
@@ -184,6 +203,11 @@ class Catalog(NodeQueries):
         """An object and its placements.  Raises NotFoundError."""
         with self._catalog.read() as txn:
             return get_object(txn, key)
+
+    def has_object(self, key: ObjectKey) -> bool:
+        """Whether the catalog knows an object."""
+        with self._catalog.read() as txn:
+            return txn.get(OBJECTS, pack_object_key(key)) is not None
 
     def references(self, header_key: ObjectKey) -> list[ObjectKey]:
         """Objects that the instances of a header pack need; empty where none were recorded."""

@@ -1,0 +1,322 @@
+"""Accepting files: from bytes on disk to a durable instance with a number and a name.
+
+The order is what makes "accepted means durable" true (docs/durability.md): the bytes are synced under a
+temporary name → decisions that no file implies (numbers, names, versions) go to a journal object → the
+files are renamed into the spool and the folders synced → the catalog learns of them.  A crash between any
+two steps leaves either nothing or an instance that a rebuild of the index finds again.
+
+Owns numbers, names and conflicts.  Who may hand in files (import, later the SCP and ``incoming/``) is
+decided above; nothing here reads pixels.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dicomfs.dicom.attributes import Attributes
+from dicomfs.dicom.compare import complete, conflict_class
+from dicomfs.dicom.naming import patient_folder, series_folder, study_folder
+from dicomfs.dicom.part10 import scan
+from dicomfs.format.journal import CountersReserved, JournalEntry, NodesMade, VersionDecision, VersionsDecided
+from dicomfs.index.catalog import Catalog
+from dicomfs.index.records import SpooledRecord
+from dicomfs.journal import Journal
+from dicomfs.locks import locked
+from dicomfs.model import (
+    ConflictClass,
+    InstanceId,
+    InstanceRow,
+    Level,
+    PatientNode,
+    SeriesNode,
+    StudyNode,
+)
+from dicomfs.paths import ArchivePaths
+from dicomfs.reconstruct import Reconstructor
+from dicomfs.series_names import SeriesNames
+from dicomfs.spool import Spool
+
+NUMBER_BLOCK = 1024
+"""Numbers reserved at once: a rebuilt catalog goes on above the last block that was begun."""
+_COMPARE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that waits to be accepted: synced bytes under a temporary name of the spool."""
+
+    temporary: Path
+    size: int
+    mtime_ns: int
+    sha256: bytes
+    attributes: Attributes
+
+
+class Outcome(enum.Enum):
+    """What became of a candidate."""
+
+    NEW = "new"
+    ALREADY = "already"
+    CONFLICT = "conflict"
+    """New bytes under a UID that the archive knows; both are kept."""
+
+
+@dataclass(slots=True)
+class _SeriesState:
+    """What acceptance has to know of one series, read once per batch and kept up to date."""
+
+    next_position: int
+    names: SeriesNames
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Decisions of one batch that are not written yet."""
+
+    patients: list[PatientNode] = field(default_factory=list)
+    studies: list[StudyNode] = field(default_factory=list)
+    series: list[SeriesNode] = field(default_factory=list)
+    patient_keys: dict[tuple[str, str, str], PatientNode] = field(default_factory=dict)
+    study_keys: dict[tuple[int, str], StudyNode] = field(default_factory=dict)
+    series_keys: dict[tuple[int, str], SeriesNode] = field(default_factory=dict)
+    states: dict[int, _SeriesState] = field(default_factory=dict)
+    uids: set[str] = field(default_factory=set)
+    records: list[tuple[Candidate, SpooledRecord]] = field(default_factory=list)
+    versions: list[VersionDecision] = field(default_factory=list)
+
+    def nodes(self) -> Iterator[tuple[Level, Sequence[PatientNode | StudyNode | SeriesNode]]]:
+        """New nodes by level, numbers ascending."""
+        yield Level.PATIENT, self.patients
+        yield Level.STUDY, self.studies
+        yield Level.SERIES, self.series
+
+
+class Acceptor:
+    """Turns candidates into instances.  One at a time per archive: a lock file orders the processes.
+
+    ``repair`` brings the spool's index in line with the spool folder; it runs when an earlier acceptance
+    did not end (its mark is still there).
+    """
+
+    def __init__(
+        self,
+        paths: ArchivePaths,
+        catalog: Catalog,
+        spool: Spool,
+        journal: Journal,
+        reconstructor: Reconstructor,
+        repair: Callable[[], None],
+    ) -> None:
+        self._lock = paths.run / "accept.lock"
+        self._mark = paths.run / "accepting"
+        self._repair = repair
+        self._catalog, self._spool, self._journal, self._reconstructor = (
+            catalog,
+            spool,
+            journal,
+            reconstructor,
+        )
+
+    def accept(self, candidates: Sequence[Candidate]) -> list[Outcome]:
+        """Accept a batch; outcomes in the order of the candidates.  Durable when it returns.
+
+        Names and numbers depend on the set of candidates, not on their order.
+        """
+        order = sorted(range(len(candidates)), key=lambda index: _order_of(candidates[index]))
+        outcomes = [Outcome.NEW] * len(candidates)
+        with locked(self._lock):
+            if self._mark.exists():
+                self._repair()
+                self._mark.unlink()
+            batch = _Batch()
+            for index in order:
+                candidate = candidates[index]
+                if candidate.attributes.sop_instance_uid in batch.uids:
+                    # The same UID again: what came first must be in the catalog to be compared with.
+                    self._write(batch)
+                    batch = _Batch()
+                outcomes[index] = self._decide(batch, candidate)
+            self._write(batch)
+        return outcomes
+
+    def _decide(self, batch: _Batch, candidate: Candidate) -> Outcome:
+        uid = candidate.attributes.sop_instance_uid
+        known = [self._catalog.row(instance) for instance in self._catalog.by_uid(uid)]
+        if any(self.same_bytes(row, candidate.size, candidate.sha256) for row in known):
+            return Outcome.ALREADY
+        series = self._series(batch, candidate.attributes)
+        state = self._state(batch, series.number)
+        name, level, number = state.names.take(uid, candidate.attributes.instance_number)
+        instance = InstanceId(series.number, state.next_position)
+        state.next_position += 1
+        batch.uids.add(uid)
+        record = SpooledRecord(
+            id=instance,
+            sop_instance_uid=uid,
+            number=number,
+            name_level=level,
+            size=candidate.size,
+            mtime_ns=candidate.mtime_ns,
+            sha256=candidate.sha256,
+        )
+        batch.records.append((candidate, record))
+        shown = [row for row in known if row.version == 0]
+        if not shown:
+            return Outcome.NEW
+        conflict, newer_wins = self._judge(shown[0], candidate)
+        loser_id, loser_name = (shown[0].id, shown[0].name) if newer_wins else (instance, name)
+        version = self._state(batch, loser_id.series).names.next_version(loser_name)
+        winner_id = instance if newer_wins else shown[0].id
+        batch.versions.append(VersionDecision(loser_id, winner_id, version, conflict))
+        return Outcome.CONFLICT
+
+    def same_bytes(self, row: InstanceRow, size: int, sha256: bytes) -> bool:
+        """Whether an instance holds exactly the bytes with this digest."""
+        if row.size != size or row.sha256_start != sha256[:8]:
+            return False
+        reader = self._reconstructor.open(row.id)
+        try:
+            return reader.sha256 == sha256
+        finally:
+            reader.close()
+
+    def _judge(self, shown: InstanceRow, candidate: Candidate) -> tuple[ConflictClass, bool]:
+        """How the candidate differs from what is shown, and whether it takes its place."""
+        reader = self._reconstructor.open(shown.id)
+        try:
+            if max(reader.size, candidate.size) > _COMPARE_BYTES:
+                # Too large to hold twice: treated as other pixels, the first stays shown.
+                return ConflictClass.PIXELS, False
+            old = reader.read(0, reader.size)
+        finally:
+            reader.close()
+        with (
+            candidate.temporary.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as new,
+        ):
+            conflict = conflict_class(old, new)
+            if conflict is ConflictClass.TRUNCATED:
+                return conflict, complete(scan(new)) and not complete(scan(old))
+            return conflict, conflict is not ConflictClass.PIXELS
+
+    def _series(self, batch: _Batch, a: Attributes) -> SeriesNode:
+        patient = self._patient(batch, a)
+        study_key = (patient.number, a.study_uid)
+        study = batch.study_keys.get(study_key) or self._catalog.find_study(*study_key)
+        if study is None:
+            number = self._number(Level.STUDY, len(batch.studies))
+            study = StudyNode(
+                number,
+                patient.number,
+                a.study_uid,
+                a.study_date,
+                a.study_description,
+                study_folder(a.study_uid, a.study_date, a.study_description),
+            )
+            batch.studies.append(study)
+        batch.study_keys[study_key] = study
+        series_key = (study.number, a.series_uid)
+        series = batch.series_keys.get(series_key) or self._catalog.find_series(*series_key)
+        if series is None:
+            number = self._number(Level.SERIES, len(batch.series))
+            series = SeriesNode(
+                number,
+                study.number,
+                a.series_uid,
+                a.modality,
+                a.series_number,
+                a.series_description,
+                series_folder(a.series_uid, a.series_number, a.series_description),
+            )
+            batch.series.append(series)
+        batch.series_keys[series_key] = series
+        return series
+
+    def _patient(self, batch: _Batch, a: Attributes) -> PatientNode:
+        key = (a.issuer, a.patient_id, a.patient_name)
+        patient = batch.patient_keys.get(key) or self._catalog.find_patient(*key)
+        if patient is None:
+            number = self._number(Level.PATIENT, len(batch.patients))
+            patient = PatientNode(number, *key, patient_folder(*key))
+            batch.patients.append(patient)
+        batch.patient_keys[key] = patient
+        return patient
+
+    def _number(self, level: Level, ahead: int) -> int:
+        """The next free number; a block is reserved in the journal before any of its numbers is used."""
+        number = self._catalog.next_number(level) + ahead
+        if number == 1 or number % NUMBER_BLOCK == 0:
+            marks = number_marks(self._catalog)
+            marks[level.name.lower()] = number - number % NUMBER_BLOCK + NUMBER_BLOCK
+            self._journal.append([CountersReserved(**marks)])
+        return number
+
+    def _state(self, batch: _Batch, series: int) -> _SeriesState:
+        state = batch.states.get(series)
+        if state is None:
+            state = _SeriesState(self._catalog.next_position(series), SeriesNames(self._catalog.rows(series)))
+            batch.states[series] = state
+        return state
+
+    def _write(self, batch: _Batch) -> None:
+        if not batch.records:
+            return
+        if batch.versions or batch.patients or batch.studies or batch.series:
+            # The journal is about to name these numbers: they must never serve others, even if we stop here.
+            with self._catalog.write() as writer:
+                for level, nodes in batch.nodes():
+                    if nodes:
+                        writer.raise_counter(level, nodes[-1].number + 1)
+                for number, state in batch.states.items():
+                    writer.raise_position(number, state.next_position)
+        entries: list[JournalEntry] = []
+        if batch.patients or batch.studies or batch.series:
+            entries.append(NodesMade(tuple(batch.patients), tuple(batch.studies), tuple(batch.series)))
+        if batch.versions:
+            entries.append(VersionsDecided(tuple(batch.versions)))
+        if entries:
+            self._journal.append(entries)
+        with self._catalog.write() as writer:
+            for patient in batch.patients:
+                writer.add_patient(patient)
+            for study in batch.studies:
+                writer.add_study(study)
+            for series in batch.series:
+                writer.add_series(series)
+        self._mark.touch()
+        self._spool.admit((c.temporary, record.id, record.sha256) for c, record in batch.records)
+        with self._catalog.write_spool() as spooled:
+            for _, record in batch.records:
+                spooled.add(record)
+        if batch.versions:
+            with self._catalog.write() as writer:
+                for decided in batch.versions:
+                    writer.set_version(decided.instance, decided.version, decided.conflict)
+        self._mark.unlink()
+
+
+def number_marks(catalog: Catalog) -> dict[str, int]:
+    """Per level, the end of the block of numbers that is in use."""
+    return {
+        level.name.lower(): -(-catalog.next_number(level) // NUMBER_BLOCK) * NUMBER_BLOCK for level in Level
+    }
+
+
+def _order_of(candidate: Candidate) -> tuple[object, ...]:
+    a = candidate.attributes
+    return (
+        a.issuer,
+        a.patient_id,
+        a.patient_name,
+        a.study_uid,
+        a.series_uid,
+        a.instance_number is None,
+        a.instance_number or 0,
+        a.sop_instance_uid,
+        candidate.mtime_ns,
+        candidate.sha256,
+    )

@@ -1,0 +1,251 @@
+"""An archive: the composition root and the public Python interface.
+
+Wires settings, tier, catalog, spool and the use cases; contains no logic of its own beyond that.  Open one
+with `Archive.open`, make one with `Archive.create`; both are context managers.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from dicomfs import config
+from dicomfs.accept import Acceptor
+from dicomfs.codec.trial import Profile
+from dicomfs.errors import UsageError
+from dicomfs.format.journal import VersionDecision, VersionsDecided
+from dicomfs.importer import Importer, ImportReport
+from dicomfs.index.catalog import Catalog
+from dicomfs.journal import Journal
+from dicomfs.locks import locked
+from dicomfs.model import PackKind
+from dicomfs.packer import Packer, PackReport
+from dicomfs.packs import PackSource
+from dicomfs.paths import ArchivePaths, new_archive_id, read_identity, sync_folder, write_identity
+from dicomfs.progress import NullProgress, Progress
+from dicomfs.reconstruct import Reconstructor
+from dicomfs.recover import RecoverReport, archive_of, copy_objects, rebuild_spool, recover_catalog
+from dicomfs.spool import Spool
+from dicomfs.tiers.base import Tier
+from dicomfs.tiers.folder import FolderTier
+from dicomfs.tiers.registry import open_tier
+from dicomfs.verify import Verifier, VerifyReport
+
+
+class Archive:
+    """An open archive.  Reading is thread-safe; writing is ordered between processes by lock files."""
+
+    def __init__(
+        self, paths: ArchivePaths, archive_id: bytes, settings: config.Settings, catalog: Catalog
+    ) -> None:
+        self.paths, self.archive_id, self.settings, self.catalog = paths, archive_id, settings, catalog
+        self.tier = _local_tier(paths, settings)
+        self.spool = Spool(paths.spool)
+        self._journal = Journal(self.tier, archive_id)
+        self._source = PackSource(self.tier)
+        self.reconstructor = Reconstructor(
+            catalog, self.spool, self._source, settings.mount.decoded_cache_bytes
+        )
+
+    @classmethod
+    def create(cls, root: Path) -> Archive:
+        """Make a new archive in an empty or missing folder and open it.
+
+        Raises:
+            UsageError: the folder holds something or cannot be made.
+        """
+        paths = ArchivePaths(root)
+        paths.make()
+        archive_id = new_archive_id()
+        settings = config.Settings()
+        paths.settings.write_text(config.TEMPLATE, encoding="utf-8")
+        catalog = Catalog.create(paths.index, archive_id)
+        write_identity(paths, archive_id)
+        archive = cls(paths, archive_id, settings, catalog)
+        return archive
+
+    @classmethod
+    def open(cls, root: Path) -> Archive:
+        """Open an archive.
+
+        Raises:
+            UsageError, ConfigError: there is none, or its settings are wrong.
+            CatalogOutdated: its index is missing; `recover_index` rebuilds it.
+            CatalogError, FormatError: it cannot be opened.
+        """
+        paths = ArchivePaths(root)
+        archive_id = read_identity(paths)
+        settings = config.load(root)
+        archive = cls(paths, archive_id, settings, Catalog.open(paths.index))
+        archive._check_spool_index()
+        return archive
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the catalog."""
+        self.catalog.close()
+
+    def import_paths(
+        self, sources: Sequence[Path], *, keep_others: bool = False, progress: Progress | None = None
+    ) -> ImportReport:
+        """Import files and folders; everything counted as taken is durable when it returns.
+
+        Packs in between when the spool grows beyond its limit, so that a large tree needs no second copy.
+        """
+        progress = progress or NullProgress()
+        acceptor = Acceptor(
+            self.paths, self.catalog, self.spool, self._journal, self.reconstructor, self._repair_spool
+        )
+        importer = Importer(self.catalog, self.spool, acceptor, self.settings.archive.minimum_free_bytes)
+        report = ImportReport()
+        for report in importer.run(sources, self.paths.kept_others if keep_others else None, progress):
+            if self.catalog.counts().spool_bytes > self.settings.pack.spool_bytes:
+                self.pack(progress=NullProgress())
+        return report
+
+    def pack(self, profile: str | None = None, progress: Progress | None = None) -> PackReport:
+        """Pack all that waits in the spool; returns when it is sealed and committed."""
+        packer = Packer(self.paths, self.archive_id, self.catalog, self.spool, self.tier)
+        return packer.pack(
+            Profile[(profile or self.settings.pack.profile).upper()],
+            self.settings.mount.decoded_cache_bytes // 2,
+            progress or NullProgress(),
+        )
+
+    def verify(self, *, deep: bool = False, progress: Progress | None = None) -> VerifyReport:
+        """Check the archive; problems are listed, nothing is repaired."""
+        verifier = Verifier(self.catalog, self.tier, self._source, self.reconstructor, self._journal)
+        return verifier.run(deep=deep, progress=progress or NullProgress())
+
+    def status(self) -> dict[str, object]:
+        """Counts and sizes, as `dicomfs status --json` prints them: no patient attributes."""
+        counts = self.catalog.counts()
+        by_kind = dict.fromkeys(PackKind, 0)
+        objects = 0
+        for record in self.catalog.objects():
+            kind = PackKind[record.key.split("/", 1)[0].upper()]
+            by_kind[kind] += record.size
+            objects += 1
+        journal = [status.size for _, status in self.tier.list("journal")]
+        stored = sum(by_kind.values()) + sum(journal)
+        return {
+            "patients": counts.patients,
+            "studies": counts.studies,
+            "series": counts.series,
+            "instances": counts.instances,
+            "logical_bytes": counts.logical_bytes,
+            "stored_bytes": stored,
+            "pixel_bytes": by_kind[PackKind.PIXEL] + by_kind[PackKind.BURNED],
+            "header_bytes": by_kind[PackKind.HEADER],
+            "opaque_bytes": by_kind[PackKind.OPAQUE],
+            "journal_bytes": sum(journal),
+            "index_bytes": _folder_bytes(self.paths.index),
+            "spool": {"instances": counts.spool_instances, "bytes": counts.spool_bytes},
+            "tiers": {self.tier.name: {"objects": objects + len(journal), "bytes": stored}},
+        }
+
+    def usage(self) -> tuple[int, int]:
+        """Size and free space of the local tier's file system, in bytes."""
+        disk = os.statvfs(self.paths.root)
+        return disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+
+    def _check_spool_index(self) -> None:
+        """Rebuild the spool's index after a reboot: it is written without sync."""
+        if self.catalog.spool_stale:
+            with locked(self.paths.run / "accept.lock"):
+                if self.catalog.spool_stale:
+                    self._repair_spool()
+                    with self.catalog.write_spool() as writer:
+                        writer.mark_rebuilt()
+
+    def _repair_spool(self) -> None:
+        rebuild_spool(self.catalog, self.spool, self._decisions())
+
+    def _decisions(self) -> list[VersionDecision]:
+        return [
+            decided
+            for key in self._journal.list()
+            for entry in self._journal.read(key).entries
+            if isinstance(entry, VersionsDecided)
+            for decided in entry.decisions
+        ]
+
+
+def recover(root: Path, url: str, progress: Progress | None = None) -> RecoverReport:
+    """Rebuild the archive at ``root`` from one tier.
+
+    In place when ``root`` is the archive that the tier belongs to: its index is made anew.  Else ``root``
+    must be new and becomes a copy: it gets the tier's objects, each compared with its name.
+
+    Raises:
+        UsageError: ``root`` is another archive or not empty, or the tier holds no archive.
+        TierError: the tier cannot be read or the local one written.
+    """
+    progress = progress or NullProgress()
+    paths = ArchivePaths(root)
+    source = open_tier("source", url)
+    problems: list[str] = []
+    if paths.identity.exists():
+        archive_id = read_identity(paths)
+        tier = _local_tier(paths, config.load(root))
+        if not _same_tier(source, tier):
+            raise UsageError(
+                f"{root} is another archive: name a new folder, or its own tier to rebuild its index"
+            )
+    else:
+        archive_id = archive_of(source)
+        paths.make()
+        paths.settings.write_text(config.TEMPLATE, encoding="utf-8")
+        tier = _local_tier(paths, config.Settings())
+        problems = copy_objects(source, tier, paths.staging, progress)
+        write_identity(paths, archive_id)
+    with locked(paths.run / "pack.lock"), locked(paths.run / "accept.lock"):
+        report = _rebuild_index(paths, archive_id, tier, progress)
+    report.problems[:0] = problems
+    return report
+
+
+def _rebuild_index(paths: ArchivePaths, archive_id: bytes, tier: Tier, progress: Progress) -> RecoverReport:
+    """Make a new index beside the old one, then put it in its place."""
+    fresh, old = paths.root / "index.new", paths.root / "index.old"
+    for left_over in (fresh, old):
+        shutil.rmtree(left_over, ignore_errors=True)
+    with Catalog.create(fresh, archive_id) as catalog:
+        report = recover_catalog(catalog, tier, Journal(tier, archive_id), Spool(paths.spool), progress)
+        with catalog.write_spool() as writer:
+            writer.mark_rebuilt()
+    if paths.index.exists():
+        paths.index.rename(old)
+    fresh.rename(paths.index)
+    sync_folder(paths.root)
+    shutil.rmtree(old, ignore_errors=True)
+    return report
+
+
+def _same_tier(one: Tier, other: Tier) -> bool:
+    """Whether two tiers are one place."""
+    return (
+        isinstance(one, FolderTier)
+        and isinstance(other, FolderTier)
+        and one.path.resolve() == other.path.resolve()
+    )
+
+
+def _local_tier(paths: ArchivePaths, settings: config.Settings) -> Tier:
+    configured = settings.tiers.get("local")
+    return open_tier("local", configured.url if configured else paths.local_tier.resolve().as_uri())
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())

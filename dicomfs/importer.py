@@ -1,0 +1,282 @@
+"""Importing: walk folders, copy what carries a SOP Instance UID into the spool, list the rest.
+
+Owns the walk, the copy with its digest, and the reasons why a file is not taken.  Sources are only read;
+one that changes while it is copied is not taken.  Numbers, names and durability are `accept`'s.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dicomfs.accept import Acceptor, Candidate, Outcome
+from dicomfs.dicom.attributes import Attributes, attributes
+from dicomfs.dicom.part10 import Scan, scan
+from dicomfs.errors import NotTakenError
+from dicomfs.index.catalog import Catalog
+from dicomfs.packing.plan import mapped
+from dicomfs.paths import sync_folder
+from dicomfs.progress import Progress
+from dicomfs.spool import Desk, Spool
+
+_COPY_BYTES = 1 << 20
+_PEEK_BYTES = 1 << 20
+"""How much of a file is looked at before it is copied: attributes come first in a data set."""
+_BATCH_FILES = 10_000
+_BATCH_BYTES = 4 << 30
+"""Files and raw bytes accepted together; names within a batch do not depend on the order of the walk."""
+_COPIERS = 4
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What an import did."""
+
+    taken: int = 0
+    already: int = 0
+    conflicts: int = 0
+    """Of those taken: new bytes under a SOP Instance UID that the archive knew."""
+    bytes_taken: int = 0
+    not_taken: list[NotTakenError] = field(default_factory=list)
+    kept: int = 0
+    """Files without a SOP Instance UID that were kept under ``incoming/imported/``."""
+
+
+class Importer:
+    """Imports files and folders into one archive."""
+
+    def __init__(self, catalog: Catalog, spool: Spool, acceptor: Acceptor, reserve_bytes: int) -> None:
+        self._catalog, self._spool, self._acceptor = catalog, spool, acceptor
+        self._reserve_bytes = reserve_bytes
+
+    def run(
+        self, sources: Sequence[Path], keep_in: Path | None, progress: Progress
+    ) -> Iterator[ImportReport]:
+        """Import; yields the running report after each batch, when all counted in it is durable.
+
+        ``keep_in`` is the folder that takes the files without a SOP Instance UID, if they are to be kept.
+        """
+        report = ImportReport()
+        progress.start(None, "importing")
+        desk = self._spool.desk()
+        try:
+            with ThreadPoolExecutor(_COPIERS, thread_name_prefix="import") as pool:
+                for files in _batched(sources, report):
+                    self._batch(files, desk, pool, keep_in, report, progress)
+                    yield report
+        finally:
+            desk.close()
+        progress.done()
+
+    def _batch(
+        self,
+        files: Sequence[tuple[Path, Path]],
+        desk: Desk,
+        pool: ThreadPoolExecutor,
+        keep_in: Path | None,
+        report: ImportReport,
+        progress: Progress,
+    ) -> None:
+        jobs = [(file, top, desk.new_path()) for file, top in files]
+        candidates: list[Candidate] = []
+        for (file, top, _), found in zip(
+            jobs, pool.map(lambda job: self._take(job[0], job[2]), jobs), strict=True
+        ):
+            if isinstance(found, Candidate):
+                candidates.append(found)
+                progress.advance(found.size)
+            elif found is None:
+                report.already += 1
+            elif keep_in is not None and isinstance(found, _NoInstance):
+                self._keep(file, top, keep_in, report)
+            else:
+                report.not_taken.append(found)
+        for candidate, outcome in zip(candidates, self._acceptor.accept(candidates), strict=True):
+            if outcome is Outcome.ALREADY:
+                report.already += 1
+                candidate.temporary.unlink()
+                continue
+            report.taken += 1
+            report.bytes_taken += candidate.size
+            report.conflicts += outcome is Outcome.CONFLICT
+
+    def _take(self, file: Path, temporary: Path) -> Candidate | NotTakenError | None:
+        """Copy one file; None when the archive has its bytes already."""
+        try:
+            return self._copy(file, temporary)
+        except NotTakenError as refusal:
+            temporary.unlink(missing_ok=True)
+            return refusal
+        except OSError as problem:
+            temporary.unlink(missing_ok=True)
+            if problem.errno in _FULL:
+                return NotTakenError(
+                    str(file), "no space left in the archive", "make room, then import it again"
+                )
+            return NotTakenError(str(file), f"cannot be read: {problem.strerror}")
+
+    def _copy(self, file: Path, temporary: Path) -> Candidate | None:
+        with file.open("rb", buffering=0) as source:
+            before = os.fstat(source.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                raise NotTakenError(str(file), "is no regular file")
+            if before.st_size == 0:
+                raise _NoInstance(str(file), "is empty")
+            peek = os.pread(source.fileno(), _PEEK_BYTES, 0)
+            guess = _identified(file, scan(peek), whole=before.st_size <= _PEEK_BYTES)
+            if guess is not None and self._has(guess, source.fileno(), before.st_size):
+                return None
+            self._check_space(file, before.st_size)
+            digest = _copy_bytes(source.fileno(), temporary)
+            os.utime(temporary, ns=(before.st_mtime_ns, before.st_mtime_ns))
+            _sync(temporary)
+            if (
+                _state(os.fstat(source.fileno())) != _state(before)
+                or temporary.stat().st_size != before.st_size
+            ):
+                raise NotTakenError(
+                    str(file), "changed while it was imported", "import it again when it is still"
+                )
+        with mapped(temporary) as data:
+            described = _identified(file, scan(data), whole=True)
+        assert described is not None
+        return Candidate(temporary, before.st_size, before.st_mtime_ns, digest, described)
+
+    def _has(self, described: Attributes, descriptor: int, size: int) -> bool:
+        rows = [self._catalog.row(instance) for instance in self._catalog.by_uid(described.sop_instance_uid)]
+        rows = [row for row in rows if row.size == size]
+        if not rows:
+            return False
+        digest = hashlib.sha256()
+        at = 0
+        while block := os.pread(descriptor, _COPY_BYTES, at):
+            digest.update(block)
+            at += len(block)
+        return any(self._acceptor.same_bytes(row, size, digest.digest()) for row in rows)
+
+    def _check_space(self, file: Path, size: int) -> None:
+        free = os.statvfs(self._spool.folder)
+        if free.f_bavail * free.f_frsize < size + self._reserve_bytes:
+            raise NotTakenError(str(file), "no space left in the archive", "make room, then import it again")
+
+    def _keep(self, file: Path, top: Path, keep_in: Path, report: ImportReport) -> None:
+        base = top.parent if top.is_file() or top == file else top
+        target = keep_in / file.relative_to(base)
+        try:
+            if target.exists() and _digest(target) == _digest(file):
+                report.kept += 1
+                return
+            number = 1
+            free = target
+            while free.exists():
+                number += 1
+                free = target.with_name(f"{target.name}.{number}")
+            free.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            times = file.stat()
+            with file.open("rb", buffering=0) as source:
+                _copy_bytes(source.fileno(), free)
+            os.utime(free, ns=(times.st_atime_ns, times.st_mtime_ns))
+            _sync(free)
+            sync_folder(free.parent)
+        except OSError as problem:
+            report.not_taken.append(NotTakenError(str(file), f"cannot be kept: {problem.strerror}"))
+            return
+        report.kept += 1
+
+
+class _NoInstance(NotTakenError):
+    """The file carries no SOP Instance UID."""
+
+
+def _identified(file: Path, found: Scan, *, whole: bool) -> Attributes | None:
+    """The attributes of an instance; None when a look at the whole file is needed to tell.
+
+    Raises:
+        _NoInstance: it is no instance.
+    """
+    described = attributes(found)
+    if described.sop_instance_uid:
+        return described
+    if whole or found.note:
+        raise _NoInstance(str(file), f"has no SOP Instance UID ({found.note or 'not in its data set'})")
+    return None
+
+
+def _state(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _copy_bytes(descriptor: int, target: Path) -> bytes:
+    """Copy a whole file; its SHA-256."""
+    digest = hashlib.sha256()
+    at = 0
+    with target.open("xb", buffering=0) as out:
+        while block := os.pread(descriptor, _COPY_BYTES, at):
+            digest.update(block)
+            view = memoryview(block)
+            while view:
+                view = view[out.write(view) :]
+            at += len(block)
+    target.chmod(0o600)
+    return digest.digest()
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _batched(sources: Sequence[Path], report: ImportReport) -> Iterator[list[tuple[Path, Path]]]:
+    """(file, the source it was found under) in groups of bounded number and size."""
+    batch: list[tuple[Path, Path]] = []
+    waiting = 0
+    for source in sources:
+        for file, size in _walk(source, report):
+            batch.append((file, source))
+            waiting += size
+            if len(batch) >= _BATCH_FILES or waiting >= _BATCH_BYTES:
+                yield batch
+                batch, waiting = [], 0
+    if batch:
+        yield batch
+
+
+def _walk(source: Path, report: ImportReport) -> Iterator[tuple[Path, int]]:
+    """Files under a source with their sizes, in order of name; what cannot be entered is reported."""
+
+    def refuse(problem: OSError) -> None:
+        where = str(problem.filename or source)
+        report.not_taken.append(
+            NotTakenError(where, f"cannot be read: {problem.strerror}", "check its permissions")
+        )
+
+    if not source.is_dir():
+        try:
+            yield source, source.stat().st_size
+        except OSError as problem:
+            refuse(problem)
+        return
+    for folder, folders, names in os.walk(source, onerror=refuse):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            try:
+                yield path, path.stat().st_size
+            except OSError as problem:
+                refuse(problem)

@@ -1,0 +1,68 @@
+"""The archive's journal: decisions that no file implies, one small immutable object after another.
+
+Appends to the local tier, numbered; reads back in order.  What the entries mean is docs/format.md,
+"Journal objects"; who decides is `accept` and later use cases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+
+from dicomfs import __version__
+from dicomfs.errors import DamagedError, ObjectExists
+from dicomfs.format import journal as stored
+from dicomfs.model import ObjectKey
+from dicomfs.tiers.base import Tier
+
+PREFIX = "journal"
+
+
+class Journal:
+    """Appends and reads journal objects of one archive on one tier."""
+
+    def __init__(self, tier: Tier, archive_id: bytes) -> None:
+        self._tier, self._archive_id = tier, archive_id
+        self._next: int | None = None
+
+    def append(self, entries: Sequence[stored.JournalEntry]) -> None:
+        """Write entries as the next object; durable when it returns.
+
+        Raises:
+            TierError: it cannot be written; nothing was decided then.
+        """
+        if self._next is None:
+            self._next = 1 + max((int(key.rsplit("/", 1)[1], 16) for key in self.list()), default=0)
+        while True:
+            document = stored.encode_journal(
+                entries, self._next, self._archive_id, time.time_ns(), __version__
+            )
+            try:
+                self._tier.put(_key(self._next), document, hashlib.sha256(document).hexdigest())
+            except ObjectExists:
+                # Another process wrote this number; take the following one.
+                self._next += 1
+                continue
+            self._next += 1
+            return
+
+    def list(self) -> list[ObjectKey]:
+        """The keys of all journal objects, in order."""
+        return sorted(key for key, _ in self._tier.list(PREFIX))
+
+    def read(self, key: ObjectKey) -> stored.Journal:
+        """One journal object.
+
+        Raises:
+            TierError: it cannot be had.
+            FormatError: it is damaged or of another version.
+        """
+        document = stored.decode_journal(self._tier.get(key))
+        if _key(document.sequence) != key:
+            raise DamagedError(key, f"holds journal object {document.sequence}")
+        return document
+
+
+def _key(sequence: int) -> ObjectKey:
+    return ObjectKey(f"{PREFIX}/{sequence:016x}")

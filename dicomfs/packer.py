@@ -1,0 +1,202 @@
+"""Packing: plan → encode → seal → place → commit → release, batch by batch.
+
+The story of the write side in one place; the stages are in ``packing/``.  Raw bytes leave the spool only
+after the packed copy was read back from the device, compared and placed durably, and the catalog's one
+write transaction, the commit point, has named it.  A batch that fails leaves the spool as it was.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from dicomfs.accept import number_marks
+from dicomfs.codec.trial import Profile
+from dicomfs.errors import CatalogFull, DicomfsError, TierError
+from dicomfs.format.header import SeriesPart
+from dicomfs.index.catalog import Catalog
+from dicomfs.index.records import SpooledRecord
+from dicomfs.locks import locked
+from dicomfs.model import InstanceId
+from dicomfs.packing.build import BuiltBatch, build_batch
+from dicomfs.packing.commit import part_rows
+from dicomfs.packing.encode import StackEncoder
+from dicomfs.packing.plan import BatchPlan, batches, plan_batch
+from dicomfs.packing.seal import SPOOL_ROTTEN, Staged, Staging, mismatches
+from dicomfs.paths import ArchivePaths
+from dicomfs.progress import Progress
+from dicomfs.spool import Spool
+from dicomfs.tiers.base import Tier
+
+logger = logging.getLogger(__name__)
+
+Group = Sequence[tuple[int, Sequence[SpooledRecord]]]
+
+
+@dataclass(slots=True)
+class PackReport:
+    """What a run of the packer did."""
+
+    instances: int = 0
+    series: int = 0
+    raw_bytes: int = 0
+    stored_bytes: int = 0
+    whole: collections.Counter[str] = field(default_factory=collections.Counter)
+    """Why instances were stored without splitting -> how many."""
+    codecs: collections.Counter[str] = field(default_factory=collections.Counter)
+    """Codec -> frames."""
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    """What waits in the spool because packing it failed: (series or instance, reason)."""
+
+
+class Packer:
+    """Packs what the spool holds.  One at a time per archive: a lock file orders the processes."""
+
+    def __init__(
+        self, paths: ArchivePaths, archive_id: bytes, catalog: Catalog, spool: Spool, tier: Tier
+    ) -> None:
+        self._paths, self._archive_id = paths, archive_id
+        self._catalog, self._spool, self._tier = catalog, spool, tier
+        self._staging = Staging(paths.staging, archive_id)
+
+    def pack(self, profile: Profile, reorder_bytes: int, progress: Progress) -> PackReport:
+        """Pack all that waits.  Returns when it is sealed and committed.
+
+        ``reorder_bytes`` bounds the stacks that may be stored in another order than they are read in.
+        What fails is listed in the report and stays in the spool.
+
+        Raises:
+            TierFull, CatalogFull: there is no space; what was committed before stays committed.
+        """
+        report = PackReport()
+        workers = os.cpu_count() or 1
+        with (
+            locked(self._paths.run / "pack.lock"),
+            ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool,
+        ):
+            self._clean_up()
+            groups = list(batches(self._catalog))
+            total = sum(record.size for group in groups for _, records in group for record in records)
+            progress.start(total, "packing")
+            for group in groups:
+                self._pack_group(group, _Run(pool, workers, profile, reorder_bytes, progress), report)
+            progress.done()
+        return report
+
+    def _clean_up(self) -> None:
+        """Finish what a packer that died left behind: staged files, unplaced objects, packed raw bytes."""
+        self._staging.clear()
+        for intent in list(self._catalog.intents()):
+            if not self._catalog.has_object(intent.key):
+                self._tier.delete(intent.key)
+            with self._catalog.write() as writer:
+                writer.remove_intent(intent.key)
+        self._release(
+            [(file.id, file.sha256) for file in self._spool.files() if self._catalog.is_packed(file.id)]
+        )
+
+    def _pack_group(self, group: Group, run: _Run, report: PackReport) -> None:
+        """Pack one batch; where it fails, its series one by one, so that one bad series stops no other."""
+        try:
+            self._pack_batch(group, run, report)
+        except (TierError, CatalogFull):
+            raise
+        except DicomfsError as problem:
+            if len(group) > 1:
+                for series in group:
+                    self._pack_group([series], run, report)
+                return
+            logger.error("series not packed", extra={"series": group[0][0], "reason": str(problem)})
+            report.failed.append((f"series {group[0][0]}", str(problem)))
+
+    def _pack_batch(self, group: Group, run: _Run, report: PackReport) -> None:
+        whole: dict[InstanceId, str] = {}
+        rotten: set[InstanceId] = set()
+        while True:
+            group = [(series, [r for r in records if r.id not in rotten]) for series, records in group]
+            group = [(series, records) for series, records in group if records]
+            if not group:
+                return
+            plan = plan_batch(self._catalog, self._spool, group, whole)
+            built, wrong = self._seal(plan, run)
+            if not wrong:
+                break
+            for index, reason in wrong.items():
+                instance = plan.instances[index].record.id
+                logger.error(
+                    "instance differs when read back", extra={"instance": str(instance), "reason": reason}
+                )
+                if reason == SPOOL_ROTTEN or instance in whole:
+                    rotten.add(instance)
+                    report.failed.append((f"instance {instance.series}/{instance.position}", reason))
+                whole[instance] = f"stored whole: {reason}"
+        assert built.headers is not None
+        self._place_and_commit(plan, built.packs, built.headers, built.parts)
+        _count(report, plan, built)
+
+    def _seal(self, plan: BatchPlan, run: _Run) -> tuple[BuiltBatch, dict[int, str]]:
+        self._staging.clear()
+        encoder = StackEncoder(plan, run.pool, run.workers, run.profile, run.reorder_bytes)
+        marks = number_marks(self._catalog)
+        built = build_batch(
+            plan, self._staging, encoder, self._catalog.next_part, marks, run.progress.advance
+        )
+        assert built.headers is not None
+        jobs = list(enumerate(built.rows))
+        return built, mismatches(self._tier, built.packs, built.headers, plan, jobs, run.pool)
+
+    def _place_and_commit(
+        self, plan: BatchPlan, packs: Sequence[Staged], headers: Staged, parts: Sequence[SeriesPart]
+    ) -> None:
+        """Place the sealed packs, commit, release: the steps whose order is the crash contract."""
+        staged = [*packs, headers]
+        with self._catalog.write() as writer:
+            for pack in staged:
+                writer.add_intent(pack.key, "pack")
+        for pack in staged:
+            self._tier.put(pack.key, pack.path, pack.summary.sha256)
+        with self._catalog.write() as writer:
+            for pack in staged:
+                writer.add_object(pack.key, pack.summary.size, self._tier.name, time.time_ns())
+                writer.remove_intent(pack.key)
+            writer.set_references(headers.key, [pack.key for pack in packs])
+            for index, part in enumerate(parts):
+                writer.commit_part(part.series.number, part.part, headers.key, index, part_rows(part))
+        self._release([(instance.record.id, instance.record.sha256) for instance in plan.instances])
+
+    def _release(self, packed: Sequence[tuple[InstanceId, bytes]]) -> None:
+        if not packed:
+            return
+        with locked(self._paths.run / "accept.lock"):
+            with self._catalog.write_spool() as spooled:
+                spooled.remove([instance for instance, _ in packed])
+            self._spool.release(packed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What one run of the packer works with."""
+
+    pool: ThreadPoolExecutor
+    workers: int
+    profile: Profile
+    reorder_bytes: int
+    progress: Progress
+
+
+def _count(report: PackReport, plan: BatchPlan, built: BuiltBatch) -> None:
+    assert built.headers is not None
+    report.instances += len(plan.instances)
+    report.series += len(plan.series)
+    report.raw_bytes += plan.raw_bytes
+    report.stored_bytes += sum(pack.summary.size for pack in [*built.packs, built.headers])
+    for instance in plan.instances:
+        if instance.split.reason:
+            report.whole[instance.split.reason] += 1
+    for stack in built.stacks:
+        report.codecs[stack.trial.codec.name.lower()] += len(stack.places)

@@ -1,0 +1,1 @@
+"""The stages of packing: plan, encode, seal, commit.  `dicomfs.packer` tells their story."""

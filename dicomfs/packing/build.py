@@ -1,0 +1,205 @@
+"""Building a batch: pixel and stream packs first, then the header pack that refers to them.
+
+Owns which object a stack or stream goes to: one pack per study and class of content, so that what leaves
+the house never mixes pixels with identity.  Writes to the staging folder only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from dicomfs.dicom.pixels import RunKind
+from dicomfs.format.header import InstanceEntry, SeriesPart
+from dicomfs.format.pack import PackWriter
+from dicomfs.model import FramePiece, HeaderPiece, ObjectKey, PackKind, Piece, StreamPiece
+from dicomfs.packing.encode import EncodedStack, StackEncoder
+from dicomfs.packing.plan import BatchPlan, InstancePlan, mapped
+from dicomfs.packing.seal import Staged, Staging
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class BuiltBatch:
+    """The staged packs of a batch and the tables of its header pack."""
+
+    packs: list[Staged] = field(default_factory=list)
+    headers: Staged | None = None
+    parts: list[SeriesPart] = field(default_factory=list)
+    rows: list[list[int]] = field(default_factory=list)
+    """Per part, the instances of the batch behind its rows."""
+    stacks: list[EncodedStack] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Places:
+    stacks: dict[int, tuple[ObjectKey, EncodedStack]] = field(default_factory=dict)
+    """Stack of the batch -> its pack and what became of it."""
+    streams: dict[tuple[int, int], tuple[ObjectKey, int]] = field(default_factory=dict)
+    """(instance, run) -> pack and stream number."""
+
+
+def build_batch(
+    plan: BatchPlan,
+    staging: Staging,
+    encoder: StackEncoder,
+    part_number: Callable[[int], int],
+    high_water: dict[str, int],
+    advance: Callable[[int], None],
+) -> BuiltBatch:
+    """Write the packs of a batch.
+
+    ``part_number`` gives the next part of a series; ``advance`` is told the raw bytes that were coded.
+
+    Raises:
+        TierFull: the disk is full.
+    """
+    built = BuiltBatch()
+    places = _Places()
+    study_of = {index: study.number for _, study, _, indexes in plan.series for index in indexes}
+    _write_stacks(plan, study_of, staging, encoder, places, built, advance)
+    _write_streams(plan, study_of, staging, places, built, advance)
+    parts = []
+    for patient, study, series, indexes in plan.series:
+        entries = [_entry(plan.instances[index], index, places) for index in indexes]
+        part = SeriesPart(patient, study, series, part_number(series.number), high_water, entries)
+        headers = [_header_bytes(plan.instances[index]) for index in indexes]
+        parts.append((part, headers))
+        built.parts.append(part)
+        built.rows.append(indexes)
+        advance(sum(map(len, headers)))
+    built.headers = staging.write_headers(parts)
+    return built
+
+
+def _write_stacks(
+    plan: BatchPlan,
+    study_of: dict[int, int],
+    staging: Staging,
+    encoder: StackEncoder,
+    places: _Places,
+    built: BuiltBatch,
+    advance: Callable[[int], None],
+) -> None:
+    groups: dict[tuple[int, PackKind], list[int]] = defaultdict(list)
+    for number, stack in enumerate(plan.stacks):
+        groups[(study_of[stack.frames[0].instance], stack.kind)].append(number)
+    for (_, kind), numbers in groups.items():
+        encoded: dict[int, EncodedStack] = {}
+
+        def fill(
+            writer: PackWriter, numbers: list[int] = numbers, encoded: dict[int, EncodedStack] = encoded
+        ) -> None:
+            for number in numbers:
+                encoded[number] = encoder.encode(plan.stacks[number], writer, advance)
+
+        staged = staging.write_pack(kind, fill)
+        built.packs.append(staged)
+        built.stacks += encoded.values()
+        places.stacks.update({number: (staged.key, stack) for number, stack in encoded.items()})
+
+
+def _write_streams(
+    plan: BatchPlan,
+    study_of: dict[int, int],
+    staging: Staging,
+    places: _Places,
+    built: BuiltBatch,
+    advance: Callable[[int], None],
+) -> None:
+    groups: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for index, instance in enumerate(plan.instances):
+        for run, what in enumerate(instance.split.runs):
+            if what.kind is RunKind.STREAM:
+                groups[study_of[index]].append((index, run))
+    for runs in groups.values():
+        numbers: dict[tuple[int, int], int] = {}
+
+        def fill(
+            writer: PackWriter,
+            runs: list[tuple[int, int]] = runs,
+            numbers: dict[tuple[int, int], int] = numbers,
+        ) -> None:
+            for index, run in runs:
+                numbers[(index, run)] = _write_stream(writer, plan.instances[index], run, advance)
+
+        staged = staging.write_pack(PackKind.OPAQUE, fill)
+        built.packs.append(staged)
+        places.streams.update({place: (staged.key, number) for place, number in numbers.items()})
+
+
+def _write_stream(
+    writer: PackWriter, instance: InstancePlan, run: int, advance: Callable[[int], None]
+) -> int:
+    what = instance.split.runs[run]
+    number = writer.add_stream(what.length)
+    with mapped(instance.path) as data:
+        for start in range(0, what.length, _CHUNK_BYTES):
+            length = min(_CHUNK_BYTES, what.length - start)
+            at = what.offset + start
+            writer.add_chunk(number, start, bytes(data[at : at + length]))
+            advance(length)
+    return number
+
+
+def _entry(instance: InstancePlan, index: int, places: _Places) -> InstanceEntry:
+    record = instance.record
+    return InstanceEntry(
+        position=record.id.position,
+        name_level=record.name_level,
+        instance_number=record.number,
+        sop_instance_uid=record.sop_instance_uid,
+        size=record.size,
+        mtime_ns=record.mtime_ns,
+        sha256=record.sha256,
+        order=_order(instance, index, places),
+        pieces=tuple(_pieces(instance, index, places)),
+        note=instance.split.reason,
+    )
+
+
+def _order(instance: InstancePlan, index: int, places: _Places) -> int:
+    """Place along the slices: where the instance's first frame lies in its stack, else in name order."""
+    if instance.stack is None:
+        return index
+    return places.stacks[instance.stack][1].places[(index, 0)]
+
+
+def _pieces(instance: InstancePlan, index: int, places: _Places) -> Iterator[Piece]:
+    for run, what in enumerate(instance.split.runs):
+        if what.kind is RunKind.HEADER:
+            yield HeaderPiece(what.length)
+        elif what.kind is RunKind.STREAM:
+            key, stream = places.streams[(index, run)]
+            yield StreamPiece(key, stream, 0, what.length)
+        else:
+            assert instance.stack is not None
+            key, encoded = places.stacks[instance.stack]
+            at = [encoded.places[(index, frame)] for frame in range(instance.split.frame_count)]
+            for first, count, step in progressions(at):
+                yield FramePiece(key, encoded.number, first, count, step)
+
+
+def progressions(numbers: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """A sequence as arithmetic progressions (first, count, step); a single number has step 1."""
+    start = 0
+    while start < len(numbers):
+        stop = start + 1
+        step = numbers[stop] - numbers[start] if stop < len(numbers) else 1
+        while stop < len(numbers) and numbers[stop] - numbers[stop - 1] == step:
+            stop += 1
+        if stop - start == 1:
+            step = 1
+        yield numbers[start], stop - start, step
+        start = stop
+
+
+def _header_bytes(instance: InstancePlan) -> bytes:
+    with mapped(instance.path) as data:
+        return b"".join(
+            bytes(data[run.offset : run.offset + run.length])
+            for run in instance.split.runs
+            if run.kind is RunKind.HEADER
+        )

@@ -1,0 +1,206 @@
+"""Planning: which spooled instances are packed together, how each is split, which frames form a stack.
+
+Produces plain values; writes nothing.  A hint in the metadata may cost density, never correctness: whatever
+cannot be split becomes a stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dicomfs.dicom.attributes import Attributes, attributes
+from dicomfs.dicom.geometry import frame_order, order_keys, stack_key
+from dicomfs.dicom.part10 import scan
+from dicomfs.dicom.pixels import Run, RunKind, SplitPlan, burned_in, split
+from dicomfs.index.catalog import Catalog
+from dicomfs.index.records import SpooledRecord
+from dicomfs.model import InstanceId, PackKind, PatientNode, PixelLayout, SeriesNode, StudyNode
+from dicomfs.spool import Spool
+
+BATCH_BYTES = 1 << 30
+"""Raw bytes sealed and committed together; bounds what a crash makes us pack again."""
+
+BATCH_INSTANCES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRef:
+    """One frame in a spooled file, with what it can be ordered by."""
+
+    instance: int
+    """Index of the instance in the batch."""
+    number: int
+    """Index of the frame in its file."""
+    offset: int
+    """Where the frame's bytes begin in the file."""
+    position: float | None
+    """Along the slice normal, mm."""
+    time: float | None
+    """What separates repetitions of one position, in the file's own unit."""
+    name_order: int
+    """Place of the instance in name order."""
+
+
+@dataclass(slots=True)
+class StackPlan:
+    """Frames of one series with one layout and one kind."""
+
+    series: int
+    kind: PackKind
+    layout: PixelLayout
+    frames: list[FrameRef] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class InstancePlan:
+    """One spooled file: how it is split and which stack its frames are in."""
+
+    record: SpooledRecord
+    path: Path
+    split: SplitPlan
+    stack: int | None = None
+    """Index of its stack in the batch."""
+
+
+@dataclass(slots=True)
+class BatchPlan:
+    """What is sealed and committed together."""
+
+    instances: list[InstancePlan] = field(default_factory=list)
+    stacks: list[StackPlan] = field(default_factory=list)
+    series: list[tuple[PatientNode, StudyNode, SeriesNode, list[int]]] = field(default_factory=list)
+    """Per series: its nodes and the indexes of its instances, in name order."""
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of the raw files."""
+        return sum(plan.record.size for plan in self.instances)
+
+
+@contextlib.contextmanager
+def mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
+    """A spooled file's bytes.  Spooled files never change, so a mapping is safe."""
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            yield b""
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def batches(catalog: Catalog) -> Iterator[list[tuple[int, list[SpooledRecord]]]]:
+    """Groups of (series, records in name order) of bounded size, over all that is spooled now."""
+    group: list[tuple[int, list[SpooledRecord]]] = []
+    waiting_bytes = waiting = 0
+    for series in _by_study(catalog, catalog.spooled_series()):
+        part: list[SpooledRecord] = []
+        for record in _in_name_order(catalog, series):
+            if waiting and (waiting_bytes + record.size > BATCH_BYTES or waiting >= BATCH_INSTANCES):
+                if part:
+                    group.append((series, part))
+                yield group
+                group, part, waiting_bytes, waiting = [], [], 0, 0
+            part.append(record)
+            waiting_bytes += record.size
+            waiting += 1
+        if part:
+            group.append((series, part))
+    if group:
+        yield group
+
+
+def _by_study(catalog: Catalog, numbers: Sequence[int]) -> list[int]:
+    def place(number: int) -> tuple[int, int, int]:
+        series = catalog.series(number)
+        return (catalog.study(series.study).patient, series.study, number)
+
+    return sorted(numbers, key=place)
+
+
+def _in_name_order(catalog: Catalog, series: int) -> list[SpooledRecord]:
+    return sorted(catalog.spooled_of(series), key=lambda r: (r.number is None, r.number or 0, r.id.position))
+
+
+def plan_batch(
+    catalog: Catalog,
+    spool: Spool,
+    group: Sequence[tuple[int, Sequence[SpooledRecord]]],
+    whole: Mapping[InstanceId, str],
+) -> BatchPlan:
+    """Split every instance of a group and gather its frames in stacks.
+
+    Instances in ``whole`` are not split, for the reason given there.
+    """
+    plan = BatchPlan()
+    for number, records in group:
+        series = catalog.series(number)
+        study = catalog.study(series.study)
+        indexes = []
+        stacks: dict[object, int] = {}
+        for record in records:
+            indexes.append(len(plan.instances))
+            path = spool.path(record.id, record.sha256)
+            if record.id in whole:
+                parts = SplitPlan("opaque", whole[record.id], (Run(RunKind.STREAM, 0, record.size),), None, 0)
+                plan.instances.append(InstancePlan(record, path, parts))
+            else:
+                _plan_instance(plan, stacks, record, path)
+        plan.series.append((catalog.patient(study.patient), study, series, indexes))
+    return plan
+
+
+def _plan_instance(plan: BatchPlan, stacks: dict[object, int], record: SpooledRecord, path: Path) -> None:
+    with mapped(path) as data:
+        found = scan(data)
+        parts = split(data, found)
+        instance = InstancePlan(record, path, parts)
+        index = len(plan.instances)
+        plan.instances.append(instance)
+        if parts.layout is None or parts.frame_count == 0:
+            return
+        described = attributes(found)
+        kind = PackKind.BURNED if burned_in(found) else PackKind.PIXEL
+        key = (kind, stack_key(described, parts.layout))
+        if key not in stacks:
+            stacks[key] = len(plan.stacks)
+            plan.stacks.append(StackPlan(record.id.series, kind, parts.layout))
+        instance.stack = stacks[key]
+        order = frame_order(data, found) if parts.frame_count > 1 else None
+        plan.stacks[instance.stack].frames += _frames(parts, described, index, order)
+
+
+def _frames(
+    parts: SplitPlan,
+    described: Attributes,
+    index: int,
+    order: Sequence[tuple[float | None, float | None]] | None,
+) -> Iterator[FrameRef]:
+    start = next(run.offset for run in parts.runs if run.kind is RunKind.FRAMES)
+    assert parts.layout is not None
+    position, time, _ = order_keys(described)
+    for number in range(parts.frame_count):
+        if order is not None and len(order) == parts.frame_count:
+            position, time = order[number]
+        offset = start + number * parts.layout.frame_bytes
+        yield FrameRef(index, number, offset, position, time, index)
+
+
+def orders(frames: Sequence[FrameRef]) -> list[list[FrameRef]]:
+    """The orders worth a trial: as named (time, then position), and position, then time.
+
+    Only codecs that look at neighbours see the difference.  One order is returned where the second would
+    be the same, or where positions are not known for all frames.
+    """
+    named = sorted(frames, key=lambda f: (f.name_order, f.number))
+    places = [frame.position for frame in frames]
+    if any(place is None for place in places):
+        return [named]
+    by_place = sorted(named, key=lambda f: (f.position or 0.0, f.time or 0.0, f.name_order, f.number))
+    if len(set(places)) == len(places):
+        # One frame per position: neighbours in space are the only sensible neighbours.
+        return [by_place]
+    return [named] if by_place == named else [named, by_place]

@@ -1,0 +1,136 @@
+"""Where things lie in an archive folder, and the small document that names the archive.
+
+Owns the folder layout (docs/format.md, "The archive folder") and ``archive.json``.  Knows nothing of what
+the folders hold.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomfs.errors import DamagedError, UnsupportedVersion, UsageError
+
+ARCHIVE_VERSION = 1
+"""Version of the archive folder's layout; a newer one is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivePaths:
+    """The folders and files of one archive; all below ``root``, which only its owner may enter."""
+
+    root: Path
+
+    @property
+    def identity(self) -> Path:
+        """The document that names the archive."""
+        return self.root / "archive.json"
+
+    @property
+    def settings(self) -> Path:
+        """The administrator's settings."""
+        return self.root / "dicomfs.toml"
+
+    @property
+    def index(self) -> Path:
+        """The LMDB environments."""
+        return self.root / "index"
+
+    @property
+    def spool(self) -> Path:
+        """Accepted bytes that are not packed yet."""
+        return self.root / "spool"
+
+    @property
+    def staging(self) -> Path:
+        """Packs that are being written; nothing in it is needed after a crash."""
+        return self.root / "staging"
+
+    @property
+    def run(self) -> Path:
+        """Locks and logs of running processes."""
+        return self.root / "run"
+
+    @property
+    def local_tier(self) -> Path:
+        """The local tier, unless the settings name another folder."""
+        return self.root / "local"
+
+    @property
+    def kept_others(self) -> Path:
+        """Files without a SOP Instance UID that ``import --keep-others`` keeps, as they were."""
+        return self.root / "incoming" / "imported"
+
+    def make(self) -> None:
+        """Make the folders of a new archive, each for its owner only.
+
+        Raises:
+            UsageError: the folder is not empty or cannot be made.
+        """
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if any(self.root.iterdir()):
+                raise UsageError(f"{self.root} is not empty: name a new folder for the archive")
+            self.root.chmod(0o700)
+            for folder in (self.index, self.spool, self.staging, self.run, self.local_tier):
+                folder.mkdir(mode=0o700)
+        except OSError as problem:
+            raise UsageError(f"{self.root}: cannot make the archive: {problem.strerror}") from problem
+
+
+def write_identity(paths: ArchivePaths, archive_id: bytes) -> None:
+    """Write ``archive.json`` durably."""
+    document = {"format": "dicomfs archive", "version": ARCHIVE_VERSION, "id": archive_id.hex()}
+    temporary = paths.identity.with_suffix(".part")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(document, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(paths.identity)
+    sync_folder(paths.root)
+
+
+def new_archive_id() -> bytes:
+    """A random identity, 16 bytes."""
+    return secrets.token_bytes(16)
+
+
+def read_identity(paths: ArchivePaths) -> bytes:
+    """The archive's identity, 16 bytes.
+
+    Raises:
+        UsageError: there is no archive, or it may not be read.
+        UnsupportedVersion: it was made by a newer version.
+        DamagedError: the document is damaged.
+    """
+    try:
+        text = paths.identity.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(
+            f"{paths.root} is no archive: make one with `dicomfs -a {paths.root} init`"
+        ) from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UsageError(f"{paths.identity}: cannot be read: {problem}") from problem
+    try:
+        document = json.loads(text)
+        version = int(document["version"])
+        archive_id = bytes.fromhex(document["id"])
+    except (ValueError, KeyError, TypeError):
+        raise DamagedError(str(paths.identity), "is damaged; run `dicomfs recover`") from None
+    if version > ARCHIVE_VERSION:
+        raise UnsupportedVersion(str(paths.identity), version, ARCHIVE_VERSION)
+    if len(archive_id) != 16:
+        raise DamagedError(str(paths.identity), "is damaged; run `dicomfs recover`")
+    return archive_id
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,280 @@
+"""From a record to exact bytes: any range of any accepted file, spliced from header bytes, frames and streams.
+
+The only way file bytes leave the archive: the mount, ``export``, ``verify`` and the sealing of a pack all
+read through `splice` or `InstanceReader`, so what is proven at sealing is what is served later.  A byte is
+handed out once the band, block or chunk it lies in was checked; a large file is never assembled whole.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
+
+from dicomfs.dicom.keywords import keyword_value
+from dicomfs.errors import DamagedError, MismatchError, NotFoundError
+from dicomfs.format.header import InstanceEntry
+from dicomfs.frames import FrameReader, Slice, codec_of
+from dicomfs.index.catalog import Catalog
+from dicomfs.model import FramePiece, HeaderPiece, InstanceId, Piece, StreamPiece
+from dicomfs.packs import PackSource
+from dicomfs.spool import Spool
+
+_STEP_BYTES = 4 << 20
+_ATTRIBUTE_BYTES = 4 << 20
+"""Where attributes are looked for in a file that is not split."""
+
+
+class InstanceReader(Protocol):
+    """Reads one instance.  Thread-safe."""
+
+    size: int
+    """Bytes of the whole file."""
+    sha256: bytes
+    """Digest of the whole file, 32 bytes."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """These bytes; short only at the end of the file.  May block.
+
+        Raises:
+            MismatchError, FormatError, CodecError, TierError: they cannot be had intact.
+        """
+        ...
+
+    def read_ready(self, offset: int, length: int) -> bytes | None:
+        """These bytes if no decoding, disk or tier is needed, else None."""
+        ...
+
+    def info(self) -> dict[str, object]:
+        """Where and how the instance is stored: residency, codec, sizes."""
+        ...
+
+    def dicom_value(self, keyword: str) -> str | None:
+        """Value of a top-level attribute as text; None where there is none.  May block."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the reader holds."""
+        ...
+
+
+class SpooledReader:
+    """Reads an instance whose raw bytes lie in the spool."""
+
+    def __init__(self, spool: Spool, instance: InstanceId, size: int, sha256: bytes) -> None:
+        self.size, self.sha256 = size, sha256
+        try:
+            self._descriptor = os.open(spool.path(instance, sha256), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise NotFoundError("spooled instance", str(instance)) from None
+        if os.fstat(self._descriptor).st_size != size:
+            os.close(self._descriptor)
+            raise DamagedError(f"spooled instance {instance}", "has another size than was accepted")
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
+
+    def read_ready(self, offset: int, length: int) -> bytes | None:
+        return None
+
+    def info(self) -> dict[str, object]:
+        return {
+            "residency": "spool",
+            "tier": "spool",
+            "codec": "none",
+            "stored_bytes": self.size,
+            "sha256": self.sha256.hex(),
+        }
+
+    def dicom_value(self, keyword: str) -> str | None:
+        return keyword_value(self.read(0, _ATTRIBUTE_BYTES), keyword)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A piece and where it begins in the file, with what it needs to be read."""
+
+    start: int
+    piece: Piece
+    header_at: int
+
+
+class PackedReader:
+    """Reads an instance from packs: header bytes in memory, frames and streams on demand."""
+
+    def __init__(self, entry: InstanceEntry, header: bytes, frames: FrameReader, source: PackSource) -> None:
+        self.size, self.sha256 = entry.size, entry.sha256
+        self._entry, self._header, self._frames, self._source = entry, header, frames, source
+        lengths = [_piece_bytes(piece, frames) for piece in entry.pieces]
+        header_lengths = [piece.length if isinstance(piece, HeaderPiece) else 0 for piece in entry.pieces]
+        starts = [0, *accumulate(lengths)]
+        header_starts = [0, *accumulate(header_lengths)]
+        if starts[-1] != entry.size or header_starts[-1] != len(header):
+            raise DamagedError(
+                f"instance at position {entry.position}", "its pieces do not add up to its size"
+            )
+        self._starts = starts
+        self._spans = [
+            _Span(start, piece, at)
+            for start, piece, at in zip(starts, entry.pieces, header_starts, strict=False)
+        ]
+
+    def read(self, offset: int, length: int) -> bytes:
+        return b"".join(self._read(offset, length))
+
+    def read_ready(self, offset: int, length: int) -> bytes | None:
+        parts: list[bytes] = []
+        for span, start, stop in self._covering(offset, length):
+            if isinstance(span.piece, HeaderPiece):
+                parts.append(self._header[span.header_at + start : span.header_at + stop])
+            elif isinstance(span.piece, FramePiece):
+                for wanted in self._slices(span.piece, start, stop):
+                    raw = self._frames.ready(wanted.unit)
+                    if raw is None:
+                        return None
+                    parts.append(raw[wanted.start : wanted.stop])
+            else:
+                return None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def prefetch(self, limit_bytes: int) -> None:
+        """Decode the first ``limit_bytes`` of the file into the cache.  May block."""
+        for span, start, stop in self._covering(0, limit_bytes):
+            if isinstance(span.piece, FramePiece):
+                for wanted in self._slices(span.piece, start, stop):
+                    self._frames.fetch(wanted.unit)
+
+    def info(self) -> dict[str, object]:
+        codecs = set()
+        stored = float(len(self._header))
+        for piece in self._entry.pieces:
+            if isinstance(piece, FramePiece):
+                stack = self._frames.stack(piece.pack, piece.stack)
+                for segment in stack.segments:
+                    if segment.first_frame <= piece.first < segment.first_frame + segment.frames:
+                        codecs.add(codec_of(piece.pack, segment).name.lower())
+                        stored += sum(band.length for band in segment.bands) * piece.count / segment.frames
+            elif isinstance(piece, StreamPiece):
+                codecs.add("chunks")
+                stored += piece.length
+        return {
+            "residency": "packed",
+            "tier": "local",
+            "codec": "+".join(sorted(codecs)) or "header",
+            "stored_bytes": round(stored),
+            "ratio": round(self.size / max(1.0, stored), 3),
+            "sha256": self.sha256.hex(),
+            "note": self._entry.note,
+        }
+
+    def dicom_value(self, keyword: str) -> str | None:
+        first = self._entry.pieces[0] if self._entry.pieces else None
+        length = first.length if isinstance(first, HeaderPiece) else _ATTRIBUTE_BYTES
+        return keyword_value(self.read(0, length), keyword)
+
+    def close(self) -> None:
+        return
+
+    def _covering(self, offset: int, length: int) -> Iterator[tuple[_Span, int, int]]:
+        end = min(self.size, offset + length)
+        at = max(0, bisect.bisect_right(self._starts, offset) - 1)
+        while at < len(self._spans) and self._spans[at].start < end:
+            span, stop = self._spans[at], self._starts[at + 1]
+            if stop > offset:
+                yield span, max(offset, span.start) - span.start, min(end, stop) - span.start
+            at += 1
+
+    def _read(self, offset: int, length: int) -> Iterator[bytes]:
+        for span, start, stop in self._covering(offset, length):
+            piece = span.piece
+            if isinstance(piece, HeaderPiece):
+                yield self._header[span.header_at + start : span.header_at + stop]
+            elif isinstance(piece, FramePiece):
+                for wanted in self._slices(piece, start, stop):
+                    yield self._frames.fetch(wanted.unit)[wanted.start : wanted.stop]
+            else:
+                yield self._source.pack(piece.pack).read_stream(
+                    piece.stream, piece.offset + start, stop - start
+                )
+
+    def _slices(self, piece: FramePiece, start: int, stop: int) -> Iterator[Slice]:
+        frame_bytes = self._frames.stack(piece.pack, piece.stack).layout.frame_bytes
+        for index in range(start // frame_bytes, -(-stop // frame_bytes)):
+            base = index * frame_bytes
+            inside = max(start, base) - base, min(stop, base + frame_bytes) - base
+            yield from self._frames.slices(piece.pack, piece.stack, piece.first + index * piece.step, *inside)
+
+
+def _piece_bytes(piece: Piece, frames: FrameReader) -> int:
+    if isinstance(piece, FramePiece):
+        return piece.count * frames.stack(piece.pack, piece.stack).layout.frame_bytes
+    return piece.length
+
+
+class Reconstructor:
+    """Opens instances of an archive for reading.  Thread-safe."""
+
+    def __init__(self, catalog: Catalog, spool: Spool, source: PackSource, cache_bytes: int) -> None:
+        self._catalog, self._spool, self._source = catalog, spool, source
+        self._frames = FrameReader(source, cache_bytes)
+        self._prefetch_bytes = cache_bytes // 8
+
+    def open(self, instance: InstanceId) -> SpooledReader | PackedReader:
+        """A reader of one instance.  May block.
+
+        Raises:
+            NotFoundError: the archive holds no such instance.
+            TierError, FormatError: its header pack cannot be had.
+        """
+        record = self._catalog.spooled(instance)
+        if record is not None:
+            try:
+                return SpooledReader(self._spool, instance, record.size, record.sha256)
+            except NotFoundError:
+                # Packed and released between the look into the catalog and the open.
+                if self._catalog.spooled(instance) is not None:
+                    raise DamagedError(
+                        f"spooled instance {instance}", "its bytes are missing from the spool"
+                    ) from None
+        place = self._catalog.part_of(instance)
+        entry = self._source.part(place.header_key, place.part_index).entries[place.row]
+        if entry.position != instance.position:
+            raise DamagedError(
+                place.header_key, "lists another instance than the catalog; run `dicomfs recover`"
+            )
+        header = self._source.header_bytes(place.header_key, place.part_index, place.row)
+        return PackedReader(entry, header, self._frames, self._source)
+
+    def prefetch(self, instance: InstanceId) -> None:
+        """Decode an instance into the cache, within bounds.  May block; raises as reading would."""
+        reader = self.open(instance)
+        try:
+            if isinstance(reader, PackedReader):
+                reader.prefetch(self._prefetch_bytes)
+        finally:
+            reader.close()
+
+
+def file_sha256(reader: InstanceReader) -> bytes:
+    """SHA-256 of all bytes a reader gives, read in steps; raises as reading does."""
+    digest = hashlib.sha256()
+    for offset in range(0, reader.size, _STEP_BYTES):
+        digest.update(reader.read(offset, _STEP_BYTES))
+    return digest.digest()
+
+
+def check_whole(reader: InstanceReader, what: str) -> None:
+    """Read a whole file and compare it with its recorded digest.
+
+    Raises:
+        MismatchError: the bytes are others.
+    """
+    if file_sha256(reader) != reader.sha256:
+        raise MismatchError(what)

@@ -1,0 +1,310 @@
+"""Recovering: the catalog rebuilt from packs and journal, the spool's index rebuilt from the spool.
+
+Packs and journal are the truth: the same tree, names and inode numbers come back.  What cannot be read is
+listed and left out; everything else is recovered.  Nothing on a tier is changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dicomfs.dicom.attributes import attributes
+from dicomfs.dicom.part10 import scan
+from dicomfs.errors import DicomfsError, FormatError, NotFoundError, TierError, TierFull, UsageError
+from dicomfs.format.header import SeriesPart
+from dicomfs.format.journal import (
+    CountersReserved,
+    NodesMade,
+    VersionDecision,
+    VersionsDecided,
+    decode_journal,
+)
+from dicomfs.index.catalog import Catalog
+from dicomfs.index.records import SpooledRecord
+from dicomfs.journal import PREFIX as JOURNAL_PREFIX
+from dicomfs.journal import Journal
+from dicomfs.model import (
+    FramePiece,
+    InstanceId,
+    Level,
+    ObjectKey,
+    PackKind,
+    PatientNode,
+    SeriesNode,
+    StreamPiece,
+    StudyNode,
+)
+from dicomfs.packing.plan import mapped
+from dicomfs.packing.commit import part_rows
+from dicomfs.packs import PackSource
+from dicomfs.progress import Progress
+from dicomfs.series_names import SeriesNames
+from dicomfs.spool import Spool
+from dicomfs.tiers.base import ByteRange, Tier
+
+_COPY_STEP = 8 << 20
+
+
+@dataclass(slots=True)
+class RecoverReport:
+    """What was recovered and what is missing."""
+
+    objects: int = 0
+    series: int = 0
+    instances: int = 0
+    spooled: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What packs and journal say."""
+
+    sizes: dict[ObjectKey, int] = field(default_factory=dict)
+    patients: dict[int, PatientNode] = field(default_factory=dict)
+    studies: dict[int, StudyNode] = field(default_factory=dict)
+    series: dict[int, SeriesNode] = field(default_factory=dict)
+    reserved: dict[Level, int] = field(default_factory=lambda: dict.fromkeys(Level, 0))
+    parts: dict[int, list[tuple[SeriesPart, ObjectKey, int]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    versions: list[VersionDecision] = field(default_factory=list)
+    references: dict[ObjectKey, set[ObjectKey]] = field(default_factory=lambda: defaultdict(set))
+
+    def add_nodes(
+        self, patients: Iterable[PatientNode], studies: Iterable[StudyNode], series: Iterable[SeriesNode]
+    ) -> None:
+        """Remember nodes; what was said first stays."""
+        for patient in patients:
+            self.patients.setdefault(patient.number, patient)
+        for study in studies:
+            self.studies.setdefault(study.number, study)
+        for one in series:
+            self.series.setdefault(one.number, one)
+
+    def next_position(self, series: int) -> int:
+        """A position above all that packs and decisions of a series name."""
+        packed = [entry.position for part, _, _ in self.parts[series] for entry in part.entries]
+        named = [one.instance.position for one in self.versions if one.instance.series == series]
+        return 1 + max([*packed, *named], default=-1)
+
+    def reserve(self, level: Level, reserved: int) -> None:
+        """Remember a high-water mark."""
+        self.reserved[level] = max(self.reserved[level], reserved)
+
+
+def archive_of(tier: Tier) -> bytes:
+    """The identity of the archive that a tier belongs to, 16 bytes, from the first object that says so.
+
+    Raises:
+        UsageError: the tier holds no archive.
+    """
+    source = PackSource(tier)
+    problems = []
+    for key, _ in tier.list(PackKind.HEADER.prefix):
+        try:
+            return source.headers(key).archive_id
+        except DicomfsError as problem:
+            problems.append(str(problem))
+    for key, _ in tier.list(JOURNAL_PREFIX):
+        try:
+            return decode_journal(tier.get(key)).archive_id
+        except DicomfsError as problem:
+            problems.append(str(problem))
+    raise UsageError(
+        f"tier {tier.name} holds no archive" + "".join(f"; {problem}" for problem in problems[:3])
+    )
+
+
+def copy_objects(source: Tier, target: Tier, staging: Path, progress: Progress) -> list[str]:
+    """Copy every object of an archive; those that cannot be had, or do not match their names, are returned."""
+    objects = [found for kind in PackKind for found in source.list(kind.prefix)]
+    progress.start(sum(status.size for _, status in objects), "copying")
+    problems = []
+    temporary = staging / "copy.part"
+    for key, status in objects:
+        try:
+            with temporary.open("wb") as file:
+                for offset in range(0, status.size, _COPY_STEP):
+                    file.write(source.get_range(key, ByteRange(offset, _COPY_STEP)))
+                file.flush()
+                os.fsync(file.fileno())
+            target.put(key, temporary, key.rsplit("/", 1)[1])
+        except TierFull:
+            raise
+        except TierError as problem:
+            problems.append(f"not copied: {problem}")
+        finally:
+            temporary.unlink(missing_ok=True)
+        progress.advance(status.size)
+    for key, _ in source.list(JOURNAL_PREFIX):
+        try:
+            document = source.get(key)
+            decode_journal(document)
+            target.put(key, document, hashlib.sha256(document).hexdigest())
+        except (FormatError, TierError) as problem:
+            problems.append(f"not copied: {problem}")
+    progress.done()
+    return problems
+
+
+def recover_catalog(
+    catalog: Catalog, tier: Tier, journal: Journal, spool: Spool, progress: Progress
+) -> RecoverReport:
+    """Fill an empty catalog from a tier and the spool.
+
+    Raises:
+        TierError: the tier cannot be listed.
+        CatalogError: the catalog cannot be written.
+    """
+    report = RecoverReport()
+    found = _read_tier(tier, journal, report, progress)
+    with catalog.write() as writer:
+        for level, reserved in found.reserved.items():
+            writer.raise_counter(level, reserved)
+        for patient in found.patients.values():
+            writer.add_patient(patient)
+        for study in found.studies.values():
+            writer.add_study(study)
+    now = time.time_ns()
+    for number in sorted(found.series):
+        with catalog.write() as writer:
+            writer.add_series(found.series[number])
+            for part, key, index in _disjoint(found, number, report):
+                writer.commit_part(number, part.part, key, index, part_rows(part))
+                report.instances += len(part.entries)
+            writer.raise_position(number, found.next_position(number))
+        report.series += 1
+    with catalog.write() as writer:
+        for key, size in found.sizes.items():
+            writer.add_object(key, size, tier.name, now)
+        for key, needed in found.references.items():
+            writer.set_references(key, sorted(needed))
+    report.spooled = rebuild_spool(catalog, spool, found.versions)
+    report.instances += report.spooled
+    progress.done()
+    return report
+
+
+def _read_tier(tier: Tier, journal: Journal, report: RecoverReport, progress: Progress) -> _Found:
+    found = _Found()
+    for key in journal.list():
+        try:
+            document = journal.read(key)
+        except DicomfsError as problem:
+            report.problems.append(str(problem))
+            continue
+        report.objects += 1
+        for entry in document.entries:
+            if isinstance(entry, NodesMade):
+                found.add_nodes(entry.patients, entry.studies, entry.series)
+            elif isinstance(entry, CountersReserved):
+                for level in Level:
+                    found.reserve(level, getattr(entry, level.name.lower()))
+            elif isinstance(entry, VersionsDecided):
+                found.versions += entry.decisions
+    for kind in PackKind:
+        for key, status in tier.list(kind.prefix):
+            found.sizes[key] = status.size
+    report.objects += len(found.sizes)
+    headers = [key for key in sorted(found.sizes) if key.startswith(PackKind.HEADER.prefix + "/")]
+    progress.start(sum(found.sizes[key] for key in headers), "recovering")
+    source = PackSource(tier)
+    for key in headers:
+        try:
+            _read_headers(source, key, found)
+        except DicomfsError as problem:
+            report.problems.append(str(problem))
+        progress.advance(found.sizes[key])
+    return found
+
+
+def _read_headers(source: PackSource, key: ObjectKey, found: _Found) -> None:
+    for index in range(len(source.headers(key).parts)):
+        part = source.part(key, index)
+        found.add_nodes([part.patient], [part.study], [part.series])
+        for name, reserved in part.high_water.items():
+            found.reserve(Level[name.upper()], reserved)
+        found.parts[part.series.number].append((part, key, index))
+        found.references[key] |= _needed(part)
+
+
+def _disjoint(found: _Found, series: int, report: RecoverReport) -> list[tuple[SeriesPart, ObjectKey, int]]:
+    """The parts of a series, without those that repeat what another holds.
+
+    A packer that died between placing and committing leaves a part that its successor packs again; both are
+    sealed and exact, so the larger one is taken.
+    """
+    chosen: list[tuple[SeriesPart, ObjectKey, int]] = []
+    covered: set[int] = set()
+    for part, key, index in sorted(found.parts[series], key=lambda p: (-len(p[0].entries), p[0].part, p[1])):
+        positions = {entry.position for entry in part.entries}
+        if positions & covered:
+            if not positions <= covered:
+                report.problems.append(
+                    f"{key}: part {part.part} of series {series} overlaps another; left out"
+                )
+            continue
+        for name in sorted(_needed(part) - found.sizes.keys()):
+            report.problems.append(f"{name}: missing; instances of series {series} cannot be read")
+        covered |= positions
+        chosen.append((part, key, index))
+    chosen.sort(key=lambda p: (p[0].part, p[1]))
+    return chosen
+
+
+def _needed(part: SeriesPart) -> set[ObjectKey]:
+    pieces = (piece for entry in part.entries for piece in entry.pieces)
+    return {piece.pack for piece in pieces if isinstance(piece, FramePiece | StreamPiece)}
+
+
+def rebuild_spool(catalog: Catalog, spool: Spool, decided: Iterable[VersionDecision]) -> int:
+    """Bring the spool's index in line with the spool folder, and journaled decisions into effect.
+
+    Returns the number of instances that were added to the index.
+    """
+    added = 0
+    names: dict[int, SeriesNames] = {}
+    for file in spool.files():
+        series = file.id.series
+        if catalog.is_packed(file.id) or catalog.spooled(file.id) is not None:
+            continue
+        if series not in names:
+            names[series] = SeriesNames(catalog.rows(series))
+        with mapped(file.path) as data:
+            described = attributes(scan(data))
+        _, level, number = names[series].take(described.sop_instance_uid, described.instance_number)
+        status = file.path.stat()
+        record = SpooledRecord(
+            file.id,
+            described.sop_instance_uid,
+            number,
+            level,
+            status.st_size,
+            status.st_mtime_ns,
+            file.sha256,
+        )
+        with catalog.write_spool() as writer:
+            writer.add(record)
+        added += 1
+    _apply_versions(catalog, decided)
+    return added
+
+
+def _apply_versions(catalog: Catalog, decided: Iterable[VersionDecision]) -> None:
+    """A decision takes effect if both the instance that yields and the one it yields to exist."""
+    for decision in decided:
+        try:
+            row = catalog.row(decision.instance)
+            catalog.row(decision.yields_to)
+        except NotFoundError:
+            continue
+        if row.version != decision.version:
+            with catalog.write() as writer:
+                writer.set_version(decision.instance, decision.version, decision.conflict)

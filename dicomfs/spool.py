@@ -1,0 +1,118 @@
+"""The spool: bytes that were accepted and are not packed yet.
+
+A folder is the truth, not an index: ``spool/<series>/<position>-<sha256>`` holds the raw bytes of one
+instance with the source's modification time, so that a lost index costs a scan.  Files are written under
+``spool/tmp/<worker>/`` and renamed into place; the worker's folder carries a lock, and what a dead worker
+left there is removed.  Knows nothing of the catalog.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomfs.locks import try_lock
+from dicomfs.model import InstanceId
+from dicomfs.paths import sync_folder
+
+_SERIES = re.compile(r"[0-9a-f]{10}")
+_ENTRY = re.compile(r"([0-9a-f]{6})-([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledFile:
+    """One accepted file on disk."""
+
+    id: InstanceId
+    sha256: bytes
+    path: Path
+
+
+class Desk:
+    """A worker's own temporary folder in the spool; locked while the worker lives."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.folder.mkdir(mode=0o700, parents=True)
+        self._lock = try_lock(self.folder / "lock")
+        self._count = 0
+
+    def new_path(self) -> Path:
+        """A fresh name in the folder."""
+        self._count += 1
+        return self.folder / f"{self._count}.part"
+
+    def close(self) -> None:
+        """Remove the folder with what is left in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+class Spool:
+    """The spool folder of one archive.  Safe for several processes: names are unique by construction."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, instance: InstanceId, sha256: bytes) -> Path:
+        """Where the bytes of an instance lie."""
+        return self.folder / f"{instance.series:010x}" / f"{instance.position:06x}-{sha256.hex()}"
+
+    def desk(self) -> Desk:
+        """A new temporary folder; also clears what dead workers left."""
+        folder = self.folder / "tmp"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for other in list(folder.iterdir()):
+            descriptor = try_lock(other / "lock") if (other / "lock").exists() else None
+            if descriptor is not None:
+                shutil.rmtree(other, ignore_errors=True)
+                os.close(descriptor)
+        return Desk(folder)
+
+    def admit(self, files: Iterable[tuple[Path, InstanceId, bytes]]) -> None:
+        """Move written and synced files into place and make their names durable.
+
+        A file that is already in place is replaced by the same bytes: a repeated admission is harmless.
+        """
+        folders: set[Path] = set()
+        for source, instance, sha256 in files:
+            target = self.path(instance, sha256)
+            if target.parent not in folders:
+                target.parent.mkdir(mode=0o700, exist_ok=True)
+                folders.add(target.parent)
+            source.replace(target)
+        for folder in folders:
+            sync_folder(folder)
+        sync_folder(self.folder)
+
+    def files(self) -> Iterator[SpooledFile]:
+        """Every accepted file, in order of series and position; strangers are passed over."""
+        for folder in sorted(self.folder.iterdir()):
+            if not _SERIES.fullmatch(folder.name) or not folder.is_dir():
+                continue
+            for entry in sorted(os.scandir(folder), key=lambda found: found.name):
+                match = _ENTRY.fullmatch(entry.name)
+                if match:
+                    instance = InstanceId(int(folder.name, 16), int(match[1], 16))
+                    yield SpooledFile(instance, bytes.fromhex(match[2]), Path(entry.path))
+
+    def release(self, instances: Iterable[tuple[InstanceId, bytes]]) -> None:
+        """Remove the raw bytes of packed instances; repeating it is harmless."""
+        folders = set()
+        for instance, sha256 in instances:
+            path = self.path(instance, sha256)
+            path.unlink(missing_ok=True)
+            folders.add(path.parent)
+        for folder in folders:
+            try:
+                folder.rmdir()
+            except OSError:
+                # Later slices of the series wait in it.
+                continue

@@ -1,0 +1,143 @@
+"""Verifying: catalog, objects and bytes against each other.  Reports, never repairs.
+
+Plain: every object that the catalog names is on its tier with its size and a readable index, every row
+agrees with the instance table of its header pack, every spooled file is there.  Deep: also the SHA-256 of
+every object, and of every file, reconstructed as the mount would serve it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from dicomfs.errors import DicomfsError, MismatchError
+from dicomfs.index.catalog import Catalog
+from dicomfs.index.records import ObjectRecord
+from dicomfs.journal import Journal
+from dicomfs.model import InstanceId
+from dicomfs.packs import PackSource
+from dicomfs.progress import Progress
+from dicomfs.reconstruct import Reconstructor, check_whole
+from dicomfs.tiers.base import ByteRange, Tier
+
+_STEP_BYTES = 8 << 20
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What was checked and what is wrong."""
+
+    objects: int = 0
+    instances: int = 0
+    bytes_read: int = 0
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Harmless: left by a crash and cleaned by the next `pack`."""
+
+
+class Verifier:
+    """Checks one archive."""
+
+    def __init__(
+        self, catalog: Catalog, tier: Tier, source: PackSource, reconstructor: Reconstructor, journal: Journal
+    ) -> None:
+        self._catalog, self._tier, self._source = catalog, tier, source
+        self._reconstructor, self._journal = reconstructor, journal
+
+    def run(self, *, deep: bool, progress: Progress) -> VerifyReport:
+        """Check everything; never raises for damage, which is listed."""
+        report = VerifyReport()
+        counts = self._catalog.counts()
+        progress.start(counts.logical_bytes if deep else None, "verifying")
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="verify") as pool:
+            self._objects(pool, report, deep)
+            self._instances(pool, report, progress, deep)
+        self._journal_objects(report)
+        counted = self._catalog.recount()
+        if counted != counts:
+            report.problems.append(
+                f"catalog: its counters say {counts}, counting gives {counted}; run `recover`"
+            )
+        progress.done()
+        return report
+
+    def _objects(self, pool: ThreadPoolExecutor, report: VerifyReport, deep: bool) -> None:
+        known = set()
+        records = list(self._catalog.objects())
+        for record, problem in zip(records, pool.map(lambda r: self._object(r, deep), records), strict=True):
+            known.add(record.key)
+            report.objects += 1
+            report.bytes_read += record.size if deep else 0
+            if problem:
+                report.problems.append(problem)
+        for key, _ in self._tier.list(""):
+            if key not in known and not key.startswith("journal/") and key.count("/") == 2:
+                report.notes.append(f"tier {self._tier.name}: {key}: not referred to")
+
+    def _object(self, record: ObjectRecord, deep: bool) -> str:
+        try:
+            size = self._tier.stat(record.key).size
+            if size != record.size:
+                return f"tier {self._tier.name}: {record.key}: {size} bytes instead of {record.size}"
+            if record.key.startswith("header/"):
+                self._source.headers(record.key)
+            else:
+                self._source.pack(record.key)
+            if deep and self._digest(record) != record.key.rsplit("/", 1)[1]:
+                return f"tier {self._tier.name}: {record.key}: its bytes do not match its name"
+        except DicomfsError as problem:
+            return str(problem)
+        return ""
+
+    def _digest(self, record: ObjectRecord) -> str:
+        digest = hashlib.sha256()
+        for offset in range(0, record.size, _STEP_BYTES):
+            digest.update(self._tier.get_range(record.key, ByteRange(offset, _STEP_BYTES)))
+        return digest.hexdigest()
+
+    def _instances(
+        self, pool: ThreadPoolExecutor, report: VerifyReport, progress: Progress, deep: bool
+    ) -> None:
+        for patient in self._catalog.patients():
+            for study in self._catalog.studies(patient.number):
+                for series in self._catalog.series_of(study.number):
+                    rows = [row.id for row in self._catalog.rows(series.number)]
+                    for size, problem in pool.map(lambda instance: self._instance(instance, deep), rows):
+                        report.instances += 1
+                        report.bytes_read += size if deep else 0
+                        progress.advance(size)
+                        if problem:
+                            report.problems.append(problem)
+
+    def _instance(self, instance: InstanceId, deep: bool) -> tuple[int, str]:
+        what = f"instance {instance.series}/{instance.position}"
+        size = 0
+        try:
+            row = self._catalog.row(instance)
+            size = row.size
+            reader = self._reconstructor.open(instance)
+            try:
+                if reader.size != row.size or reader.sha256[:8] != row.sha256_start:
+                    return (
+                        size,
+                        f"{what}: the catalog and the instance table of its pack disagree; run `recover`",
+                    )
+                if deep:
+                    check_whole(reader, what)
+            finally:
+                reader.close()
+        except MismatchError as problem:
+            return size, str(problem)
+        except DicomfsError as problem:
+            return size, f"{what}: {problem}"
+        return size, ""
+
+    def _journal_objects(self, report: VerifyReport) -> None:
+        for key in self._journal.list():
+            report.objects += 1
+            try:
+                self._journal.read(key)
+            except DicomfsError as problem:
+                report.problems.append(str(problem))
