@@ -17,7 +17,9 @@ import numpy.typing as npt
 Ints: TypeAlias = npt.NDArray[np.int64]
 _Words: TypeAlias = npt.NDArray[np.uint64]
 
-_TAIL_DIGITS = 18  # below 2**63
+_ONE_CHUNK_DIGITS = 18  # below 2**63
+_CHUNK_DIGITS = 12  # 39.9 bits in 5 bytes: of all lengths the one that wastes least
+_TAIL_LIMIT = 64  # UIDs have at most 64 characters (PS3.5 9.1)
 
 
 class IntColumn(msgspec.Struct, array_like=True, frozen=True):
@@ -36,10 +38,12 @@ class UidColumn(msgspec.Struct, array_like=True, frozen=True):
     """UIDs as a common prefix and tails: numbers where all are, else bytes."""
 
     prefix: bytes
-    digits: int
-    """Width that numbers are padded to with zeros; 0: not padded; -1: ``texts`` are used."""
-    numbers: IntColumn | None
+    lengths: IntColumn | None
+    """Digits of each tail; None: each is one number without leading zeros."""
+    chunks: list[IntColumn]
+    """The tails as numbers, right-aligned; cut every twelve digits when longer than eighteen."""
     texts: list[bytes]
+    """The tails where they are not numbers; then there are no chunks."""
 
 
 def encode_ints(values: Ints) -> IntColumn:
@@ -100,21 +104,27 @@ def encode_uids(uids: Sequence[str]) -> UidColumn:
     raw = [uid.encode("utf-8", "surrogatepass") for uid in uids]
     least, greatest = min(raw), max(raw)
     shared = next((at for at, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b), len(least))
-    prefix = least[:shared]
-    # First try whole components (no leading zeros then), next digits of equal width.
-    for cut, padded in ((prefix.rfind(b".") + 1, False), (len(prefix), True)):
-        tails = [uid[cut:] for uid in raw]
-        digits = len(tails[0]) if padded else 0
-        if all(_is_number(tail, digits) for tail in tails):
-            numbers = np.array([int(tail) for tail in tails], dtype=np.int64)
-            return UidColumn(prefix[:cut], digits, encode_ints(numbers), [])
-    return UidColumn(prefix, -1, None, [uid[len(prefix) :] for uid in raw])
+    cut = least[:shared].rfind(b".") + 1
+    tails = [uid[cut:] for uid in raw]
+    if not all(tail.isdigit() and len(tail) <= _TAIL_LIMIT for tail in tails):
+        return UidColumn(least[:shared], None, [], [uid[shared:] for uid in raw])
+    if all(len(tail) <= _ONE_CHUNK_DIGITS and (tail[:1] != b"0" or tail == b"0") for tail in tails):
+        return UidColumn(least[:cut], None, _chunks(tails, 1), [])
+    if len({len(tail) for tail in tails}) == 1 and shared < len(least):
+        cut, tails = shared, [uid[shared:] for uid in raw]
+    lengths = np.array([len(tail) for tail in tails], dtype=np.int64)
+    longest = int(lengths.max())
+    count = 1 if longest <= _ONE_CHUNK_DIGITS else -(-longest // _CHUNK_DIGITS)
+    return UidColumn(least[:cut], encode_ints(lengths), _chunks(tails, count), [])
 
 
-def _is_number(tail: bytes, digits: int) -> bool:
-    if not tail.isdigit() or len(tail) > _TAIL_DIGITS:
-        return False
-    return len(tail) == digits if digits else tail[:1] != b"0" or tail == b"0"
+def _chunks(tails: list[bytes], count: int) -> list[IntColumn]:
+    width = _CHUNK_DIGITS if count > 1 else _ONE_CHUNK_DIGITS
+    padded = [tail.rjust(count * width, b"0") for tail in tails]
+    return [
+        encode_ints(np.array([int(text[at : at + width]) for text in padded], dtype=np.int64))
+        for at in range(0, count * width, width)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,33 +132,43 @@ class Uids:
     """A decoded column that builds each UID on demand: most lookups want one of a thousand."""
 
     prefix: str
-    digits: int
-    numbers: Ints | None
+    lengths: Ints | None
+    chunks: list[Ints]
     texts: list[bytes]
 
     @classmethod
     def decode(cls, column: UidColumn, count: int) -> Uids:
         """Checks and unfolds a column.  Raises ValueError where it does not hold ``count`` UIDs."""
-        numbers = None if column.numbers is None else decode_ints(column.numbers, count)
-        if (numbers is None) != (column.digits < 0) or (numbers is None and len(column.texts) != count):
+        lengths = None if column.lengths is None else decode_ints(column.lengths, count)
+        chunks = [decode_ints(chunk, count) for chunk in column.chunks]
+        impossible = len(column.texts) != (0 if chunks else count) or (len(chunks) > 1 and lengths is None)
+        if impossible or (lengths is not None and not 1 <= lengths.min() <= lengths.max() <= _TAIL_LIMIT):
             msg = "impossible UID column"
             raise ValueError(msg)
-        prefix = column.prefix
-        if numbers is None:
+        if not chunks:
             # The cut may fall inside a UTF-8 sequence of an odd UID: join before decoding.
-            return cls("", -1, None, [prefix + tail for tail in column.texts])
-        return cls(prefix.decode("utf-8", "surrogatepass"), column.digits, numbers, [])
+            return cls("", None, [], [column.prefix + tail for tail in column.texts])
+        return cls(column.prefix.decode("utf-8", "surrogatepass"), lengths, chunks, [])
 
     def __getitem__(self, row: int) -> str:
-        if self.numbers is None:
+        if self.texts:
             return self.texts[row].decode("utf-8", "surrogatepass")
-        return f"{self.prefix}{int(self.numbers[row]):0{self.digits}d}"
+        if self.lengths is None:
+            return f"{self.prefix}{int(self.chunks[0][row])}"
+        length = int(self.lengths[row])
+        digits = "".join(f"{int(chunk[row]):0{_CHUNK_DIGITS}d}" for chunk in self.chunks)
+        return self.prefix + digits.zfill(length)[-length:]
 
     def all(self) -> list[str]:
         """Every UID, in the order of the rows."""
-        if self.numbers is None:
+        prefix = self.prefix
+        if self.texts:
             return [text.decode("utf-8", "surrogatepass") for text in self.texts]
-        prefix, digits = self.prefix, self.digits
-        if digits:
-            return [f"{prefix}{number:0{digits}d}" for number in self.numbers.tolist()]
-        return [f"{prefix}{number}" for number in self.numbers.tolist()]
+        if self.lengths is None:
+            return [f"{prefix}{number}" for number in self.chunks[0].tolist()]
+        parts = [[f"{number:0{_CHUNK_DIGITS}d}" for number in chunk.tolist()] for chunk in self.chunks]
+        digits = parts[0] if len(parts) == 1 else map("".join, zip(*parts, strict=True))
+        return [
+            prefix + text.zfill(length)[-length:]
+            for text, length in zip(digits, self.lengths.tolist(), strict=True)
+        ]

@@ -42,6 +42,7 @@ class _Columns(msgspec.Struct, array_like=True, frozen=True):
     sizes: IntColumn
     mtimes: IntColumn
     orders: IntColumn
+    """Less the instance number."""
     uids: UidColumn
 
 
@@ -70,15 +71,18 @@ def encode_part(rows: Sequence[PartRow], header_key: ObjectKey, part_index: int,
     """The blob of a part.  Raises ValueError for rows that break the limits of `PartRow`."""
     _check(rows)
     positions = _ints([row.position for row in rows])
-    numbers = [usable_number(row.number) for row in rows]
+    usable = [usable_number(row.number) for row in rows]
+    numbers = _ints([_MISSING if number is None else number for number in usable])
+    # Slices mostly follow the instance numbers, in whatever order they came: keep how they differ.
+    orders = _ints([row.order for row in rows]) - numbers
     columns = _ENCODER.encode(
         _Columns(
             encode_ints(positions),
-            encode_ints(_ints([_MISSING if number is None else number for number in numbers])),
+            encode_ints(numbers),
             encode_ints(_ints([row.name_level for row in rows])),
             encode_ints(_ints([row.size for row in rows])),
             encode_ints(_ints([row.mtime_ns for row in rows])),
-            encode_ints(_ints([row.order for row in rows])),
+            encode_ints(orders),
             encode_uids([row.sop_instance_uid for row in rows]),
         )
     )
@@ -234,7 +238,16 @@ def decode_part(series: int, blob: bytes) -> DecodedPart:
     except (ValueError, OverflowError, zstandard.ZstdError, msgspec.MsgspecError) as error:
         raise _damaged() from error
     return DecodedPart(
-        series, head, positions, numbers, name_levels, sizes, mtimes, orders, uids, blob[head.size : at]
+        series,
+        head,
+        positions,
+        numbers,
+        name_levels,
+        sizes,
+        mtimes,
+        orders + numbers,
+        uids,
+        blob[head.size : at],
     )
 
 
