@@ -23,6 +23,8 @@ from dicomfs.cli.state import State
 from dicomfs.errors import DicomfsError
 
 _log = logging.getLogger(__name__)
+_COMPLETING = "_DICOMFS_COMPLETE"
+"""Set by the shell's completion script (click's convention)."""
 
 COMMANDS = {
     "init": "init",
@@ -101,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    """Run the command line; every error becomes a line and a code, a closed pipe is the caller's."""
+    """Run the command line; every error becomes a line and a code."""
     try:
         result = cli.main(arguments, prog_name="dicomfs", standalone_mode=False)
     except click.ClickException as error:
@@ -113,8 +115,11 @@ def _run(arguments: list[str]) -> int:
     except DicomfsError as error:
         output.complain(str(error))
         return exit_code(error)
-    except BrokenPipeError:
-        raise
+    except SystemExit as ended:
+        # click ends by itself in two cases: it has completed a word, or standard output is closed.
+        if _COMPLETING not in os.environ:
+            return ExitCode.PIPE_CLOSED
+        return ended.code if isinstance(ended.code, int) else ExitCode.DONE
     except OSError as error:
         _log.debug("system error", exc_info=True)
         where = f"{error.filename}: " if error.filename else ""
