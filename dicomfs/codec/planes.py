@@ -36,7 +36,7 @@ _HEADER = struct.Struct("<BBBBHHHHHB")
 _BIG_ENDIAN, _REST = 1, 2
 _LARGEST_REST = (1 << 24) - 1
 _SAMPLED_WORDS = 1 << 16
-_WORTH_FOLDING = 8
+_WORTH_CLOSING = 8
 _BIT_LENGTH = np.array([value.bit_length() for value in range(1 << 16)], np.uint8)
 
 
@@ -146,27 +146,31 @@ def _fields(values: Words, layout: PixelLayout, word_bits: int) -> list[Transfor
     return out
 
 
-def _offsets(field: Transform, values: Words) -> list[Transform]:
+def _starts(present: npt.NDArray[np.int64], modulus: int, signed: bool) -> list[int]:
+    """Return where counting may start: at the least value, behind a large gap, at the least negative value.
+
+    Small gaps are no reason: values on both sides of them are neighbours in the image.
+    """
+    gaps = np.diff(present, append=present[0] + modulus)
+    largest = [int(index) for index in np.argsort(-gaps, kind="stable")[:2] if gaps[index] > _WORTH_CLOSING]
+    starts = [int(present[0]), *(int(present[(index + 1) % len(present)]) for index in largest)]
+    if signed:
+        starts.append(int(present[np.searchsorted(present, modulus // 2) % len(present)]))
+    return list(dict.fromkeys(starts))
+
+
+def _offsets(field: Transform, values: Words, signed: bool) -> list[Transform]:
     """Return candidates for where to start counting and which hole to close, given the distinct words."""
     if not field.width:
         return [field]
     modulus = 1 << field.width
     present = np.unique((values.astype(np.int64) & field.field_mask) >> field.shift)
-    gaps = np.diff(present, append=present[0] + modulus)
-    by_gap = np.argsort(-gaps, kind="stable")[:2]
-    starts = dict.fromkeys(
-        [
-            *(int(present[(index + 1) % len(present)]) for index in by_gap),
-            int(present[0]),
-            int(present[np.searchsorted(present, modulus // 2) % len(present)]),
-        ]
-    )
     out = []
-    for start in starts:
+    for start in _starts(present, modulus, signed):
         samples = np.sort((present - start) % modulus)
         holes = np.diff(samples)
         top, fold_at, fold_size = int(samples[-1]), 0, 0
-        if len(holes) and int(holes.max()) > _WORTH_FOLDING:
+        if len(holes) and int(holes.max()) > _WORTH_CLOSING:
             where = int(holes.argmax())
             fold_at, fold_size = int(samples[where]) + 1, int(holes[where]) - 1
         out.append(
@@ -185,10 +189,8 @@ def _offsets(field: Transform, values: Words) -> list[Transform]:
 
 
 def _rest_bytes(words: Words, transform: Transform) -> bytes:
-    rest = words.astype(np.uint16) & np.uint16(0xFFFF & ~transform.field_mask)
-    return (rest & np.uint16(0xFF)).astype(np.uint8).tobytes() + (rest >> np.uint16(8)).astype(
-        np.uint8
-    ).tobytes()
+    rest = words.astype("<u2") & np.uint16(0xFFFF & ~transform.field_mask)
+    return rest.reshape(-1).view(np.uint8).reshape(-1, 2).T.tobytes()
 
 
 def _choose(rows: Words, layout: PixelLayout) -> Transform:
@@ -203,7 +205,9 @@ def _choose(rows: Words, layout: PixelLayout) -> Transform:
         return bits + (8 * len(squeeze(_rest_bytes(sample, candidate), 1)) if candidate.rest else 0)
 
     candidates = [
-        chosen for field in _fields(values, layout, word_bits) for chosen in _offsets(field, values)
+        chosen
+        for field in _fields(values, layout, word_bits)
+        for chosen in _offsets(field, values, layout.signed)
     ]
     return candidates[0] if len(candidates) == 1 else min(candidates, key=price)
 
