@@ -86,6 +86,16 @@ def test_what_a_codec_takes_comes_back_byte_for_byte(
 
 
 @pytest.mark.parametrize("codec", list(CodecId), ids=lambda codec: codec.name.lower())
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("stored", range(1, 17))
+def test_every_depth_comes_back(codec: CodecId, samples: int, stored: int) -> None:
+    shape, allocated = (4, 66, 70), 8 if stored <= 8 else 16
+    raw = content("smooth", shape, samples, allocated, stored)
+    taken = assert_comes_back(raw, layout_of(shape, samples, allocated, stored), codec)
+    assert taken or not must_take(codec, shape, samples, stored, "smooth")
+
+
+@pytest.mark.parametrize("codec", list(CodecId), ids=lambda codec: codec.name.lower())
 @pytest.mark.parametrize("samples", [1, 2, 3, 4])
 @pytest.mark.parametrize("allocated", [32, 64])
 def test_wide_words_and_odd_sample_counts_are_refused_or_come_back(
