@@ -124,11 +124,12 @@ def _canonical(data_set: Dataset, depth: int) -> Canonical:
 
 
 def _elements(data_set: Dataset, depth: int) -> Iterator[tuple[int, object]]:
-    for tag in sorted(data_set.keys()):
+    # Taken before any is converted: converting one (a sequence) converts others it depends on.
+    found: list[tuple[int, Any]] = [(tag, data_set.get_item(tag)) for tag in sorted(data_set.keys())]
+    for tag, raw in found:
         # Group lengths (gggg,0000) and Data Set Trailing Padding say nothing about the object.
         if tag & 0xFFFF == 0 or tag == _PADDING_TAG:
             continue
-        raw: Any = data_set.get_item(tag)
         vr = raw.VR or _dictionary_vr(tag)
         if vr == "SQ" or not isinstance(raw, RawDataElement):
             value = data_set[tag].value

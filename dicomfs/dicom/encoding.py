@@ -16,7 +16,7 @@ ITEM = 0xFFFEE000
 ITEM_END = 0xFFFEE00D
 SEQUENCE_END = 0xFFFEE0DD
 
-MAX_ELEMENTS = 2_000_000
+MAX_ELEMENTS = 1_000_000
 """Elements, items and fragments that one scan looks at; what has more is stored unsplit."""
 MAX_FRAGMENTS = 1 << 18
 SEARCH_CHUNK = 1 << 20
