@@ -66,9 +66,9 @@ def encode_band(
         raise CodecError(
             codec.name.lower(), f"a band of {raw.shape} bytes is not {rows} rows of {layout.row_bytes}"
         )
-    if codec is CodecId.RAW:
-        return raw.tobytes()
     coder = codec_by_id(codec)
+    if codec is CodecId.RAW:
+        return coder.encode(raw, 8, effort)
     if not raw.size:
         return bytes([_EMPTY])
     raw = np.ascontiguousarray(raw)
@@ -103,11 +103,10 @@ def decode_band(
     if len(chosen) > 0 and (chosen[0] < 0 or chosen[-1] >= frames):
         raise CodecError(codec.name.lower(), f"the band has {frames} frames, not those asked for")
     size = rows * layout.row_bytes
-    if codec is CodecId.RAW:
-        if len(view) != size * frames:
-            raise CodecError("raw", f"{len(view)} bytes instead of {size * frames}")
-        return {index: bytes(view[index * size : (index + 1) * size]) for index in chosen}
     coder = codec_by_id(codec)
+    if codec is CodecId.RAW:
+        found = coder.decode(view, (frames, size), np.dtype(np.uint8), 8, chosen)
+        return {index: frame.tobytes() for index, frame in found.items()}
     kind = view[0] if len(view) > 0 else -1
     if kind == _EMPTY and not size * frames:
         return dict.fromkeys(chosen, b"")
