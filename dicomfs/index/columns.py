@@ -134,7 +134,7 @@ class Uids:
     prefix: str
     lengths: Ints | None
     chunks: list[Ints]
-    texts: list[bytes]
+    texts: list[str]
 
     @classmethod
     def decode(cls, column: UidColumn, count: int) -> Uids:
@@ -147,12 +147,13 @@ class Uids:
             raise ValueError(msg)
         if not chunks:
             # The cut may fall inside a UTF-8 sequence of an odd UID: join before decoding.
-            return cls("", None, [], [column.prefix + tail for tail in column.texts])
+            texts = [(column.prefix + tail).decode("utf-8", "surrogatepass") for tail in column.texts]
+            return cls("", None, [], texts)
         return cls(column.prefix.decode("utf-8", "surrogatepass"), lengths, chunks, [])
 
     def __getitem__(self, row: int) -> str:
         if self.texts:
-            return self.texts[row].decode("utf-8", "surrogatepass")
+            return self.texts[row]
         if self.lengths is None:
             return f"{self.prefix}{int(self.chunks[0][row])}"
         length = int(self.lengths[row])
@@ -163,7 +164,7 @@ class Uids:
         """Every UID, in the order of the rows."""
         prefix = self.prefix
         if self.texts:
-            return [text.decode("utf-8", "surrogatepass") for text in self.texts]
+            return self.texts
         if self.lengths is None:
             return [f"{prefix}{number}" for number in self.chunks[0].tolist()]
         parts = [[f"{number:0{_CHUNK_DIGITS}d}" for number in chunk.tolist()] for chunk in self.chunks]

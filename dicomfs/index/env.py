@@ -93,7 +93,8 @@ class ReadTxn:
         """Values under ``key`` that begin with ``prefix``."""
         found: list[bytes] = []
         with self._txn.cursor(self._tables[table]) as cursor:
-            if cursor.set_range_dup(key, prefix):
+            # LMDB takes no empty value to search by.
+            if cursor.set_range_dup(key, prefix) if prefix else cursor.set_key(key):
                 for value in cursor.iternext_dup():
                     if not value.startswith(prefix):
                         break

@@ -20,7 +20,7 @@ from dicomfs.errors import CatalogError
 from dicomfs.index.columns import IntColumn, Ints, UidColumn, Uids, decode_ints, encode_ints, encode_uids
 from dicomfs.index.keys import pack_object_key, unpack_object_key
 from dicomfs.index.records import PartInfo, PartRow
-from dicomfs.instance_names import instance_name, number_in_name, usable_number
+from dicomfs.instance_names import NUMBER_LIMIT, instance_name, number_in_name, usable_number
 from dicomfs.model import POSITION_BITS, ConflictClass, InstanceId, InstanceRow, ObjectKey
 
 SHA_START_BYTES = 8
@@ -119,7 +119,7 @@ def read_head(blob: bytes) -> Head:
     """The head of a blob.  Raises CatalogError where it is none."""
     try:
         version, compressed, first, last, rows, index, stamp, total, key_size = _HEAD.unpack_from(blob)
-        if version != _VERSION:
+        if version != _VERSION or not rows:
             raise _damaged()
         key = unpack_object_key(blob[_HEAD.size : _HEAD.size + key_size])
     except (struct.error, ValueError, IndexError) as error:
@@ -222,6 +222,8 @@ def decode_part(series: int, blob: bytes) -> DecodedPart:
     """A blob's columns.  Raises CatalogError where it is not one."""
     head = read_head(blob)
     at = head.size + head.rows * SHA_START_BYTES
+    if at > len(blob):  # before anything as large as the head claims is made
+        raise _damaged()
     try:
         data = blob[at:]
         if head.compressed:
@@ -237,6 +239,10 @@ def decode_part(series: int, blob: bytes) -> DecodedPart:
         uids = Uids.decode(columns.uids, head.rows)
     except (ValueError, OverflowError, zstandard.ZstdError, msgspec.MsgspecError) as error:
         raise _damaged() from error
+    in_range = head.first <= positions.min() <= positions.max() <= head.last
+    named = 0 <= name_levels.min() <= name_levels.max() <= 2 and numbers.min() >= _MISSING
+    if not (in_range and named and numbers.max() < NUMBER_LIMIT and sizes.min() >= 0):
+        raise _damaged()
     return DecodedPart(
         series,
         head,
