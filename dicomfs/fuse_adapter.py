@@ -35,11 +35,14 @@ from dicomfs.index.records import Counts
 from dicomfs.mount_options import MountOptions
 from dicomfs.offload import Offload, Work
 from dicomfs.readahead import ReadAhead
-from dicomfs.vfs import NAME_BYTES, Tree, instance_of
+from dicomfs.vfs import NAME_BYTES, ROOT_INODE, Tree, instance_of
 from dicomfs.vfs_types import Attributes, FileReader, Listing
 
 CACHE_SECONDS = 300.0
 """How long the kernel may keep names and attributes; what changes earlier is invalidated."""
+HEARTBEAT_SECONDS = 0.5
+"""The same for the top folder's attributes.  The kernel asks for them on every path from the top, so that
+a dead daemon is noticed within this time even where all else is cached."""
 XATTR_BYTES = 65536
 """Longest extended attribute that Linux hands to a caller (XATTR_SIZE_MAX)."""
 BLOCK_BYTES = 512
@@ -335,7 +338,8 @@ class ArchiveOperations(pyfuse3.Operations):
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = pyfuse3.InodeT(attributes.inode)
         seconds = CACHE_SECONDS if keep and not attributes.is_volatile else 0.0
-        entry.entry_timeout = entry.attr_timeout = seconds
+        entry.entry_timeout = seconds
+        entry.attr_timeout = HEARTBEAT_SECONDS if attributes.inode == ROOT_INODE else seconds
         entry.st_mode = pyfuse3.ModeT(self._folder_mode if attributes.is_folder else self._file_mode)
         # A folder has one link: a count of its folders would let find skip the files among them.
         entry.st_nlink = 1

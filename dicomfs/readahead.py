@@ -35,17 +35,19 @@ class ReadAhead:
     """The wishes for decoding ahead, newest first.
 
     ``wish`` and ``has_wishes`` never block and belong to the thread that answers requests; ``work`` runs in
-    another one.  A deque needs no lock for single appends and pops.
+    another one.  A deque needs no lock for single appends and pops, and only ``wish`` writes the count.
     """
 
     def __init__(self, order: SeriesOrder) -> None:
         self._order = order
         self._wishes: deque[InstanceId] = deque(maxlen=WAITING)
+        self._made = 0
         self._stopped = threading.Event()
 
     def wish(self, instance: InstanceId) -> None:
         """An instance was read: what follows it will be."""
         self._wishes.append(instance)
+        self._made += 1
 
     def has_wishes(self) -> bool:
         """Whether there is something to do."""
@@ -64,9 +66,10 @@ class ReadAhead:
             instance = self._wishes.pop()
         except IndexError:
             return
+        made = self._made
         try:
             for following in self._order.following(instance, DEPTH):
-                if self._wishes or self._stopped.is_set():
+                if self._made != made or self._stopped.is_set():
                     return
                 self._order.prefetch(following)
         except DicomfsError as problem:

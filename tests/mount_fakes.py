@@ -134,7 +134,7 @@ class MemoryCatalog:
 
 
 def _stray() -> None:
-    raise ValueError("Doe^Jane")
+    raise ValueError(PATIENT)
 
 
 def _mismatch() -> None:
@@ -156,6 +156,7 @@ class MemoryReconstructor:
         self.catalog = catalog
         self.ready: set[InstanceId] = set()
         self.prefetched: list[InstanceId] = []
+        self.held = threading.Event()
         self.release = threading.Event()
         self.troubles: dict[InstanceId, Callable[[], object]] = {}
         self.kinds: dict[str, Callable[[], object]] = {
@@ -163,8 +164,8 @@ class MemoryReconstructor:
             "mismatch": _mismatch,
             "damaged": _damaged,
             "cold": _cold,
-            "hang": self.release.wait,
-            "spin": _spin,
+            "hang": self._hang,
+            "spin": self._spin,
         }
 
     def open(self, instance: InstanceId) -> MemoryReader:
@@ -173,12 +174,16 @@ class MemoryReconstructor:
     def prefetch(self, instance: InstanceId) -> None:
         self.prefetched.append(instance)
 
+    def _hang(self) -> None:
+        self.held.set()
+        self.release.wait()
 
-def _spin() -> None:
-    """Work hard for a long time, mostly without the interpreter's lock, as a decoder does."""
-    data = bytes(1 << 26)
-    for _ in range(1000):
-        hashlib.sha256(data).digest()
+    def _spin(self) -> None:
+        """Work hard for a long time, mostly without the interpreter's lock, as a decoder does."""
+        self.held.set()
+        data = bytes(1 << 26)
+        for _ in range(1000):
+            hashlib.sha256(data).digest()
 
 
 class MemoryReader:

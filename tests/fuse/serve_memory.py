@@ -27,6 +27,8 @@ def obey(archive: MemoryArchive, command: str, *words: str) -> None:
             row = catalog.row_named(9, name)
             assert row is not None
             reconstructor.troubles[row.id] = reconstructor.kinds[kind]
+        case "held", ():
+            assert reconstructor.held.wait(30)
         case "release", ():
             reconstructor.release.set()
         case "break", ():
