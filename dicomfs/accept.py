@@ -263,23 +263,11 @@ class Acceptor:
         return state
 
     def _write(self, batch: _Batch) -> None:
+        """Make a batch durable, then visible: the order of these steps is the crash contract."""
         if not batch.records:
             return
-        if batch.versions or batch.patients or batch.studies or batch.series:
-            # The journal is about to name these numbers: they must never serve others, even if we stop here.
-            with self._catalog.write() as writer:
-                for level, nodes in batch.nodes():
-                    if nodes:
-                        writer.raise_counter(level, nodes[-1].number + 1)
-                for number, state in batch.states.items():
-                    writer.raise_position(number, state.next_position)
-        entries: list[JournalEntry] = []
-        if batch.patients or batch.studies or batch.series:
-            entries.append(NodesMade(tuple(batch.patients), tuple(batch.studies), tuple(batch.series)))
-        if batch.versions:
-            entries.append(VersionsDecided(tuple(batch.versions)))
-        if entries:
-            self._journal.append(entries)
+        self._reserve(batch)
+        self._announce(batch)
         with self._catalog.write() as writer:
             for patient in batch.patients:
                 writer.add_patient(patient)
@@ -297,6 +285,26 @@ class Acceptor:
                 for decided in batch.versions:
                     writer.set_version(decided.instance, decided.version, decided.conflict)
         self._mark.unlink()
+
+    def _reserve(self, batch: _Batch) -> None:
+        """Use up the numbers that the journal is about to name: they must never serve others, even if we stop."""
+        if not (batch.versions or batch.patients or batch.studies or batch.series):
+            return
+        with self._catalog.write() as writer:
+            for level, nodes in batch.nodes():
+                if nodes:
+                    writer.raise_counter(level, nodes[-1].number + 1)
+            for number, state in batch.states.items():
+                writer.raise_position(number, state.next_position)
+
+    def _announce(self, batch: _Batch) -> None:
+        entries: list[JournalEntry] = []
+        if batch.patients or batch.studies or batch.series:
+            entries.append(NodesMade(tuple(batch.patients), tuple(batch.studies), tuple(batch.series)))
+        if batch.versions:
+            entries.append(VersionsDecided(tuple(batch.versions)))
+        if entries:
+            self._journal.append(entries)
 
 
 def number_marks(catalog: Catalog) -> dict[str, int]:

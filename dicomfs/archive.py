@@ -65,8 +65,7 @@ class Archive:
         paths.settings.write_text(config.TEMPLATE, encoding="utf-8")
         catalog = Catalog.create(paths.index, archive_id)
         write_identity(paths, archive_id)
-        archive = cls(paths, archive_id, settings, catalog)
-        return archive
+        return cls(paths, archive_id, settings, catalog)
 
     @classmethod
     def open(cls, root: Path) -> Archive:
@@ -109,7 +108,7 @@ class Archive:
         )
         importer = Importer(self.catalog, self.spool, acceptor, self.settings.archive.minimum_free_bytes)
         report = ImportReport()
-        for report in importer.run(sources, self.paths.kept_others if keep_others else None, progress):
+        for _ in importer.run(sources, report, self.paths.kept_others if keep_others else None, progress):
             if self.catalog.counts().spool_bytes > self.settings.pack.spool_bytes:
                 self.pack(progress=NullProgress())
         return report

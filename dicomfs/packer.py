@@ -111,7 +111,7 @@ class Packer:
                 for series in group:
                     self._pack_group([series], run, report)
                 return
-            logger.error("series not packed", extra={"series": group[0][0], "reason": str(problem)})
+            logger.warning("series not packed", extra={"series": group[0][0], "reason": str(problem)})
             report.failed.append((f"series {group[0][0]}", str(problem)))
 
     def _pack_batch(self, group: Group, run: _Run, report: PackReport) -> None:
@@ -160,6 +160,7 @@ class Packer:
                 writer.add_intent(pack.key, "pack")
         for pack in staged:
             self._tier.put(pack.key, pack.path, pack.summary.sha256)
+        self._staging.clear()
         with self._catalog.write() as writer:
             for pack in staged:
                 writer.add_object(pack.key, pack.summary.size, self._tier.name, time.time_ns())

@@ -1,4 +1,4 @@
-"""From a record to exact bytes: any range of any accepted file, spliced from header bytes, frames and streams.
+"""From a record to exact bytes: any range of any file, spliced from header bytes, frames and streams.
 
 The only way file bytes leave the archive: the mount, ``export``, ``verify`` and the sealing of a pack all
 read through `splice` or `InstanceReader`, so what is proven at sealing is what is served later.  A byte is
@@ -78,7 +78,7 @@ class SpooledReader:
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self._descriptor, length, offset)
 
-    def read_ready(self, offset: int, length: int) -> bytes | None:
+    def read_ready(self, offset: int, length: int) -> bytes | None:  # noqa: ARG002  a disk may always wait
         return None
 
     def info(self) -> dict[str, object]:

@@ -31,7 +31,6 @@ from dicomfs.journal import PREFIX as JOURNAL_PREFIX
 from dicomfs.journal import Journal
 from dicomfs.model import (
     FramePiece,
-    InstanceId,
     Level,
     ObjectKey,
     PackKind,
@@ -40,8 +39,8 @@ from dicomfs.model import (
     StreamPiece,
     StudyNode,
 )
-from dicomfs.packing.plan import mapped
 from dicomfs.packing.commit import part_rows
+from dicomfs.packing.plan import mapped
 from dicomfs.packs import PackSource
 from dicomfs.progress import Progress
 from dicomfs.series_names import SeriesNames

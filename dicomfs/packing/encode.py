@@ -48,7 +48,7 @@ class StackEncoder:
 
     def __init__(
         self, plan: BatchPlan, pool: ThreadPoolExecutor, workers: int, profile: Profile, reorder_bytes: int
-    ):
+    ) -> None:
         self._plan, self._pool, self._workers, self._profile = plan, pool, workers, profile
         self._reorder_bytes = reorder_bytes
 
