@@ -287,7 +287,7 @@ class Acceptor:
         self._mark.unlink()
 
     def _reserve(self, batch: _Batch) -> None:
-        """Use up the numbers that the journal is about to name: they must never serve others, even if we stop."""
+        """Use up the numbers that the journal is about to name: even if we stop, they serve no others."""
         if not (batch.versions or batch.patients or batch.studies or batch.series):
             return
         with self._catalog.write() as writer:

@@ -58,20 +58,19 @@ class Importer:
         self._reserve_bytes = reserve_bytes
 
     def run(
-        self, sources: Sequence[Path], keep_in: Path | None, progress: Progress
-    ) -> Iterator[ImportReport]:
-        """Import; yields the running report after each batch, when all counted in it is durable.
+        self, sources: Sequence[Path], report: ImportReport, keep_in: Path | None, progress: Progress
+    ) -> Iterator[None]:
+        """Import; stops after each batch, when all that is counted in ``report`` is durable.
 
         ``keep_in`` is the folder that takes the files without a SOP Instance UID, if they are to be kept.
         """
-        report = ImportReport()
         progress.start(None, "importing")
         desk = self._spool.desk()
         try:
             with ThreadPoolExecutor(_COPIERS, thread_name_prefix="import") as pool:
                 for files in _batched(sources, report):
                     self._batch(files, desk, pool, keep_in, report, progress)
-                    yield report
+                    yield
         finally:
             desk.close()
         progress.done()

@@ -122,7 +122,7 @@ def archive_of(tier: Tier) -> bytes:
 
 
 def copy_objects(source: Tier, target: Tier, staging: Path, progress: Progress) -> list[str]:
-    """Copy every object of an archive; those that cannot be had, or do not match their names, are returned."""
+    """Copy every object of an archive; those that are missing or do not match their names are returned."""
     objects = [found for kind in PackKind for found in source.list(kind.prefix)]
     progress.start(sum(status.size for _, status in objects), "copying")
     problems = []

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 _SAMPLE_SEGMENTS = 3
 _SAMPLE_BYTES = 4 << 20
-"""Raw bytes of one sampled run: enough neighbours for a codec that looks at them, small enough to be cheap."""
+"""Raw bytes of one sampled run: enough neighbours for codecs that look at them, yet cheap."""
 
 Raw = npt.NDArray[np.uint8]
 

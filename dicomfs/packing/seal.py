@@ -100,7 +100,7 @@ def mismatches(
 ) -> dict[int, str]:
     """Compare every instance of a batch with its accepted bytes; index in the batch -> what is wrong.
 
-    ``parts`` gives, for each part of the header pack in order, its index there and its instances in the batch.
+    ``parts`` gives, for each part of the header pack, its index there and its instances in the batch.
     """
     staged = {pack.key: pack.path for pack in [*packs, headers]}
     source = PackSource.staged(tier, staged)
