@@ -278,6 +278,8 @@ def stream_index(record: StreamRecord, limit: int, artefact: str) -> StreamIndex
         raise DamagedError(artefact, "chunks do not cover the stream")
     if any(place + stored > limit for place, stored in zip(record.places, record.stored, strict=True)):
         raise DamagedError(artefact, "chunk reaches beyond the pack")
+    if any(stored > plain for plain, stored in zip(record.plain, record.stored, strict=True)):
+        raise DamagedError(artefact, "chunk larger than its plain bytes")
     offsets = accumulate(record.plain, initial=0)
     digests = np.frombuffer(record.digests, "<u8").tolist()
     columns = zip(offsets, record.plain, record.places, record.stored, digests, strict=False)

@@ -225,8 +225,8 @@ class _Scan:
         known = self.stream_lengths.setdefault(record.stream, record.stream_length)
         if known != record.stream_length or length != record.stored:
             raise DamagedError(self.name, "sections contradict each other", section.offset)
-        if record.offset + record.plain > known:
-            raise DamagedError(self.name, "chunk reaches beyond its stream", section.offset)
+        if record.offset + record.plain > known or record.stored > record.plain:
+            raise DamagedError(self.name, "chunk does not fit its stream", section.offset)
         digest = int.from_bytes(record.digest, "little")
         index = ChunkIndex(record.offset, record.plain, place, record.stored, digest)
         self.chunks.setdefault(record.stream, {})[record.offset] = index

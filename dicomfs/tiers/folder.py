@@ -13,6 +13,7 @@ import errno
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -102,6 +103,20 @@ class FolderTier:
         """See Tier.open_local."""
         self.stat(key)
         return self._path(key)
+
+    def discard_temporaries(self, older_than: float) -> int:
+        """Remove what crashed puts left behind ``older_than`` seconds ago or earlier; returns how many."""
+        end, removed = time.time() - older_than, 0
+        with self._translated(""):
+            for entry in (
+                list(os.scandir(self.path / _TEMPORARY)) if (self.path / _TEMPORARY).is_dir() else []
+            ):
+                with suppress(FileNotFoundError):
+                    # A linked source keeps its own mtime; ctime is when the link was made.
+                    if entry.stat(follow_symlinks=False).st_ctime <= end:
+                        Path(entry.path).unlink()
+                        removed += 1
+        return removed
 
     def _path(self, key: str) -> Path:
         return self.path / check_key(key, self.name)

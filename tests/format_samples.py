@@ -1,0 +1,166 @@
+"""Small packs and journal objects that several test modules build: deterministic, without real data."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from dicomfs.format.digest import digest64
+from dicomfs.format.header import HeaderPackWriter, InstanceEntry, SeriesPart
+from dicomfs.format.journal import (
+    CountersReserved,
+    JournalEntry,
+    NodesMade,
+    VersionDecision,
+    VersionsDecided,
+    encode_journal,
+)
+from dicomfs.format.keys import pack_key
+from dicomfs.format.pack import PackWriter
+from dicomfs.model import (
+    ConflictClass,
+    FramePiece,
+    HeaderPiece,
+    InstanceId,
+    PackKind,
+    PatientNode,
+    PixelLayout,
+    SeriesNode,
+    StreamPiece,
+    StudyNode,
+)
+
+ARCHIVE_ID = bytes(range(16))
+LAYOUT = PixelLayout(6, 5, 1, 16, 12, 11, signed=True)
+RAW = 0
+"""Codec id of bytes as they are: band payloads are opaque to format/."""
+
+
+class CountingReader:
+    """``read`` of a byte string; notes the ranges asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.ranges: list[tuple[int, int]] = []
+
+    def __call__(self, offset: int, length: int) -> bytes:
+        self.ranges.append((offset, length))
+        return self.data[offset : offset + length]
+
+
+@dataclass(frozen=True)
+class PixelSample:
+    """A pack and the frames that it holds, by stack."""
+
+    pack: bytes
+    frames: list[list[bytes]]
+
+
+def segment_of(
+    layout: PixelLayout, frames: list[bytes], band_rows: list[int]
+) -> tuple[list[tuple[int, int, bytes]], np.ndarray]:
+    """Bands with raw payloads, and digests, of some frames."""
+    bands, digests, first = [], np.zeros((len(frames), len(band_rows)), np.uint64), 0
+    for number, rows in enumerate(band_rows):
+        cut = slice(first * layout.row_bytes, (first + rows) * layout.row_bytes)
+        bands.append((first, rows, b"".join(frame[cut] for frame in frames)))
+        digests[:, number] = [digest64(frame[cut]) for frame in frames]
+        first += rows
+    return bands, digests
+
+
+def pixel_sample(kind: PackKind = PackKind.PIXEL) -> PixelSample:
+    """Two stacks: seven frames in two segments of two bands, written last first; and one frame."""
+    random_bytes = random.Random(7).randbytes
+    frames = [[random_bytes(LAYOUT.frame_bytes) for _ in range(7)], [random_bytes(LAYOUT.frame_bytes)]]
+    file = io.BytesIO()
+    writer = PackWriter(file, kind, ARCHIVE_ID)
+    for stack in frames:
+        writer.add_stack(LAYOUT, len(stack))
+    for stack, first, count, band_rows in ((0, 4, 3, [4, 2]), (1, 0, 1, [6]), (0, 0, 4, [4, 2])):
+        bands, digests = segment_of(LAYOUT, frames[stack][first : first + count], band_rows)
+        writer.add_segment(stack, first, count, RAW, 3, bands, digests)
+    writer.finish()
+    return PixelSample(file.getvalue(), frames)
+
+
+def opaque_sample(chunk: int = 100) -> tuple[bytes, list[bytes]]:
+    """A pack of three interleaved streams (one that compresses, one that does not, an empty one)."""
+    streams = [b"compressible " * 30, random.Random(8).randbytes(250), b""]
+    file = io.BytesIO()
+    writer = PackWriter(file, PackKind.OPAQUE, ARCHIVE_ID)
+    numbers = [writer.add_stream(len(stream)) for stream in streams]
+    for offset in range(0, max(map(len, streams)), chunk):
+        for number, stream in zip(numbers, streams, strict=True):
+            if offset < len(stream):
+                writer.add_chunk(number, offset, stream[offset : offset + chunk])
+    writer.finish()
+    return file.getvalue(), streams
+
+
+def series_part(series: int, rows: int, header_bytes: int) -> tuple[SeriesPart, list[bytes]]:
+    """A part with pieces of all kinds and its header bytes."""
+    source = random.Random(series)
+    pixel, opaque = (pack_key(kind, "ab" * 32) for kind in (PackKind.PIXEL, PackKind.OPAQUE))
+    common = source.randbytes(header_bytes)
+    entries, headers = [], []
+    for row in range(rows):
+        header = f"{series:05d}{row:05d}".encode() + common
+        split = (HeaderPiece(len(header) - 3), FramePiece(pixel, 0, row, 1, -1), HeaderPiece(3))
+        whole = (HeaderPiece(len(header)), StreamPiece(opaque, 1, 7 * row, 7))
+        entries.append(
+            InstanceEntry(
+                position=row,
+                name_level=row % 2,
+                instance_number=None if row % 3 == 2 else row - 1,
+                sop_instance_uid=f"1.2.826.0.1.{series}.{row * 37}",
+                size=len(header) + 60,
+                mtime_ns=1_600_000_000_123_456_789 + row * 1_000_003,
+                sha256=hashlib.sha256(header).digest(),
+                order=rows - 1 - row,
+                pieces=whole if row % 4 == 3 else split,
+                note="no pixel data" if row % 4 == 3 else "",
+            )
+        )
+        headers.append(header)
+    part = SeriesPart(
+        PatientNode(1, "issuer", "id", "Doe^Jané", "id Doe 01234567"),
+        StudyNode(2, 1, "1.2.3", "20200131", "", "20200131 01234567"),
+        SeriesNode(series, 2, "1.2.3.4", "CT", "4", "axial", "4 axial 01234567"),
+        0,
+        {"patient": 64, "study": 64, "series": 128},
+        entries,
+    )
+    return part, headers
+
+
+@functools.cache
+def header_sample(*shapes: tuple[int, int]) -> tuple[bytes, list[tuple[SeriesPart, list[bytes]]]]:
+    """A header pack of one part for each (rows, header bytes)."""
+    parts = [series_part(number, rows, size) for number, (rows, size) in enumerate(shapes)]
+    file = io.BytesIO()
+    writer = HeaderPackWriter(file, ARCHIVE_ID)
+    for part, headers in parts:
+        writer.add_part(part, headers)
+    writer.finish()
+    return file.getvalue(), parts
+
+
+def journal_entries() -> tuple[JournalEntry, ...]:
+    """One entry of each kind."""
+    part, _ = series_part(3, 1, 0)
+    return (
+        CountersReserved(64, 128, 192),
+        NodesMade((part.patient,), (part.study,), (part.series,)),
+        VersionsDecided((VersionDecision(InstanceId(3, 9), InstanceId(4, 1), 2, ConflictClass.PIXELS),)),
+    )
+
+
+def journal_sample() -> bytes:
+    """A journal object with one entry of each kind."""
+    return encode_journal(journal_entries(), 2**63 + 5, ARCHIVE_ID, 1_600_000_000_000_000_000, "1.0")

@@ -1,0 +1,158 @@
+"""Header packs: tables and header bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import pytest
+
+from dicomfs.errors import DamagedError, FormatError, NotFoundError
+from dicomfs.format.header import HeaderPackReader, HeaderPackWriter, InstanceEntry, SeriesPart
+from dicomfs.format.pack import PackReader
+from dicomfs.format.version import MAX_BLOCK
+from dicomfs.model import HeaderPiece, ObjectKey, StreamPiece
+from tests.format_samples import ARCHIVE_ID, CountingReader, header_sample, pixel_sample, series_part
+
+_SMALL = ((3, 100), (0, 0), (1, 0), (40, 500))
+_LARGE = ((2, 100), (7, 1_500_000), (2, 10), (3, 1_500_000))
+"""Blocks of 4 MiB hold two headers of the large parts: dictionaries come into play."""
+
+
+def _reader(pack: bytes) -> HeaderPackReader:
+    return HeaderPackReader(CountingReader(pack), len(pack), "sample")
+
+
+def _assert_same(reader: HeaderPackReader, parts: list[tuple[SeriesPart, list[bytes]]]) -> None:
+    for number, (part, headers) in enumerate(parts):
+        assert reader.part(number) == part
+        assert [reader.header(number, row) for row in range(len(headers))] == headers
+
+
+@pytest.mark.parametrize("shapes", [_SMALL, _LARGE, ()])
+def test_tables_and_headers_come_back(shapes: tuple[tuple[int, int], ...]) -> None:
+    pack, parts = header_sample(*shapes)
+    _assert_same(_reader(pack), parts)
+
+
+@pytest.mark.parametrize("cut", [1, 64, 100])
+def test_a_lost_index_is_rebuilt_by_a_scan(cut: int) -> None:
+    pack, parts = header_sample(*_LARGE)
+    _assert_same(HeaderPackReader.rebuild(CountingReader(pack[:-cut]), len(pack) - cut, "sample"), parts)
+
+
+def test_small_series_share_a_block() -> None:
+    pack, _ = header_sample(*[(1, 2000)] * 30)
+    assert _reader(pack).block_count == 1
+
+
+def test_thirty_small_series_take_little_more_than_their_digests() -> None:
+    pack, _ = header_sample(*[(1, 0)] * 30)
+    assert len(pack) < 30 * 350
+
+
+def test_a_long_series_takes_tens_of_bytes_an_instance() -> None:
+    pack, parts = header_sample((2000, 3000))
+    assert len(pack) / len(parts[0][1]) < 60
+
+
+def test_later_blocks_of_a_series_use_its_first_header() -> None:
+    pack, _ = header_sample((7, 1_500_000))
+    assert len(pack) < 2 * 1_500_000, (
+        "the incompressible part common to all headers is stored once, or nearly"
+    )
+
+
+def test_places_of_headers_lie_inside_their_blocks() -> None:
+    pack, parts = header_sample(*_LARGE)
+    reader = _reader(pack)
+    for number, (_, headers) in enumerate(parts):
+        for row, header in enumerate(headers):
+            block, offset, length = reader.block_of(number, row)
+            assert reader.block(block)[offset : offset + length] == header
+
+
+def test_the_index_says_what_a_pack_holds() -> None:
+    pack, _ = header_sample((3, 10), (1, 10))
+    reader = _reader(pack)
+    assert [(part.series, part.part, part.rows) for part in reader.parts] == [(0, 0, 3), (1, 0, 1)]
+    assert reader.archive_id == ARCHIVE_ID
+
+
+def test_rows_and_parts_outside_are_not_found() -> None:
+    pack, _ = header_sample((1, 10))
+    reader = _reader(pack)
+    for part, row in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+        with pytest.raises(NotFoundError):
+            reader.header(part, row)
+
+
+def test_a_lost_block_loses_its_headers_only() -> None:
+    pack, parts = header_sample((2, 3_000_000))
+    damaged = bytearray(pack[:-100])
+    damaged[-1_000_000] ^= 1
+    reader = HeaderPackReader.rebuild(CountingReader(bytes(damaged)), len(damaged), "sample")
+    assert reader.part(0) == parts[0][0]
+    assert reader.header(0, 0) == parts[0][1][0]
+    with pytest.raises(DamagedError, match="block 1 is lost"):
+        reader.header(0, 1)
+
+
+def test_the_two_readers_refuse_each_other_s_packs() -> None:
+    pack, _ = header_sample((1, 10))
+    with pytest.raises(DamagedError):
+        PackReader(CountingReader(pack), len(pack), "sample")
+    with pytest.raises(DamagedError):
+        _reader(pixel_sample().pack)
+
+
+def _change(entry: InstanceEntry, **fields: object) -> InstanceEntry:
+    return dataclasses.replace(entry, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"position": 1 << 23},
+        {"position": -1},
+        {"size": 3},
+        {"mtime_ns": 1 << 63},
+        {"sha256": b"short"},
+        {"sop_instance_uid": "1" * 2000},
+        {"sop_instance_uid": "\udc80"},
+        {"note": "\udc80"},
+        {"pieces": (HeaderPiece(9),)},
+        {"pieces": (HeaderPiece(10), StreamPiece(ObjectKey("elsewhere"), 0, 0, 1))},
+        {"pieces": (HeaderPiece(10), StreamPiece(ObjectKey("header/ab/" + "ab" * 32), 0, 0, 1))},
+    ],
+)
+def test_entries_that_no_reader_accepts_are_refused(fields: dict[str, object]) -> None:
+    part, headers = series_part(0, 1, 0)
+    bad = dataclasses.replace(part, entries=[_change(part.entries[0], **fields)])
+    with pytest.raises(FormatError):
+        HeaderPackWriter(io.BytesIO(), ARCHIVE_ID).add_part(bad, headers)
+
+
+def test_a_header_above_the_limit_is_refused() -> None:
+    part, headers = series_part(0, 1, MAX_BLOCK)
+    with pytest.raises(FormatError):
+        HeaderPackWriter(io.BytesIO(), ARCHIVE_ID).add_part(part, headers)
+
+
+def test_a_refused_part_leaves_the_writer_as_it_was() -> None:
+    file = io.BytesIO()
+    writer = HeaderPackWriter(file, ARCHIVE_ID)
+    part, headers = series_part(0, 2, 50)
+    with pytest.raises(FormatError):
+        writer.add_part(part, [headers[0], b""])
+    writer.add_part(part, headers)
+    writer.finish()
+    _assert_same(_reader(file.getvalue()), [(part, headers)])
+
+
+def test_the_key_is_known_when_the_pack_is_finished() -> None:
+    writer = HeaderPackWriter(io.BytesIO(), ARCHIVE_ID)
+    with pytest.raises(FormatError):
+        _ = writer.key
+    assert writer.finish().key == writer.key
+    assert writer.key.startswith("header/")
