@@ -12,7 +12,8 @@ padding value of CT lies far below all others, for instance).  The samples left 
 
 Header, little-endian (15 bytes): flags u8 (1 = big-endian words, 2 = rest plane follows), shift u8,
 width u8, bits u8, fixed u16, offset u16, fold_at u16, fold_size u16, length of the rest plane u24;
-then the rest plane: a Zstandard frame of all low bytes, then all high bytes of (word & ~field).
+then the rest plane: a Zstandard frame of the low bytes, then for 16 bits the high bytes, of all
+(word & ~field).
 With ``bits`` = 0 all samples are zero and nothing follows.
 """
 
@@ -189,8 +190,9 @@ def _offsets(field: Transform, values: Words, signed: bool) -> list[Transform]:
 
 
 def _rest_bytes(words: Words, transform: Transform) -> bytes:
-    rest = words.astype("<u2") & np.uint16(0xFFFF & ~transform.field_mask)
-    return rest.reshape(-1).view(np.uint8).reshape(-1, 2).T.tobytes()
+    mask = words.dtype.type(~transform.field_mask & ((1 << 8 * words.itemsize) - 1))
+    rest = np.ascontiguousarray(words & mask).astype(words.dtype.newbyteorder("<"), copy=False)
+    return rest.reshape(-1).view(np.uint8).reshape(-1, words.itemsize).T.tobytes()
 
 
 def _choose(rows: Words, layout: PixelLayout) -> Transform:
@@ -272,8 +274,11 @@ def parse_header(payload: memoryview, layout: PixelLayout, rows: int, frames: in
     count = frames * rows * layout.columns * layout.samples
     if length > len(payload):
         raise CodecError("planes", "the rest plane is cut off")
-    halves = np.frombuffer(expand(payload[_HEADER.size : length], 2 * count), np.uint8).reshape(2, frames, -1)
-    rest = halves[0].astype(np.uint16) | halves[1].astype(np.uint16) << np.uint16(8)
+    word_bytes = layout.bits_allocated // 8
+    data = expand(payload[_HEADER.size : length], word_bytes * count)
+    rest = np.zeros((frames, count // frames), np.uint16)
+    for place, byte in enumerate(np.frombuffer(data, np.uint8).reshape(word_bytes, frames, -1)):
+        rest |= byte.astype(np.uint16) << np.uint16(8 * place)
     return ParsedHeader(transform, rest, length)
 
 
