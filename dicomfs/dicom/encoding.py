@@ -19,7 +19,7 @@ SEQUENCE_END = 0xFFFEE0DD
 MAX_ELEMENTS = 1_000_000
 """Elements, items and fragments that one scan looks at; what has more is stored unsplit."""
 MAX_FRAGMENTS = 1 << 18
-SEARCH_CHUNK = 1 << 20
+SEARCH_START, SEARCH_CHUNK = 1 << 8, 1 << 20
 
 LONG_VRS = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
@@ -108,14 +108,19 @@ def read_header(view: memoryview, at: int, end: int, encoding: Encoding) -> Head
 
 
 def find(view: memoryview, needle: bytes, at: int, end: int) -> int:
-    """Offset of the first occurrence of ``needle`` in [at, end), or -1; in pieces, so memory stays small."""
+    """Offset of the first occurrence of ``needle`` in [at, end), or -1.
+
+    In pieces, so that memory stays small, and growing ones, so that a search costs what it steps over.
+    """
     overlap = len(needle) - 1
+    piece = SEARCH_START
     while at < end:
-        stop = min(end, at + SEARCH_CHUNK)
+        stop = min(end, at + piece)
         found = bytes(view[at : min(end, stop + overlap)]).find(needle)
         if found >= 0:
             return at + found
         at = stop
+        piece = min(2 * piece, SEARCH_CHUNK)
     return -1
 
 

@@ -18,6 +18,7 @@ import re
 import unicodedata
 
 MAX_BYTES = 80
+_MAX_INPUT = 1024
 _HASH_DIGITS, _LONG_HASH_DIGITS = 8, 16
 
 # Listed, not taken from the Unicode categories: those grow with each Python, and names must never change.
@@ -83,7 +84,9 @@ def readable_name(name: str) -> str:
 
 def escape(text: str) -> str:
     """``text`` as (part of) a legal component: NFC, runs of blanks as one space, the rest as ``%XX``."""
-    plain = _SPACES.sub(" ", unicodedata.normalize("NFC", text)).strip(" ")
+    # What is beyond a component's size is cut off anyway, and normalising long runs of marks is quadratic.
+    start = _SPACES.sub(" ", text).strip(" ")[:_MAX_INPUT]
+    plain = _SPACES.sub(" ", unicodedata.normalize("NFC", start)).strip(" ")
     plain = _ESCAPED.sub(_percent, plain)
     bare = plain.lstrip(".")
     return "%2E" * (len(plain) - len(bare)) + bare

@@ -40,6 +40,7 @@ PIXEL_TAGS = frozenset({0x7FE00010, 0x7FE00008, 0x7FE00009})
 PER_FRAME_GROUPS = 0x52009230
 NOT_DICOM = "no data element where a file begins"
 DEFLATED = "deflated"
+TOO_MANY = "too many elements"
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +300,7 @@ def _walk(view: memoryview, at: int, end: int, encoding: Encoding, state: _State
                 state.stop("bytes behind the last element", complete=state.pixel is not None)
             return
         if not state.budget.spend():
-            state.stop("too many elements")
+            state.stop(TOO_MANY)
             return
         if header[0] >> 16 == 0xFFFE:
             at = header[2]  # stray delimiter; its content, if any, reads on as elements
@@ -314,7 +315,7 @@ def _walk(view: memoryview, at: int, end: int, encoding: Encoding, state: _State
             return
         _take(view, element, encoding, state)
         if not extent.closed:
-            state.stop("the file ends within a value")
+            state.stop("the file ends within a value" if state.budget.left > 0 else TOO_MANY)
             return
         at = extent.next
 

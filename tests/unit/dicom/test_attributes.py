@@ -28,7 +28,7 @@ def test_a_ct_slice_has_its_attributes() -> None:
     assert (found.modality, found.instance_number, found.acquisition_number) == ("CT", 2, 1)
     assert (found.image_type, found.kernel) == (("ORIGINAL", "PRIMARY", "AXIAL"), "STANDARD")
     assert found.position == (-100.0, -100.0, 2.5)
-    assert found.orientation == (1, 0, 0, 0, 1, 0)
+    assert found.orientation == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     assert not found.burned_in
 
 

@@ -110,6 +110,11 @@ def test_a_cut_never_parts_a_base_from_its_marks() -> None:
     assert body in {"a" * 69, "a" * 69 + "q\u0323\u0307"}
 
 
+def test_endless_runs_of_marks_are_cut_before_they_are_sorted() -> None:
+    text = "a" + "\u0323\u0307" * 500_000
+    assert len(study_folder("1", text, text).encode()) <= MAX_BYTES
+
+
 @given(ANY_TEXT, ANY_TEXT, ANY_TEXT)
 def test_any_text_makes_a_legal_folder(one: str, two: str, three: str) -> None:
     for folder in (
