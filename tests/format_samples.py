@@ -80,8 +80,8 @@ def pixel_sample(kind: PackKind = PackKind.PIXEL) -> PixelSample:
     frames = [[random_bytes(LAYOUT.frame_bytes) for _ in range(7)], [random_bytes(LAYOUT.frame_bytes)]]
     file = io.BytesIO()
     writer = PackWriter(file, kind, ARCHIVE_ID)
-    for stack in frames:
-        writer.add_stack(LAYOUT, len(stack))
+    for in_stack in frames:
+        writer.add_stack(LAYOUT, len(in_stack))
     for stack, first, count, band_rows in ((0, 4, 3, [4, 2]), (1, 0, 1, [6]), (0, 0, 4, [4, 2])):
         bands, digests = segment_of(LAYOUT, frames[stack][first : first + count], band_rows)
         writer.add_segment(stack, first, count, RAW, 3, bands, digests)

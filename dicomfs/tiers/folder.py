@@ -13,6 +13,7 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -77,14 +78,18 @@ class FolderTier:
         """See Tier.stat."""
         with self._translated(key):
             found = self._path(key).stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ObjectNotFound(self.name, key)
         return ObjectStat(found.st_size, found.st_mtime_ns)
 
     def delete(self, key: ObjectKey) -> None:
         """See Tier.delete.  Empty folders stay: removing them would race with ``put``."""
         target = self._path(key)
-        with self._translated(key), suppress(FileNotFoundError):
-            target.unlink()
-            _fsync_folder(target.parent)
+        with self._translated(key):
+            self.path.stat()
+            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                target.unlink()
+                _fsync_folder(target.parent)
 
     def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
         """See Tier.list."""

@@ -26,7 +26,10 @@ class MemoryTier:
     def put(self, key: ObjectKey, source: Path | bytes, sha256: str) -> None:
         """See Tier.put."""
         check_key(key, self.name)
-        data = source if isinstance(source, bytes) else source.read_bytes()
+        try:
+            data = source if isinstance(source, bytes) else source.read_bytes()
+        except OSError as error:
+            raise TierError(self.name, key, "source can't be read") from error
         if hashlib.sha256(data).hexdigest() != sha256:
             raise TierError(self.name, key, "source does not match its digest")
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +12,9 @@ from dicomfs.errors import DamagedError, FormatError
 from dicomfs.format.framing import SectionWriter, open_section, scan_sections
 from dicomfs.format.version import SECTION_MAGIC
 from tests.format_samples import CountingReader
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 def _object(*payloads: bytes) -> bytes:
@@ -24,12 +28,12 @@ def _object(*payloads: bytes) -> bytes:
 class _OneByteFile(io.BytesIO):
     """Takes one byte a call, as an unbuffered file may."""
 
-    def write(self, data: object) -> int:
-        return super().write(memoryview(data)[:1])  # type: ignore[call-overload]
+    def write(self, data: ReadableBuffer) -> int:
+        return super().write(memoryview(data)[:1])
 
 
 class _FailingFile(io.BytesIO):
-    def write(self, data: object) -> int:
+    def write(self, data: ReadableBuffer) -> int:
         raise OSError(28, "No space left on device")
 
 
