@@ -7,23 +7,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import CHECKOUT
 
-START_SECONDS = 60
+MEMORY = (sys.executable, "-m", "tests.fuse.serve_memory")
+ARCHIVE = (sys.executable, "-m", "tests.fuse.serve_archive")
 
 
 class Served:
-    """A mount served by another process, which takes commands on standard input."""
+    """A mount served by another process, which may take commands on standard input."""
 
-    def __init__(self, mountpoint: Path, count: int, *options: str) -> None:
+    def __init__(self, program: Sequence[str], mountpoint: Path, *arguments: object) -> None:
         self.mountpoint = mountpoint
         self.log = mountpoint.with_suffix(".log")
-        command = [sys.executable, "-m", "tests.fuse.serve_memory", str(mountpoint), str(count), *options]
+        command = [*program, str(mountpoint), *map(str, arguments)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
@@ -71,15 +72,13 @@ def is_mounted(mountpoint: Path) -> bool:
 Serve = Callable[..., Served]
 
 
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Starts mounts of archives in memory: ``serve(count, *options)``."""
+def _starter(program: Sequence[str], folder: Path) -> Iterator[Serve]:
     running: list[Served] = []
 
-    def start(count: int = 3, *options: str) -> Served:
-        mountpoint = tmp_path / f"mount{len(running)}"
+    def start(*arguments: object) -> Served:
+        mountpoint = folder / f"mount{len(running)}"
         mountpoint.mkdir()
-        served = Served(mountpoint, count, *options)
+        served = Served(program, mountpoint, *arguments)
         running.append(served)
         served.wait_ready()
         return served
@@ -87,6 +86,18 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     yield start
     for served in running:
         served.end()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Starts mounts of archives in memory: ``serve(count, *options)``."""
+    yield from _starter(MEMORY, tmp_path)
+
+
+@pytest.fixture
+def serve_archive(tmp_path: Path) -> Iterator[Serve]:
+    """Starts mounts of archives on disk: ``serve_archive(archive, *options)``."""
+    yield from _starter(ARCHIVE, tmp_path)
 
 
 def run(*command: object, timeout: float = 60, check: bool = True, **kwargs: object) -> str:

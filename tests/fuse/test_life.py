@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dicomfs.model import InstanceId
-from tests.fuse.conftest import Serve, Served, is_mounted, run
+from tests.fuse.conftest import MEMORY, Serve, Served, is_mounted, run
 from tests.mount_fakes import FOLDER, content
 
 pytestmark = pytest.mark.real_mount
@@ -203,7 +203,7 @@ def test_a_mount_point_can_be_used_again_and_again(tmp_path: Path) -> None:
     mountpoint = tmp_path / "again"
     mountpoint.mkdir()
     for _ in range(3):
-        served = Served(mountpoint, 1)
+        served = Served(MEMORY, mountpoint, 1)
         try:
             served.wait_ready()
             assert (folder_of(served) / "000001.dcm").read_bytes() == content(InstanceId(9, 0))

@@ -29,7 +29,7 @@ def refused(call: object, *arguments: object) -> int:
 
 
 def test_the_kernel_lists_the_type_and_the_archive(serve: Serve) -> None:
-    served = serve()
+    served = serve(3)
     line = next(
         line
         for line in Path("/proc/self/mountinfo").read_text().splitlines()
@@ -54,7 +54,7 @@ def test_every_byte_size_and_time_is_exact(serve: Serve) -> None:
 
 
 def test_folders_have_one_link_and_no_write_permission(serve: Serve) -> None:
-    status = (serve().mountpoint / "patients" / FOLDER).stat()
+    status = (serve(3).mountpoint / "patients" / FOLDER).stat()
     assert (status.st_nlink, stat.S_IMODE(status.st_mode), stat.S_ISDIR(status.st_mode)) == (1, 0o550, True)
 
 
