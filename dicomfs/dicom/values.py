@@ -12,18 +12,60 @@ import re
 import struct
 from functools import lru_cache
 
-from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
-
 from dicomfs.dicom.part10 import Scan
 from dicomfs.dicom.tags import Tag
 
+# PS3.3 tables C.12-2 to C.12-5, by ISO-IR number.  Our own copy: names in the tree follow from it and must
+# never change, whatever a library makes of it later.  The default repertoire counts as ISO 8859-1.
+_BY_NUMBER = {
+    "6": "latin_1",
+    "13": "shift_jis",
+    "58": "gb2312",
+    "87": "iso2022_jp",
+    "100": "latin_1",
+    "101": "iso8859_2",
+    "109": "iso8859_3",
+    "110": "iso8859_4",
+    "126": "iso8859_7",
+    "127": "iso8859_6",
+    "138": "iso8859_8",
+    "144": "iso8859_5",
+    "148": "iso8859_9",
+    "149": "euc_kr",
+    "159": "iso2022_jp_2",
+    "166": "tis_620",
+    "192": "utf_8",
+    "203": "iso8859_15",
+}
+_BY_NAME = {"GB18030": "gb18030", "GBK": "gbk", "ISO 2022 GBK": "gbk", "ISO 2022 58": "gb2312"}
+_BY_ESCAPE = {
+    b"\x1b(B": "latin_1",
+    b"\x1b(J": "shift_jis",
+    b"\x1b)I": "shift_jis",
+    b"\x1b-A": "latin_1",
+    b"\x1b-B": "iso8859_2",
+    b"\x1b-C": "iso8859_3",
+    b"\x1b-D": "iso8859_4",
+    b"\x1b-F": "iso8859_7",
+    b"\x1b-G": "iso8859_6",
+    b"\x1b-H": "iso8859_8",
+    b"\x1b-L": "iso8859_5",
+    b"\x1b-M": "iso8859_9",
+    b"\x1b-T": "tis_620",
+    b"\x1b-b": "iso8859_15",
+    b"\x1b$B": "iso2022_jp",
+    b"\x1b$(D": "iso2022_jp_2",
+    b"\x1b$)A": "gb2312",
+    b"\x1b$)C": "euc_kr",
+}
 _ESCAPE = b"\x1b"
 _FOUR_BYTE_CODES = (b"\x1b$(", b"\x1b$)")
 # Python's own decoders for these consume the escape sequences themselves.
 _STATEFUL = frozenset({"iso2022_jp", "iso2022_jp_2"})
 _DELIMITERS = re.compile(rb"[\\^=\r\n\f\t]")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
-_MISSPELT = re.compile(r"^ISO[ -]IR[ _]?")
+# The defined terms, and misspellings seen in files: "ISO-IR 100", "ISO IR 100", "ISO_IR_100".
+_TERM = re.compile(r"ISO[ _-](?:2022[ _-])?IR[ _-]?([0-9]{1,3})")
 _MAX_DECIMAL = 64
 
 
@@ -31,9 +73,12 @@ _MAX_DECIMAL = 64
 def encodings(character_set: bytes) -> tuple[str, ...]:
     """Python codecs of a Specific Character Set value; unknown terms stand for ISO 8859-1."""
     terms = character_set.decode("latin-1").split("\\")[:8]
-    # Frequent misspellings: "ISO-IR 100", "ISO IR 100".
-    terms = [_MISSPELT.sub("ISO_IR ", term.strip(" \0").upper()) for term in terms]
-    return tuple(python_encoding.get(term, "latin_1") for term in terms)
+    return tuple(_codec(term.strip(" \0").upper()) for term in terms)
+
+
+def _codec(term: str) -> str:
+    numbered = _TERM.fullmatch(term)
+    return _BY_NUMBER.get(numbered.group(1), "latin_1") if numbered else _BY_NAME.get(term, "latin_1")
 
 
 def decode(value: bytes, codecs: tuple[str, ...]) -> str:
@@ -51,7 +96,7 @@ def decode(value: bytes, codecs: tuple[str, ...]) -> str:
 
 def _extension(part: bytes, first: str) -> str:
     size = 4 if part.startswith(_FOUR_BYTE_CODES) else 3
-    codec = CODES_TO_ENCODINGS.get(part[:size], "")
+    codec = _BY_ESCAPE.get(part[:size], "")
     if not codec:
         return part.decode(first)
     if codec in _STATEFUL:
@@ -60,7 +105,7 @@ def _extension(part: bytes, first: str) -> str:
     # Behind a delimiter the first character set is in force again (PS3.5 6.1.2.5.3).
     delimiter = _DELIMITERS.search(body)
     cut = len(body) if delimiter is None else delimiter.start()
-    return body[:cut].decode("gb2312" if codec == "iso_ir_58" else codec) + body[cut:].decode(first)
+    return body[:cut].decode(codec) + body[cut:].decode(first)
 
 
 def text(scan: Scan, tag: int) -> str:
