@@ -1,11 +1,11 @@
 """Which codec a stack gets: tried on a few of its own frames, priced by size and cost of reading.
 
-Owns the candidates of each profile and the pricing rule; encodes nothing for keeps.
+Owns the candidates and the pricing rule; encodes nothing for keeps.
 
-The rule: price = bytes x (1 + margin) ** class, where the class grows with the time it takes to read:
-raw 0, Zstandard 1, JPEG-LS 2, FFV1, JPEG XL and HEVC 3.  So a codec that reads slower has to be smaller
-by the margin: 3 % in the fast profile, 1 % in the dense one, nothing in the archive profile.  Times are
-measured for the report only; they have no part in the decision.
+The rule: price = bytes x (1 + margin) ** class, where the class grows with the time it takes to read one
+frame: raw 0, Zstandard 1, JPEG-LS 2, JPEG XL 3, FFV1 and HEVC 4 (one frame costs the whole segment).  So a
+codec that reads slower has to be smaller by the margin: 3 % in the fast profile, 1 % in the dense one,
+nothing in the archive profile.  Times are measured for the report only; they have no part in the decision.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _READING_CLASS = {
     CodecId.RAW: 0,
     CodecId.ZSTD: 1,
     CodecId.JPEGLS: 2,
-    CodecId.FFV1: 3,
     CodecId.JPEGXL: 3,
-    CodecId.HEVC: 3,
+    CodecId.FFV1: 4,
+    CodecId.HEVC: 4,
 }
 
 
@@ -66,16 +66,14 @@ class Trial:
     """Price of the chosen codec per raw byte: comparable between orders and cuts of the same stack."""
 
 
-def candidates(layout: PixelLayout, profile: Profile, single: bool) -> tuple[CodecId, ...]:
+def candidates(layout: PixelLayout, single: bool) -> tuple[CodecId, ...]:
     """Return the codecs worth trying; ``single`` says that the stack's frames have no neighbours."""
     if layout.is_float or layout.bits_allocated not in (8, 16):
         return (CodecId.RAW, CodecId.ZSTD)
-    out = [CodecId.RAW, CodecId.ZSTD, CodecId.JPEGLS, CodecId.FFV1]
-    if not single and layout.samples == 1:
-        out.append(CodecId.HEVC)
-    if single or layout.samples > 1 or profile is not Profile.FAST:
-        out.append(CodecId.JPEGXL)
-    return tuple(out)
+    still = (CodecId.RAW, CodecId.ZSTD, CodecId.JPEGLS, CodecId.JPEGXL)
+    if single:
+        return still
+    return (*still, CodecId.FFV1, CodecId.HEVC) if layout.samples == 1 else (*still, CodecId.FFV1)
 
 
 def choose(samples: Sequence[Frames], layout: PixelLayout, profile: Profile, *, single: bool) -> Trial:
@@ -87,7 +85,7 @@ def choose(samples: Sequence[Frames], layout: PixelLayout, profile: Profile, *, 
     effort = _EFFORT[profile]
     bands = [_middle_band(run, layout, _TRIAL_BYTES // max(1, len(samples))) for run in samples if run.size]
     table = []
-    for codec in candidates(layout, profile, single):
+    for codec in candidates(layout, single):
         row = _try(bands, layout, codec, min(effort, _TRIAL_EFFORT))
         if row is not None:
             table.append(row)
