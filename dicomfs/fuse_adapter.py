@@ -144,6 +144,7 @@ class ArchiveOperations(pyfuse3.Operations):
         super().__init__()
         self.tree, self.offload, self.read_ahead = tree, offload, read_ahead
         self._usage, self._counts = usage, counts
+        self._user_xattr = options.user_xattr
         self._owner = options.uid, options.gid
         self._file_mode = stat.S_IFREG | options.file_mode
         self._folder_mode = stat.S_IFDIR | options.folder_mode
@@ -278,6 +279,7 @@ class ArchiveOperations(pyfuse3.Operations):
     @guarded
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         """How an instance is stored, and its DICOM attributes; answered by name, never listed."""
+        self._require_xattr()
         text = name.decode(errors="replace")
         if not text.startswith((_STORAGE, _DICOM)) or instance_of(inode) is None:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
@@ -291,7 +293,13 @@ class ArchiveOperations(pyfuse3.Operations):
     @guarded
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         """None: what is listed is copied by ``cp -a`` and ``rsync -X``."""
+        self._require_xattr()
         return ()
+
+    def _require_xattr(self) -> None:
+        """Without extended attributes the kernel is told so once and never asks again."""
+        if not self._user_xattr:
+            raise pyfuse3.FUSEError(errno.ENOSYS)
 
     @guarded
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:

@@ -108,6 +108,14 @@ def test_extended_attributes_answer_by_name_and_are_not_listed(serve: Serve) -> 
     assert refused(os.getxattr, file.parent, "user.dicomfs.tier") == errno.ENODATA
 
 
+def test_extended_attributes_can_be_switched_off(serve: Serve) -> None:
+    file = serve(1, "nouser_xattr").mountpoint / "patients" / FOLDER / "000001.dcm"
+    assert refused(os.getxattr, file, "user.dicomfs.tier") == errno.EOPNOTSUPP
+    assert refused(os.getxattr, file, "security.capability") == errno.EOPNOTSUPP
+    assert refused(os.listxattr, file) == errno.EOPNOTSUPP
+    assert file.read_bytes() == content(InstanceId(9, 0))
+
+
 @pytest.mark.parametrize("option", ["rw", "ro"])
 def test_every_write_is_refused_as_read_only(serve: Serve, option: str) -> None:
     folder = serve(2, option).mountpoint / "patients" / FOLDER

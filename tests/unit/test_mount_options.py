@@ -13,7 +13,9 @@ from dicomfs.mount_options import MountOptions
 
 
 def test_without_options_files_belong_to_the_mounting_user_and_are_read_only() -> None:
-    assert MountOptions.parse([]) == MountOptions(os.getuid(), os.getgid(), 0o440, 0o550, False, False)
+    assert MountOptions.parse([]) == MountOptions(
+        os.getuid(), os.getgid(), 0o440, 0o550, allow_other=False, user_xattr=True, read_only=False
+    )
 
 
 def test_options_are_comma_separated_repeatable_and_the_last_one_wins() -> None:
@@ -45,6 +47,8 @@ def test_what_fstab_hands_to_every_file_system_is_accepted() -> None:
         "file_mode=7777",
         "folder_mode=x",
         "rw=1",
+        "ro=1",
+        "allow_other=no",
     ],
 )
 def test_an_option_that_makes_no_sense_is_named(option: str) -> None:
