@@ -26,6 +26,8 @@ CATALOG_MAP_BYTES = 1 << 40
 """Address space, not disk: the file grows by need.  One constant, because processes must agree on it."""
 SPOOL_MAP_BYTES = 1 << 36
 MAX_READERS = 1024
+SPARE_SNAPSHOTS = 16
+"""Finished read transactions kept for the next reader; each holds one of the reader slots."""
 SLOW_WRITE_SECONDS = 0.1
 SLOW_READ_SECONDS = 1.0
 WRITER_WAIT_SECONDS = 60.0
@@ -194,9 +196,17 @@ class Environment:
     @contextmanager
     def read(self) -> Iterator[ReadTxn]:
         """A snapshot.  Never hold it across slow work: pages written since then cannot be reused."""
+        self._require_mine()
         began = time.monotonic()
-        with self._errors("read"), self._begin(write=False) as txn:
-            yield ReadTxn(txn, self._tables)
+        try:
+            # Not nested context managers: every lookup of the mount passes here.
+            txn = self._env.begin()
+            try:
+                yield ReadTxn(txn, self._tables)
+            finally:
+                txn.abort()
+        except lmdb.Error as error:
+            raise translate(error, "read") from error
         self._warn_if_slow("read", began, SLOW_READ_SECONDS)
 
     @contextmanager
@@ -219,7 +229,8 @@ class Environment:
                 raise CatalogError(msg)
             shared.writing = True
             try:
-                with self._errors("write"), self._begin(write=True) as txn:
+                self._require_mine()
+                with self._errors("write"), self._env.begin(write=True) as txn:
                     began = time.monotonic()  # after waiting for the lock: what others wait for is counted
                     yield WriteTxn(txn, self._tables)
                 self._warn_if_slow("write", began, SLOW_WRITE_SECONDS)
@@ -266,10 +277,6 @@ class Environment:
                 upgrades[step](txn)
                 txn.put(table, _SCHEMA, (step + 1).to_bytes(4, "big"))
 
-    def _begin(self, *, write: bool) -> lmdb.Transaction[bytes]:
-        self._require_mine()
-        return self._env.begin(write=write)
-
     def _require_mine(self) -> None:
         if self._closed:
             msg = "catalog: used after it was closed"
@@ -305,6 +312,7 @@ def _acquire(path: str, *, readonly: bool, sync: bool, map_bytes: int) -> _Share
             map_size=map_bytes,
             max_dbs=32,
             max_readers=MAX_READERS,
+            max_spare_txns=SPARE_SNAPSHOTS,
             readonly=readonly,
             sync=sync,
             metasync=sync,

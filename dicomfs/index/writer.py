@@ -205,6 +205,7 @@ class CatalogWriter(ObjectWriter):
         for instance in self._removed.keys() - self._added:
             self._changes.add(Change(Level.SERIES, instance.series, None))
             self._changes.add(Change(Level.SERIES, instance.series, self._removed[instance]))
+        self._forget_versions(self._removed.keys() - self._added)
         self._forget_moved()
         self._txn.put(META, TOTALS, pack_record(self._totals))
         CATALOG_FEED.record(self._txn, self._changes)
@@ -247,6 +248,12 @@ class CatalogWriter(ObjectWriter):
         with self._spool() as spool:
             record = spooled_record(spool, instance)
         return None if record is None else spooled_name(record)
+
+    def _forget_versions(self, gone: set[InstanceId]) -> None:
+        with self._spool() as spool:
+            for instance in gone:
+                if spool.get(SPOOLED, spooled_key(instance)) is None:
+                    self._txn.delete(VERSIONS, VERSIONS.pack(instance.series, instance.position))
 
     def _forget_moved(self) -> None:
         """Drops marks of parts whose instances have all left the spool."""
