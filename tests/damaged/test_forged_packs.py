@@ -13,12 +13,13 @@ from collections.abc import Callable
 import pytest
 
 from dicomfs.errors import DicomfsError
-from dicomfs.format import head, journal
+from dicomfs.format import head
+from dicomfs.format.digest import section_check
 from dicomfs.format.framing import SectionWriter, open_section, scan_sections
 from dicomfs.format.header import HeaderPackReader
 from dicomfs.format.journal import decode_journal
 from dicomfs.format.pack import PackReader
-from dicomfs.format.version import COMPRESSION_ZSTD, MAX_INDEX, Section
+from dicomfs.format.version import COMPRESSION_ZSTD, JOURNAL_OBJECT, MAX_INDEX, TRAILER_MAGIC, Section
 from tests.format_samples import (
     ARCHIVE_ID,
     CountingReader,
@@ -65,8 +66,8 @@ def _forge(data: bytes, target: int, source: random.Random, *, trailer: bool) ->
         kind = data[-64 + 28]
         size = writer.size + head.TRAILER_BYTES
         fields = head._TRAILER.pack(index_offset, writer.size - index_offset, size, 1, 0, kind, ARCHIVE_ID)
-        check = head.section_check(size - head.TRAILER_BYTES, (fields,))
-        writer.append(fields + head._TRAILER_END.pack(check, head.TRAILER_MAGIC))
+        check = section_check(size - head.TRAILER_BYTES, (fields,))
+        writer.append(fields + head._TRAILER_END.pack(check, TRAILER_MAGIC))
     return file.getvalue()
 
 
@@ -145,7 +146,7 @@ def test_forged_structures_give_declared_errors_in_little_memory(
 def test_a_forged_length_of_a_compressed_section_allocates_nothing() -> None:
     file = io.BytesIO()
     writer = SectionWriter(file)
-    head.write_head(writer, head.new_head(journal.JOURNAL_OBJECT, ARCHIVE_ID))
+    head.write_head(writer, head.new_head(JOURNAL_OBJECT, ARCHIVE_ID))
     writer.add(Section.JOURNAL, (b"x",), compression=COMPRESSION_ZSTD, plain=MAX_INDEX)
     with pytest.raises(DicomfsError):
         decode_journal(file.getvalue())
