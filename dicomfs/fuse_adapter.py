@@ -8,6 +8,7 @@ docs/concurrency.md lists each ``await`` and what may change across it.
 # ruff: noqa: ARG002 - pyfuse3 fixes the parameters of the handlers
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import itertools
@@ -152,7 +153,7 @@ class ArchiveOperations(pyfuse3.Operations):
         self._files_open: dict[int, OpenFile] = {}
         self._folders_open: dict[int, OpenFolder] = {}
         self.started = trio.Event()
-        self.wished = trio.Event()
+        self._wished, self._wishes_to_serve = trio.open_memory_channel[None](offload.limit(Work.AHEAD))
 
     def init(self) -> None:
         """The kernel has spoken to us: from now on requests are answered."""
@@ -260,18 +261,17 @@ class ArchiveOperations(pyfuse3.Operations):
         instance = instance_of(opened.inode)
         if instance is not None:
             self.read_ahead.wish(instance)
-            self.wished.set()
+            with contextlib.suppress(trio.WouldBlock):  # as many are awake as there are
+                while True:
+                    self._wished.send_nowait(None)
 
     async def serve_wishes(self) -> None:
-        """Decode ahead, one file at a time, until cancelled."""
-        while True:
-            await self.wished.wait()
-            self.wished = trio.Event()
-            while self.read_ahead.has_wishes():
-                await self._serve_wish()
+        """Decode ahead until cancelled; run as many of these as may decode at once."""
+        async for _ in self._wishes_to_serve.clone():
+            await self._serve_wishes()
 
     @guarded
-    async def _serve_wish(self) -> None:
+    async def _serve_wishes(self) -> None:
         await self.offload.run(Work.AHEAD, self.read_ahead.work)
 
     # -- questions --------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from dicomfs.fuse_adapter import ArchiveOperations, PyfuseCache
 from dicomfs.index.records import Counts
 from dicomfs.invalidation import ChangeFeed, ChangeWatcher
 from dicomfs.mount_options import MountOptions
-from dicomfs.offload import Offload
+from dicomfs.offload import Offload, Work
 from dicomfs.readahead import ReadAhead
 from dicomfs.vfs import Tree
 from dicomfs.vfs_types import InstanceSource, TreeCatalog
@@ -105,9 +105,8 @@ async def _serve(
 ) -> None:
     tree = Tree(archive.catalog, archive.reconstructor, archive.status)
     read_ahead = ReadAhead(tree)
-    operations = ArchiveOperations(
-        tree, options, Offload(), read_ahead, archive.usage, archive.catalog.counts
-    )
+    offload, counts = Offload(), archive.catalog.counts
+    operations = ArchiveOperations(tree, options, offload, read_ahead, archive.usage, counts)
     watcher = ChangeWatcher(archive.catalog, PyfuseCache())
     with _session(operations, source, mountpoint, options), contextlib.closing(operations):
         mount = mounts.find(mountpoint)
@@ -115,7 +114,8 @@ async def _serve(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_greet, operations, watcher, mount, ready)
                 nursery.start_soon(_end_on_signal, nursery.cancel_scope)
-                nursery.start_soon(operations.serve_wishes)
+                for _ in range(offload.limit(Work.AHEAD)):
+                    nursery.start_soon(operations.serve_wishes)
                 await pyfuse3.main()
                 nursery.cancel_scope.cancel()
         finally:

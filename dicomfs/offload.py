@@ -28,7 +28,7 @@ class Work(enum.Enum):
     ASK = "ask"
     """Questions of administrators: extended attributes, the status document, free space."""
     AHEAD = "ahead"
-    """Decoding ahead of readers: one at a time, so that it never takes more than one processor."""
+    """Decoding ahead of readers: a reader who waits for one of these leaves its processor to the other."""
 
 
 def limits(processors: int) -> dict[Work, int]:
@@ -42,7 +42,7 @@ def limits(processors: int) -> dict[Work, int]:
         Work.OPEN: 2 * processors + 2,
         Work.READ: 2 * processors + 2,
         Work.ASK: 2,
-        Work.AHEAD: 1,
+        Work.AHEAD: processors,
     }
 
 
@@ -52,6 +52,10 @@ class Offload:
     def __init__(self) -> None:
         processors = len(os.sched_getaffinity(0))
         self._limiters = {work: trio.CapacityLimiter(count) for work, count in limits(processors).items()}
+
+    def limit(self, work: Work) -> int:
+        """How many calls of a kind run at once."""
+        return int(self._limiters[work].total_tokens)
 
     async def run(self, work: Work, call: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Run a call in a thread of its kind and return what it returns; raises what it raises.

@@ -14,9 +14,11 @@ from dicomfs.errors import DicomfsError
 from dicomfs.model import InstanceId
 
 DEPTH = 4
-"""Files decoded ahead: with 512 KiB slices some 2 MiB, a few tens of milliseconds of decoding."""
+"""Files decoded ahead of a reader: with 512 KiB slices 2 MiB, a few tens of milliseconds of decoding."""
 WAITING = 4
 """Readers whose wish may wait; an older wish is dropped for a newer one."""
+REMEMBERED = 64
+"""Instances not decoded ahead twice: the wishes of one reader overlap."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,45 +34,53 @@ class SeriesOrder(Protocol):
 
 
 class ReadAhead:
-    """The wishes for decoding ahead, newest first.
+    """What to decode ahead, the newest reader's first.
 
-    ``wish`` and ``has_wishes`` never block and belong to the thread that answers requests; ``work`` runs in
-    another one.  A deque needs no lock for single appends and pops, and only ``wish`` writes the count.
+    ``wish`` never blocks and belongs to the thread that answers requests: it only appends to a deque.
+    ``work`` runs in as many other threads as there are processors to use; the lock guards the plan and is
+    held during catalog reads, never while something is decoded.
     """
 
     def __init__(self, order: SeriesOrder) -> None:
         self._order = order
         self._wishes: deque[InstanceId] = deque(maxlen=WAITING)
-        self._made = 0
-        self._stopped = threading.Event()
+        self._plan: deque[InstanceId] = deque()
+        self._taken: deque[InstanceId] = deque(maxlen=REMEMBERED)
+        self._lock = threading.Lock()
+        self._stopped = False
 
     def wish(self, instance: InstanceId) -> None:
         """An instance was read: what follows it will be."""
         self._wishes.append(instance)
-        self._made += 1
-
-    def has_wishes(self) -> bool:
-        """Whether there is something to do."""
-        return bool(self._wishes)
 
     def stop(self) -> None:
         """Give up at the next file."""
-        self._stopped.set()
+        self._stopped = True
 
     def work(self) -> None:
-        """Serve the newest wish; a wish that arrives meanwhile ends it early.  May block.
+        """Decode ahead until nothing is left to do.  May block.
 
         Errors are left to the reader who meets them: they are logged without the instance's attributes.
         """
         try:
-            instance = self._wishes.pop()
-        except IndexError:
-            return
-        made = self._made
-        try:
-            for following in self._order.following(instance, DEPTH):
-                if self._made != made or self._stopped.is_set():
-                    return
-                self._order.prefetch(following)
+            while (instance := self._next()) is not None:
+                self._order.prefetch(instance)
         except DicomfsError as problem:
-            _log.debug("reading ahead after %s ended: %s", instance, type(problem).__name__)
+            _log.debug("reading ahead ended: %s", type(problem).__name__)
+
+    def _next(self) -> InstanceId | None:
+        with self._lock:
+            while self._wishes:
+                self._follow(self._wishes.popleft())
+            if self._stopped or not self._plan:
+                return None
+            instance = self._plan.popleft()
+            self._taken.append(instance)
+            return instance
+
+    def _follow(self, instance: InstanceId) -> None:
+        """Put what follows an instance before what is planned already, and bound the plan."""
+        following = self._order.following(instance, DEPTH)
+        new = [other for other in following if other not in self._taken]
+        old = [other for other in self._plan if other not in new]
+        self._plan = deque([*new, *old][: WAITING * DEPTH])

@@ -8,6 +8,7 @@ import logging
 import pyfuse3
 import pytest
 import trio
+import trio.testing
 
 from dicomfs import errors
 from dicomfs.fuse_adapter import ArchiveOperations, errno_of
@@ -112,18 +113,25 @@ def test_a_stray_exception_is_an_io_error_and_its_text_stays_out_of_the_log(
     assert "Doe" not in caplog.text
 
 
-def test_reads_past_the_middle_wish_for_the_next_files_once() -> None:
+def test_a_read_past_the_middle_has_the_next_file_decoded_once() -> None:
     async def main() -> None:
-        operations = operations_of(MemoryArchive(["000001.dcm", "000002.dcm"]))
+        archive = MemoryArchive(["000001.dcm", "000002.dcm"])
+        operations = operations_of(archive)
+        prefetched = archive.reconstructor.prefetched
         inode = await inode_at(operations, f"patients/{FOLDER}/000001.dcm")
         opened = await operations.open(inode, 0, CONTEXT)
-        await operations.read(opened.fh, 0, 131072)
-        assert not operations.read_ahead.has_wishes()
-        await operations.read(opened.fh, 131072, 131072)
-        assert operations.read_ahead.has_wishes()
-        operations.read_ahead.work()
-        await operations.read(opened.fh, 262144, 131072)
-        assert not operations.read_ahead.has_wishes()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(operations.serve_wishes)
+            await operations.read(opened.fh, 0, 131072)
+            await trio.testing.wait_all_tasks_blocked()
+            assert prefetched == []
+            for offset in (131072, 262144):
+                await operations.read(opened.fh, offset, 131072)
+            with trio.fail_after(10):
+                while not prefetched:
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+        assert prefetched == [archive.catalog.instances[1].id]
         await operations.release(opened.fh)
 
     trio.run(main)
