@@ -6,13 +6,13 @@ Owns the class of a conflict.  Does not own what is done about it.
 from __future__ import annotations
 
 import array
-from collections.abc import Iterator
 from typing import Any
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.values import convert_SQ
 
 from dicomfs.dicom.library import read_data_set
 from dicomfs.dicom.part10 import Buffer, Scan, scan
@@ -29,8 +29,6 @@ _TYPECODES = {2: "H", 4: "I", 8: "Q"}
 _PADDING_TAG = 0xFFFCFFFC
 # Nested deeper than any real object; what is deeper counts as different.
 _MAX_DEPTH = 64
-
-Canonical = list[tuple[int, object]]
 
 
 def complete(found: Scan) -> bool:
@@ -101,7 +99,7 @@ def _same_elements(a: memoryview, b: memoryview, a_scan: Scan, b_scan: Scan) -> 
     if not _same_tail(a, b, a_scan, b_scan):
         return False
     try:
-        return _canonical(one, 0) == _canonical(two, 0)
+        return _same_sets(one, two, 0)
     except Exception:  # pydicom converts values late; what it cannot read counts as different
         return False
 
@@ -116,27 +114,43 @@ def _same_tail(a: memoryview, b: memoryview, a_scan: Scan, b_scan: Scan) -> bool
     return one.tobytes().rstrip(b"\0") == two.tobytes().rstrip(b"\0")
 
 
-def _canonical(data_set: Dataset, depth: int) -> Canonical:
-    if depth > _MAX_DEPTH:
-        msg = "nested too deeply"
-        raise ValueError(msg)
-    return list(_elements(data_set, depth))
+def _same_sets(one: Dataset, two: Dataset, depth: int) -> bool:
+    left, right = _elements(one), _elements(two)
+    if depth > _MAX_DEPTH or left.keys() != right.keys():
+        return False
+    return all(_same_element((one, left[tag]), (two, right[tag]), tag, depth) for tag in left)
 
 
-def _elements(data_set: Dataset, depth: int) -> Iterator[tuple[int, object]]:
-    # Taken before any is converted: converting one (a sequence) converts others it depends on.
-    found: list[tuple[int, Any]] = [(tag, data_set.get_item(tag)) for tag in sorted(data_set.keys())]
-    for tag, raw in found:
-        # Group lengths (gggg,0000) and Data Set Trailing Padding say nothing about the object.
-        if tag & 0xFFFF == 0 or tag == _PADDING_TAG:
-            continue
-        vr = raw.VR or _dictionary_vr(tag)
-        if vr == "SQ" or not isinstance(raw, RawDataElement):
-            value = data_set[tag].value
-            items = isinstance(value, Sequence)
-            yield int(tag), [_canonical(item, depth + 1) for item in value] if items else str(value)
-        else:
-            yield int(tag), _plain(raw.value or b"", vr, little=raw.is_little_endian)
+def _elements(data_set: Dataset) -> dict[int, Any]:
+    """Raw elements by tag, taken before any is converted: converting one converts others it depends on."""
+    # Group lengths (gggg,0000) and Data Set Trailing Padding say nothing about the object.
+    tags = [int(tag) for tag in sorted(data_set.keys()) if tag & 0xFFFF and tag != _PADDING_TAG]
+    return {tag: data_set.get_item(tag) for tag in tags}
+
+
+def _same_element(one: tuple[Dataset, Any], two: tuple[Dataset, Any], tag: int, depth: int) -> bool:
+    (left_set, left), (right_set, right) = one, two
+    # What an implicit data set leaves open, an explicit one says.
+    vrs = [element.VR or _dictionary_vr(tag) for element in (left, right)]
+    vr = vrs[0] if vrs[0] != "UN" else vrs[1]
+    stored = _stored(left), _stored(right)
+    if None not in stored and (vr != "SQ" or stored == (b"", b"")):
+        return _plain(left, stored[0] or b"", vr) == _plain(right, stored[1] or b"", vr)
+    values = _value(left_set, left, tag), _value(right_set, right, tag)
+    if not all(isinstance(value, Sequence) for value in values):
+        return str(values[0]) == str(values[1])
+    return len(values[0]) == len(values[1]) and all(
+        _same_sets(a, b, depth + 1) for a, b in zip(*values, strict=True)
+    )
+
+
+def _value(data_set: Dataset, element: Any, tag: int) -> Any:  # noqa: ANN401 - pydicom's elements and values
+    """A converted value; one of unknown representation is read as the sequence that its counterpart is."""
+    unknown = isinstance(element, RawDataElement) and (element.VR or _dictionary_vr(tag)) == "UN"
+    if not unknown:
+        return data_set[tag].value
+    implicit = element.VR == "UN" or element.is_implicit_VR
+    return convert_SQ(element.value or b"", implicit, element.is_little_endian)
 
 
 def _dictionary_vr(tag: int) -> str:
@@ -144,13 +158,23 @@ def _dictionary_vr(tag: int) -> str:
     return dictionary_VR(tag).rsplit(" ", 1)[-1] if dictionary_has_tag(tag) else "UN"
 
 
-def _plain(value: bytes, vr: str, *, little: bool) -> bytes:
+def _stored(element: Any) -> bytes | None:  # noqa: ANN401 - pydicom's elements
+    """Value bytes as they stand in the file, None where pydicom has converted them."""
+    if isinstance(element, RawDataElement) or element.VR in {"OB", "UN"}:
+        value = element.value or b""
+        return value if isinstance(value, bytes) else None
+    return None
+
+
+def _plain(element: Any, value: bytes, vr: str) -> bytes:  # noqa: ANN401 - pydicom's elements
     """Value bytes in little endian and without padding."""
     word = _WORD.get(vr, 1)
-    if not little and word > 1 and len(value) % word == 0:
+    big = isinstance(element, RawDataElement) and not element.is_little_endian
+    if big and word > 1 and len(value) % word == 0:
         words = array.array(_TYPECODES[word], value)
         words.byteswap()
         return words.tobytes()
     if word > 1 or vr in {"OB", "UN"}:
         return value + b"\0" * (len(value) % 2)
-    return value.rstrip(b" \0")
+    # Leading spaces say something in texts of lines only (PS3.5 6.2).
+    return value.rstrip(b" \0") if vr in {"LT", "ST", "UT"} else value.strip(b" \0")

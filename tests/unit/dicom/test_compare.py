@@ -84,6 +84,33 @@ def test_other_attributes_with_the_same_pixels(extra: list[Attribute]) -> None:
     assert both_ways(build(PLAIN), build(BIG, extra=extra)) == ConflictClass.ATTRIBUTES
 
 
+@pytest.mark.parametrize(
+    "vr,value",
+    [
+        ("LO", "private"),
+        ("LO", "odd"),
+        ("DS", " 1.5"),
+        ("FD", 2.5),
+        ("US", 7),
+        ("UN", b"\1\2\3\4"),
+        ("LO", ""),
+    ],
+)
+def test_a_private_attribute_without_its_representation_is_the_same(vr: str, value: samples.Value) -> None:
+    extra: list[Attribute] = [(0x00290010, "LO", "SAMPLE WORKS 1"), (0x00291001, vr, value)]
+    assert both_ways(build(extra=extra), build(PLAIN, extra=extra)) == ConflictClass.ENCODING
+
+
+def test_a_private_sequence_without_its_representation_is_the_same() -> None:
+    files = []
+    for how in (LITTLE, PLAIN):
+        creator = how.element(0x7FDF0010, "LO", "SAMPLE WORKS 1")
+        private = how.sequence(0x7FDF1001, [how.element(0x00081150, "UI", "1.2.3")])
+        data_set = samples.write(HEAD, how) + creator + private + how.element(PIXEL_DATA, "OW", bytes(32))
+        files.append(samples.part10(data_set, EXPLICIT if how.explicit else IMPLICIT))
+    assert both_ways(*files) == ConflictClass.ENCODING
+
+
 def test_other_pixels() -> None:
     assert both_ways(build(), build(words=[1, *WORDS[1:]])) == ConflictClass.PIXELS
     assert both_ways(build(), build(BIG, words=[1, *WORDS[1:]])) == ConflictClass.PIXELS
