@@ -103,11 +103,11 @@ def opaque_sample(chunk: int = 100) -> tuple[bytes, list[bytes]]:
     return file.getvalue(), streams
 
 
-def series_part(series: int, rows: int, header_bytes: int) -> tuple[SeriesPart, list[bytes]]:
+def series_part(series: int, rows: int, header_bytes: int, repeat: int = 1) -> tuple[SeriesPart, list[bytes]]:
     """A part with pieces of all kinds and its header bytes."""
     source = random.Random(series)
     pixel, opaque = (pack_key(kind, "ab" * 32) for kind in (PackKind.PIXEL, PackKind.OPAQUE))
-    common = source.randbytes(header_bytes)
+    common = source.randbytes(header_bytes) * repeat
     entries, headers = [], []
     for row in range(rows):
         header = f"{series:05d}{row:05d}".encode() + common
@@ -140,9 +140,9 @@ def series_part(series: int, rows: int, header_bytes: int) -> tuple[SeriesPart, 
 
 
 @functools.cache
-def header_sample(*shapes: tuple[int, int]) -> tuple[bytes, list[tuple[SeriesPart, list[bytes]]]]:
-    """A header pack of one part for each (rows, header bytes)."""
-    parts = [series_part(number, rows, size) for number, (rows, size) in enumerate(shapes)]
+def header_sample(*shapes: tuple[int, ...]) -> tuple[bytes, list[tuple[SeriesPart, list[bytes]]]]:
+    """A header pack of one part for each (rows, header bytes[, how often these are repeated])."""
+    parts = [series_part(number, *shape) for number, shape in enumerate(shapes)]
     file = io.BytesIO()
     writer = HeaderPackWriter(file, ARCHIVE_ID)
     for part, headers in parts:

@@ -26,7 +26,7 @@ def golden_objects() -> dict[str, bytes]:
         "pixel.pack": pixel_sample().pack,
         "burned.pack": pixel_sample(PackKind.BURNED).pack,
         "opaque.pack": opaque_sample()[0],
-        "header.pack": header_sample((3, 40), (1, 10), (0, 0), (5, 2_000_000))[0],
+        "header.pack": header_sample((3, 40), (1, 10), (0, 0), (5, 100, 20_000))[0],
         "journal.object": journal_sample(),
     }
 

@@ -48,7 +48,7 @@ class FolderTier:
         )
 
     def put(self, key: ObjectKey, source: Path | bytes, sha256: str) -> None:
-        """See Tier.put.  A source file on the same file system is linked: later changes would show here."""
+        """See Tier.put.  A source file on the same file system is linked, and made read-only."""
         target = self._path(key)
         # Here a missing file is the source, or the tier's folder: never the object.
         with self._translated(key, absent=frozenset()):
@@ -160,6 +160,8 @@ class FolderTier:
         folder.mkdir(mode=0o700, exist_ok=True)
         temporary = folder / secrets.token_hex(16)
         if isinstance(source, Path) and _linked(source, temporary):
+            # The source too, it is the same file: what became an object must not be written to.
+            temporary.chmod(0o400)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             return temporary

@@ -30,7 +30,7 @@ def _assert_same(reader: HeaderPackReader, parts: list[tuple[SeriesPart, list[by
 
 
 @pytest.mark.parametrize("shapes", [_SMALL, _LARGE, ()])
-def test_tables_and_headers_come_back(shapes: tuple[tuple[int, int], ...]) -> None:
+def test_tables_and_headers_come_back(shapes: tuple[tuple[int, ...], ...]) -> None:
     pack, parts = header_sample(*shapes)
     _assert_same(_reader(pack), parts)
 

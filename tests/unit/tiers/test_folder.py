@@ -32,6 +32,7 @@ def test_a_source_on_the_same_file_system_is_linked_not_copied(tier: FolderTier,
     source.write_bytes(b"bytes")
     tier.put(KEY, source, SHA256)
     assert (tier.path / KEY).samefile(source)
+    assert source.stat().st_mode & 0o777 == 0o400
     assert _temporaries(tier) == []
 
 
