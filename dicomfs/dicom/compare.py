@@ -16,7 +16,6 @@ from pydicom.values import convert_SQ
 
 from dicomfs.dicom.library import read_data_set
 from dicomfs.dicom.part10 import Buffer, Scan, scan
-from dicomfs.dicom.pixels import native_layout
 from dicomfs.model import ConflictClass
 
 _CHUNK = 1 << 20
@@ -74,10 +73,10 @@ def _same_pixels(a: memoryview, b: memoryview, a_scan: Scan, b_scan: Scan) -> bo
     if one.tag != two.tag or one.undefined != two.undefined:
         return False
     left, right = a[one.value_offset : one.end], b[two.value_offset : two.end]
-    swapped = a_scan.syntax.big_endian != b_scan.syntax.big_endian
-    layout = native_layout(a_scan)
-    if swapped and not isinstance(layout, str) and layout[0].bits_allocated > 8:
-        return _same_swapped(left, right, layout[0].bits_allocated // 8)
+    # The representation, not the depth of the samples, says which words are swapped (PS3.5 7.3).
+    word = _WORD.get(one.vr if a_scan.syntax.big_endian else two.vr, 1)
+    if a_scan.syntax.big_endian != b_scan.syntax.big_endian and word > 1 and _same_swapped(left, right, word):
+        return True
     return _same(left, right, len(left), len(right))
 
 

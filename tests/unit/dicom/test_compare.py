@@ -117,6 +117,14 @@ def test_other_pixels() -> None:
     assert both_ways(build(), samples.part10(samples.write(HEAD))) == ConflictClass.PIXELS
 
 
+def test_double_words_under_ow_are_swapped_by_words() -> None:
+    little, big = bytes(range(64)), bytes(value ^ 1 for value in range(64))
+    head = [*samples.identity(), *samples.image(4, 4, bits=32)]
+    one = samples.part10(samples.write([*head, (PIXEL_DATA, "OW", little)]))
+    two = samples.part10(samples.write([*head, (PIXEL_DATA, "OW", big)], BIG), BIG_ENDIAN)
+    assert both_ways(one, two) == ConflictClass.ENCODING
+
+
 def test_files_without_pixels_differ_in_attributes() -> None:
     one, two = samples.structured_report(text="one"), samples.structured_report(text="two")
     assert both_ways(one, two) == ConflictClass.ATTRIBUTES
