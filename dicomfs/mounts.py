@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _COMMAND_SECONDS = 30.0
-_AFTER_ABORT_SECONDS = 10.0
+_AFTER_ABORT_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -83,6 +84,14 @@ def find(mountpoint: Path, table: Path = MOUNT_TABLE) -> Mount:
     return found[-1]
 
 
+def refuse_mounted(mountpoint: Path, table: Path = MOUNT_TABLE) -> None:
+    """Raise UsageError when a dicomfs is mounted there already: a second one would hide it."""
+    name = resolved(mountpoint)
+    found = [mount for mount in mount_table(table) if mount.mountpoint == name]
+    if found and found[-1].filesystem_type == FILESYSTEM_TYPE:
+        raise UsageError(f"{name}: {found[-1].source} is mounted there already")
+
+
 @contextlib.contextmanager
 def claimed(run: Path, mountpoint: Path) -> Iterator[None]:
     """Say, for as long as this process serves it, that it serves `mountpoint`; `run` is the archive's."""
@@ -133,7 +142,7 @@ def unmount(mountpoint: Path, *, patience: float = 60.0, force: bool = False) ->
     """Unmount and wait until the serving process has ended.
 
     A process that has not ended after `patience` seconds, or at once with `force`, is cut off: its
-    connection is aborted, whatever waits for it fails, and the mount is detached.
+    connection is aborted, whatever waits for it fails, the mount is detached, and what still lives is killed.
 
     Returns:
         Empty when all ended in order, else what had to be done.
@@ -157,24 +166,39 @@ def unmount(mountpoint: Path, *, patience: float = 60.0, force: bool = False) ->
 
 
 def _cut_off(mount: Mount, claim: Path | None) -> str:
-    """Abort the connection and detach the mount, whatever its process does; return what was done."""
+    """Abort the connection, detach the mount, and at last kill its process; return what was done."""
     done = []
-    if not ended(claim):
+    abort = CONNECTIONS / str(mount.minor) / "abort"
+    if not ended(claim) and _mounted(mount):
         try:
-            (CONNECTIONS / str(mount.minor) / "abort").write_text("1")
-            done.append("aborted the connection of a process that did not end")
+            abort.write_text("1")
+            done.append("aborted the connection")
         except OSError as error:
-            _log.warning(
-                "cannot abort the FUSE connection", extra={"minor": mount.minor, "error": error.strerror}
-            )
+            _log.warning("cannot abort the connection", extra={"minor": mount.minor, "error": error.strerror})
     if _mounted(mount):
         _fusermount(mount.mountpoint, "-z")
         done.append("detached the mount")
     if not _wait(lambda: not _mounted(mount), _AFTER_ABORT_SECONDS):
         raise MountError(mount.mountpoint, "can't be detached")
     if not _wait(lambda: ended(claim), _AFTER_ABORT_SECONDS):
-        raise MountError(mount.mountpoint, f"is detached, but its process lives on (see {claim})")
+        done.append(_kill(mount, claim))
     return ", ".join(done)
+
+
+def _kill(mount: Mount, claim: Path | None) -> str:
+    """Kill the process that holds the claim; the lock proves that its number is no other process's."""
+    assert claim is not None
+    try:
+        os.kill(int(claim.stem.partition("-")[2]), signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    except OSError as error:
+        raise MountError(
+            mount.mountpoint, f"is detached, but its process lives on: {error.strerror}"
+        ) from error
+    if not _wait(lambda: ended(claim), _AFTER_ABORT_SECONDS):
+        raise MountError(mount.mountpoint, f"is detached, but its process lives on (see {claim})")
+    return "killed its process"
 
 
 def _mounted(mount: Mount) -> bool:

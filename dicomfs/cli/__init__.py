@@ -19,7 +19,7 @@ import click
 from dicomfs import __version__, log
 from dicomfs.cli import output
 from dicomfs.cli.exit_codes import ExitCode, exit_code
-from dicomfs.cli.state import State
+from dicomfs.cli.state import PathName, State
 from dicomfs.errors import DicomfsError
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class _Commands(click.Group):
     "-a",
     "--archive",
     envvar="DICOMFS_ARCHIVE",
-    type=click.Path(path_type=Path),
+    type=PathName(),
     help="The archive's folder (or DICOMFS_ARCHIVE).",
 )
 @click.option("-v", "--verbose", count=True, help="Log more: once what happens, twice details.")

@@ -9,14 +9,14 @@ import click
 
 from dicomfs.cli import output
 from dicomfs.cli.exit_codes import ExitCode
-from dicomfs.cli.state import State, as_json, opened, pass_state
+from dicomfs.cli.state import PathName, State, as_json, opened, pass_state
 
 if TYPE_CHECKING:
     from dicomfs.importer import ImportReport
 
 
 @click.command("import")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=PathName())
 @click.option("--keep-others", is_flag=True, help="Keep files that are no DICOM instances, too.")
 @as_json
 @pass_state

@@ -11,14 +11,14 @@ import click
 from dicomfs import background, config, mounts
 from dicomfs.cli import output
 from dicomfs.cli.exit_codes import ExitCode
-from dicomfs.cli.state import State, pass_state
+from dicomfs.cli.state import PathName, State, pass_state
 from dicomfs.errors import DicomfsError
 from dicomfs.mount import MountOptions, serve
 from dicomfs.paths import ArchivePaths, read_identity
 
 
 @click.command("mount")
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=PathName())
 @click.option(
     "-o", "options", multiple=True, metavar="OPTION,…", help="Mount options: uid=, gid=, allow_other, ro, …"
 )
@@ -37,6 +37,7 @@ def command(
     """
     archive = state.archive_path()
     parsed = MountOptions.parse([*config.load(archive).mount.as_options(), *options])
+    mounts.refuse_mounted(mountpoint)
     if foreground or ready_fd is not None:
         _serve(archive, mountpoint.absolute(), parsed, ready_fd)
         return ExitCode.DONE

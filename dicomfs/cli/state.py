@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from dicomfs.errors import UsageError
 
@@ -29,6 +30,23 @@ class State:
         if self.archive is None:
             raise UsageError("which archive? Name its folder with -a FOLDER or in DICOMFS_ARCHIVE")
         return self.archive.absolute()
+
+
+class PathName(click.ParamType[Path]):
+    """A path that is not looked at: click's own asks the file, and behind a dead mount that hangs."""
+
+    name = "path"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002  click decides the signature
+        return value if isinstance(value, Path) else Path(str(value))
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002  click decides the signature
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
 
 
 pass_state = click.make_pass_decorator(State)

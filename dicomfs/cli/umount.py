@@ -9,10 +9,11 @@ import click
 from dicomfs import mounts
 from dicomfs.cli import output
 from dicomfs.cli.exit_codes import ExitCode
+from dicomfs.cli.state import PathName
 
 
 @click.command("umount")
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=PathName())
 @click.option("--force", is_flag=True, help="Cut off what still uses it.")
 @click.option(
     "--patience", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds to wait."

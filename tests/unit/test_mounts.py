@@ -79,3 +79,10 @@ def test_a_claim_sweeps_what_dead_processes_left(tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.glob("*.lock")] == [f"mount-{os.getpid()}.lock"]
         assert len(list(tmp_path.glob("*.log"))) == 10
     assert not list(tmp_path.glob("*.lock"))
+
+
+def test_a_second_mount_at_the_same_place_is_refused(table: Path) -> None:
+    with pytest.raises(UsageError, match="mounted there already"):
+        mounts.refuse_mounted(Path("/mnt/a b"), table)
+    mounts.refuse_mounted(Path("/mnt/covered"), table)
+    mounts.refuse_mounted(Path("/mnt/free"), table)
