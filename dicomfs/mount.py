@@ -8,8 +8,10 @@ giving it an error.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +37,9 @@ GRACE_SECONDS = 10.0
 """How long requests may go on after the mount was told to end; then they fail."""
 READ_AHEAD_KIB = 1024
 """What the kernel asks for at once; beyond 1 MiB nothing is gained, its own default is 128 KiB."""
+
+_MNT_FORCE, _MNT_DETACH = 1, 2
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 _log = logging.getLogger(__name__)
 
@@ -185,8 +190,14 @@ def _raise_read_ahead(mount: mounts.Mount) -> None:
 
 
 def _abort(mount: mounts.Mount) -> None:
-    """Fail every request that waits, so that a drop waiting for one of them returns."""
+    """Fail every request that waits, so that a drop waiting for one of them returns.
+
+    A forced unmount aborts the connection (umount2(2)); who is not root may do it through fusectl only.
+    """
+    if _LIBC.umount2(os.fsencode(mount.mountpoint), _MNT_FORCE | _MNT_DETACH) == 0:
+        return
     try:
         (mounts.CONNECTIONS / str(mount.minor) / "abort").write_text("1")
     except OSError as problem:
-        _log.warning("the connection cannot be aborted: %s", problem.strerror)
+        _log.critical("requests hang and the connection cannot be aborted: %s", problem.strerror)
+        os._exit(1)

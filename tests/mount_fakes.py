@@ -40,6 +40,8 @@ class MemoryCatalog:
         self.instances: list[InstanceRow] = []
         self.feed: list[Change] = []
         self.forgetful = False
+        self.listing_held, self.listing_released = threading.Event(), threading.Event()
+        self.listing_hangs = False
         self.reader_checks = 0
         for name in names:
             self.add(name)
@@ -98,6 +100,9 @@ class MemoryCatalog:
         return CHANGED_NS + len(self.feed)
 
     def rows(self, series: int) -> Sequence[InstanceRow]:
+        if self.listing_hangs:
+            self.listing_held.set()
+            self.listing_released.wait()
         return sorted((row for row in self.instances if row.id.series == series), key=lambda row: row.name)
 
     def row(self, instance: InstanceId) -> InstanceRow:
@@ -107,8 +112,8 @@ class MemoryCatalog:
         raise NotFoundError("instance", str(instance))
 
     def row_named(self, series: int, name: str, version: int = 0) -> InstanceRow | None:
-        found = (row for row in self.rows(series) if row.name == name and row.version == version)
-        return next(found, None)
+        wanted = (series, name, version)
+        return next((row for row in self.instances if (row.id.series, row.name, row.version) == wanted), None)
 
     def parts(self, series: int) -> Sequence[object]:
         return self.rows(series)

@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+from dicomfs import mount
 from dicomfs.mount import MountOptions, serve_archive
 from tests.mount_fakes import MemoryArchive
 
@@ -29,6 +30,10 @@ def obey(archive: MemoryArchive, command: str, *words: str) -> None:
             reconstructor.troubles[row.id] = reconstructor.kinds[kind]
         case "held", ():
             assert reconstructor.held.wait(30)
+        case "hang-listing", ():
+            catalog.listing_hangs = True
+        case "listing-held", ():
+            assert catalog.listing_held.wait(30)
         case "release", ():
             reconstructor.release.set()
         case "break", ():
@@ -52,6 +57,7 @@ def main(mountpoint: str, count: int, options: list[str]) -> None:
         sys.stdout.flush()
         threading.Thread(target=listen, daemon=True).start()
 
+    mount.GRACE_SECONDS = 2.0
     serve_archive(archive, "/srv/archive, one", Path(mountpoint), MountOptions.parse(options), ready)
 
 

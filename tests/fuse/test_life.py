@@ -191,6 +191,23 @@ def test_the_end_does_not_wait_for_ever_for_a_read_that_hangs(serve: Serve, read
     assert not is_mounted(served.mountpoint)
 
 
+def test_the_end_does_not_wait_for_ever_for_a_drop_behind_a_listing_that_hangs(serve: Serve) -> None:
+    served = serve(2)
+    known = folder_of(served) / "000001.dcm"
+    known.stat()
+    served.tell("hang-listing")
+    listing = subprocess.Popen(
+        ["ls", str(known.parent)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    served.tell("listing-held")
+    served.tell("supersede", "000001.dcm")
+    time.sleep(0.5)
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(PATIENCE) == 0
+    assert listing.wait(PATIENCE) != 0
+    assert not is_mounted(served.mountpoint)
+
+
 def test_two_mounts_stand_side_by_side(serve: Serve) -> None:
     first, second = serve(1), serve(2)
     assert len(os.listdir(folder_of(first))) == 1

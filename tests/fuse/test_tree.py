@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import stat
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -63,6 +64,26 @@ def test_owner_group_and_modes_follow_the_options(serve: Serve) -> None:
     status = (served.mountpoint / "patients" / FOLDER / "000001.dcm").stat()
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (4711, 4712, 0o444)
     assert stat.S_IMODE(served.mountpoint.stat().st_mode) == 0o555
+
+
+@pytest.mark.parametrize(
+    "options, uid, readable",
+    [
+        ("", 65534, False),
+        ("allow_other", 65534, False),
+        ("allow_other,uid=65534", 65534, True),
+        ("allow_other,file_mode=444,folder_mode=555", 65534, True),
+    ],
+)
+def test_who_may_read_follows_allow_other_owner_and_modes(
+    serve: Serve, options: str, uid: int, readable: bool
+) -> None:
+    # The folder is entered before the rights are dropped: what lies above it is the test's own.
+    mountpoint = serve(1, options).mountpoint
+    command = ["cat", f"patients/{FOLDER}/000001.dcm"]
+    done = subprocess.run(command, cwd=mountpoint, user=uid, group=uid, extra_groups=[], capture_output=True)
+    assert (done.returncode == 0) == readable
+    assert done.stdout == (content(InstanceId(9, 0)) if readable else b"")
 
 
 def test_find_sees_every_file_of_a_large_folder_once(serve: Serve) -> None:
