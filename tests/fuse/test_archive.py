@@ -124,6 +124,18 @@ def test_folders_and_files_list_what_find_and_the_catalog_count(
     assert os.statvfs(mountpoint).f_files == len(found)
 
 
+def test_dcmtk_reads_every_file_and_the_extended_attributes_agree(
+    archive: Archive, sources: Path, serve_archive: Serve
+) -> None:
+    archive.import_paths([sources])
+    archive.pack("fast")
+    patients = serve_archive(archive.paths.root).mountpoint / "patients"
+    for path in patients.rglob("*.dcm"):
+        shown = run("dcmdump", "--search", "Modality", "--search", "SOPInstanceUID", "--print-short", path)
+        assert os.getxattr(path, "user.dicom.Modality").decode() in shown
+        assert os.getxattr(path, "user.dicom.SOPInstanceUID").decode() in shown
+
+
 def test_an_extended_attribute_gives_the_digest_of_the_file(
     archive: Archive, sources: Path, serve_archive: Serve
 ) -> None:

@@ -81,7 +81,9 @@ def test_who_may_read_follows_allow_other_owner_and_modes(
     # The folder is entered before the rights are dropped: what lies above it is the test's own.
     mountpoint = serve(1, options).mountpoint
     command = ["cat", f"patients/{FOLDER}/000001.dcm"]
-    done = subprocess.run(command, cwd=mountpoint, user=uid, group=uid, extra_groups=[], capture_output=True)
+    done = subprocess.run(
+        command, cwd=mountpoint, user=uid, group=uid, extra_groups=[], capture_output=True, check=False
+    )
     assert (done.returncode == 0) == readable
     assert done.stdout == (content(InstanceId(9, 0)) if readable else b"")
 
@@ -111,6 +113,20 @@ def test_cp_copies_bytes_and_times_and_no_virtual_attributes(serve: Serve, tmp_p
     assert copy.read_bytes() == content(InstanceId(9, 2))
     assert copy.stat().st_mtime_ns == MTIME_NS
     assert os.listxattr(copy) == []
+
+
+@pytest.mark.parametrize("options", [("-aX",), ("-aSX",), ("-aX", "--inplace", "--no-whole-file")])
+def test_rsync_copies_exactly_and_finds_nothing_to_do_again(
+    serve: Serve, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    mountpoint = serve(3).mountpoint
+    source, target = f"{mountpoint}/patients/", tmp_path / "copy"
+    run("rsync", *options, source, target)
+    for position in range(3):
+        copy = target / FOLDER / f"00000{position + 1}.dcm"
+        assert copy.read_bytes() == content(InstanceId(9, position))
+    assert run("rsync", *options, "--itemize-changes", source, target) == ""
+    assert run("rsync", *options, "--itemize-changes", "--checksum", source, target) == ""
 
 
 def test_extended_attributes_answer_by_name_and_are_not_listed(serve: Serve) -> None:
