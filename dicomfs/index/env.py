@@ -1,7 +1,7 @@
 """The door to LMDB: environments, transactions, and LMDB's errors in our words.
 
 Owns opening, the rules of use (no writemap, one map size, short transactions, never across fork) and
-schema versions.  Knows nothing of what the tables mean.  Rules and their reasons: docs/adr/0008-catalog-layout.md.
+schema versions.  Knows nothing of what the tables mean.  Reasons: docs/adr/0008-catalog-layout.md.
 """
 
 from __future__ import annotations
