@@ -106,7 +106,9 @@ class Archive:
         acceptor = Acceptor(
             self.paths, self.catalog, self.spool, self._journal, self.reconstructor, self._repair_spool
         )
-        importer = Importer(self.catalog, self.spool, acceptor, self.settings.archive.minimum_free_bytes)
+        importer = Importer(
+            self.paths.root, self.catalog, self.spool, acceptor, self.settings.archive.minimum_free_bytes
+        )
         report = ImportReport()
         for _ in importer.run(sources, report, self.paths.kept_others if keep_others else None, progress):
             if self.catalog.counts().spool_bytes > self.settings.pack.spool_bytes:

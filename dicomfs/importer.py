@@ -1,15 +1,13 @@
 """Importing: walk folders, copy what carries a SOP Instance UID into the spool, list the rest.
 
-Owns the walk, the copy with its digest, and the reasons why a file is not taken.  Sources are only read;
-one that changes while it is copied is not taken.  Numbers, names and durability are `accept`'s.
+Owns the reasons why a file is not taken.  How sources are found and copied is `sources`', what becomes of
+files without a SOP Instance UID `kept_others`', numbers, names and durability are `accept`'s.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,12 +18,12 @@ from dicomfs.dicom.attributes import Attributes, attributes
 from dicomfs.dicom.part10 import Scan, scan
 from dicomfs.errors import NotTakenError
 from dicomfs.index.catalog import Catalog
+from dicomfs.kept_others import keep
 from dicomfs.packing.plan import mapped
-from dicomfs.paths import sync_folder
 from dicomfs.progress import Progress
+from dicomfs.sources import copy_still, digest_of, opened, walk
 from dicomfs.spool import Desk, Spool
 
-_COPY_BYTES = 1 << 20
 _PEEK_BYTES = 1 << 20
 """How much of a file is looked at before it is copied: attributes come first in a data set."""
 _BATCH_FILES = 10_000
@@ -51,10 +49,12 @@ class ImportReport:
 
 
 class Importer:
-    """Imports files and folders into one archive."""
+    """Imports files and folders into the archive at ``root``."""
 
-    def __init__(self, catalog: Catalog, spool: Spool, acceptor: Acceptor, reserve_bytes: int) -> None:
-        self._catalog, self._spool, self._acceptor = catalog, spool, acceptor
+    def __init__(
+        self, root: Path, catalog: Catalog, spool: Spool, acceptor: Acceptor, reserve_bytes: int
+    ) -> None:
+        self._root, self._catalog, self._spool, self._acceptor = root, catalog, spool, acceptor
         self._reserve_bytes = reserve_bytes
 
     def run(
@@ -68,7 +68,7 @@ class Importer:
         desk = self._spool.desk()
         try:
             with ThreadPoolExecutor(_COPIERS, thread_name_prefix="import") as pool:
-                for files in _batched(sources, report):
+                for files in self._batched(sources, report):
                     self._batch(files, desk, pool, keep_in, report, progress)
                     yield
         finally:
@@ -95,7 +95,7 @@ class Importer:
             elif found is None:
                 report.already += 1
             elif keep_in is not None and isinstance(found, _NoInstance):
-                self._keep(file, top, keep_in, report)
+                self._keep(file, top, keep_in, desk.new_path(), report)
             else:
                 report.not_taken.append(found)
         for candidate, outcome in zip(candidates, self._acceptor.accept(candidates), strict=True):
@@ -123,72 +123,65 @@ class Importer:
             return NotTakenError(str(file), f"cannot be read: {problem.strerror}")
 
     def _copy(self, file: Path, temporary: Path) -> Candidate | None:
-        with file.open("rb", buffering=0) as source:
-            before = os.fstat(source.fileno())
-            if not stat.S_ISREG(before.st_mode):
-                raise NotTakenError(str(file), "is no regular file")
+        with opened(file) as source:
+            before = os.fstat(source)
             if before.st_size == 0:
                 raise _NoInstance(str(file), "is empty")
-            peek = os.pread(source.fileno(), _PEEK_BYTES, 0)
+            peek = os.pread(source, _PEEK_BYTES, 0)
             guess = _identified(file, scan(peek), whole=before.st_size <= _PEEK_BYTES)
-            if guess is not None and self._has(guess, source.fileno(), before.st_size):
+            if guess is not None and self._has(guess, source, before.st_size):
                 return None
             self._check_space(file, before.st_size)
-            digest = _copy_bytes(source.fileno(), temporary)
-            os.utime(temporary, ns=(before.st_mtime_ns, before.st_mtime_ns))
-            _sync(temporary)
-            if (
-                _state(os.fstat(source.fileno())) != _state(before)
-                or temporary.stat().st_size != before.st_size
-            ):
-                raise NotTakenError(
-                    str(file), "changed while it was imported", "import it again when it is still"
-                )
+            digest = copy_still(file, source, temporary)
         with mapped(temporary) as data:
             described = _identified(file, scan(data), whole=True)
+            size = len(data)
         assert described is not None
-        return Candidate(temporary, before.st_size, before.st_mtime_ns, digest, described)
+        return Candidate(temporary, size, temporary.stat().st_mtime_ns, digest, described)
 
     def _has(self, described: Attributes, descriptor: int, size: int) -> bool:
         rows = [self._catalog.row(instance) for instance in self._catalog.by_uid(described.sop_instance_uid)]
         rows = [row for row in rows if row.size == size]
         if not rows:
             return False
-        digest = hashlib.sha256()
-        at = 0
-        while block := os.pread(descriptor, _COPY_BYTES, at):
-            digest.update(block)
-            at += len(block)
-        return any(self._acceptor.same_bytes(row, size, digest.digest()) for row in rows)
+        digest = digest_of(descriptor)
+        return any(self._acceptor.same_bytes(row, size, digest) for row in rows)
 
     def _check_space(self, file: Path, size: int) -> None:
         free = os.statvfs(self._spool.folder)
         if free.f_bavail * free.f_frsize < size + self._reserve_bytes:
-            raise NotTakenError(str(file), "no space left in the archive", "make room, then import it again")
+            raise NotTakenError(
+                str(file),
+                f"no space left in the archive: archive.minimum_free_bytes keeps {self._reserve_bytes} free",
+                "make room, then import it again",
+            )
 
-    def _keep(self, file: Path, top: Path, keep_in: Path, report: ImportReport) -> None:
-        base = top.parent if top.is_file() or top == file else top
-        target = keep_in / file.relative_to(base)
+    def _keep(self, file: Path, top: Path, keep_in: Path, temporary: Path, report: ImportReport) -> None:
+        relative = Path(file.name) if file == top else file.relative_to(top)
         try:
-            if target.exists() and _digest(target) == _digest(file):
-                report.kept += 1
-                return
-            number = 1
-            free = target
-            while free.exists():
-                number += 1
-                free = target.with_name(f"{target.name}.{number}")
-            free.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            times = file.stat()
-            with file.open("rb", buffering=0) as source:
-                _copy_bytes(source.fileno(), free)
-            os.utime(free, ns=(times.st_atime_ns, times.st_mtime_ns))
-            _sync(free)
-            sync_folder(free.parent)
+            self._check_space(file, file.stat().st_size)
+            keep(file, relative, keep_in, temporary)
+        except NotTakenError as refusal:
+            report.not_taken.append(refusal)
+            return
         except OSError as problem:
             report.not_taken.append(NotTakenError(str(file), f"cannot be kept: {problem.strerror}"))
             return
         report.kept += 1
+
+    def _batched(self, sources: Sequence[Path], report: ImportReport) -> Iterator[list[tuple[Path, Path]]]:
+        """(file, the source it was found under) in groups of bounded number and size."""
+        batch: list[tuple[Path, Path]] = []
+        waiting = 0
+        for source in sources:
+            for file, size in walk(source, self._root, report.not_taken.append):
+                batch.append((file, source))
+                waiting += size
+                if len(batch) >= _BATCH_FILES or waiting >= _BATCH_BYTES:
+                    yield batch
+                    batch, waiting = [], 0
+        if batch:
+            yield batch
 
 
 class _NoInstance(NotTakenError):
@@ -207,75 +200,3 @@ def _identified(file: Path, found: Scan, *, whole: bool) -> Attributes | None:
     if whole or found.note:
         raise _NoInstance(str(file), f"has no SOP Instance UID ({found.note or 'not in its data set'})")
     return None
-
-
-def _state(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def _copy_bytes(descriptor: int, target: Path) -> bytes:
-    """Copy a whole file; its SHA-256."""
-    digest = hashlib.sha256()
-    at = 0
-    with target.open("xb", buffering=0) as out:
-        while block := os.pread(descriptor, _COPY_BYTES, at):
-            digest.update(block)
-            view = memoryview(block)
-            while view:
-                view = view[out.write(view) :]
-            at += len(block)
-    target.chmod(0o600)
-    return digest.digest()
-
-
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _batched(sources: Sequence[Path], report: ImportReport) -> Iterator[list[tuple[Path, Path]]]:
-    """(file, the source it was found under) in groups of bounded number and size."""
-    batch: list[tuple[Path, Path]] = []
-    waiting = 0
-    for source in sources:
-        for file, size in _walk(source, report):
-            batch.append((file, source))
-            waiting += size
-            if len(batch) >= _BATCH_FILES or waiting >= _BATCH_BYTES:
-                yield batch
-                batch, waiting = [], 0
-    if batch:
-        yield batch
-
-
-def _walk(source: Path, report: ImportReport) -> Iterator[tuple[Path, int]]:
-    """Files under a source with their sizes, in order of name; what cannot be entered is reported."""
-
-    def refuse(problem: OSError) -> None:
-        where = str(problem.filename or source)
-        report.not_taken.append(
-            NotTakenError(where, f"cannot be read: {problem.strerror}", "check its permissions")
-        )
-
-    if not source.is_dir():
-        try:
-            yield source, source.stat().st_size
-        except OSError as problem:
-            refuse(problem)
-        return
-    for folder, folders, names in os.walk(source, onerror=refuse):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(folder, name)
-            try:
-                yield path, path.stat().st_size
-            except OSError as problem:
-                refuse(problem)
