@@ -26,7 +26,7 @@ __all__ = ["Profile", "Trial", "TrialRow", "band_rows", "candidates", "choose", 
 
 Frames = npt.NDArray[np.uint8]
 
-_TRIAL_BYTES = 4 << 20
+_TRIAL_BYTES = 2 << 20
 _TRIAL_EFFORT = EFFORT_DENSE
 """Above this effort the order of the codecs no longer changes, only the time."""
 
@@ -79,7 +79,7 @@ def candidates(layout: PixelLayout, single: bool) -> tuple[CodecId, ...]:
 def choose(samples: Sequence[Frames], layout: PixelLayout, profile: Profile, *, single: bool) -> Trial:
     """Choose the codec of a stack from runs of neighbouring frames, each (frames, frame_bytes).
 
-    At most about 4 MiB are encoded per candidate.  A codec that refuses the samples, is missing, or does
+    At most about 2 MiB are encoded per candidate.  A codec that refuses the samples, is missing, or does
     not give them back drops out; raw bytes always remain.  The same input gives the same choice.
     """
     effort = _EFFORT[profile]
