@@ -24,6 +24,7 @@ from dicomfs.dicom.part10 import scan
 from dicomfs.format.journal import CountersReserved, JournalEntry, NodesMade, VersionDecision, VersionsDecided
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
+from dicomfs.index.writer import CatalogWriter
 from dicomfs.journal import Journal
 from dicomfs.locks import locked
 from dicomfs.model import (
@@ -275,6 +276,8 @@ class Acceptor:
                 writer.add_study(study)
             for series in batch.series:
                 writer.add_series(series)
+            # One that yields before it is listed never shows beside what it yields to.
+            self._set_versions(writer, batch, new=True)
         self._mark.touch()
         self._spool.admit((c.temporary, record.id, record.sha256) for c, record in batch.records)
         with self._catalog.write_spool() as spooled:
@@ -282,9 +285,14 @@ class Acceptor:
                 spooled.add(record)
         if batch.versions:
             with self._catalog.write() as writer:
-                for decided in batch.versions:
-                    writer.set_version(decided.instance, decided.version, decided.conflict)
+                self._set_versions(writer, batch, new=False)
         self._mark.unlink()
+
+    def _set_versions(self, writer: CatalogWriter, batch: _Batch, *, new: bool) -> None:
+        listed = {record.id for _, record in batch.records}
+        for decided in batch.versions:
+            if (decided.instance in listed) is new:
+                writer.set_version(decided.instance, decided.version, decided.conflict)
 
     def _reserve(self, batch: _Batch) -> None:
         """Use up the numbers that the journal is about to name: even if we stop, they serve no others."""
