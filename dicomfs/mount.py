@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -113,12 +113,17 @@ async def _serve(
     offload, counts = Offload(), archive.catalog.counts
     operations = ArchiveOperations(tree, options, offload, read_ahead, archive.usage, counts)
     watcher = ChangeWatcher(archive.catalog, PyfuseCache())
-    with _session(operations, source, mountpoint, options), contextlib.closing(operations):
+    with (
+        # Before the session: a signal in between would leave a mount without a daemon.
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+        _session(operations, source, mountpoint, options),
+        contextlib.closing(operations),
+    ):
         mount = mounts.find(mountpoint)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_greet, operations, watcher, mount, ready)
-                nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+                nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
                 for _ in range(offload.limit(Work.AHEAD)):
                     nursery.start_soon(operations.serve_wishes)
                 await pyfuse3.main()
@@ -168,14 +173,12 @@ async def _greet(
     ready()
 
 
-async def _end_on_signal(scope: trio.CancelScope) -> None:
+async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
     """End the session at the first signal; what still runs after the grace is cancelled and fails."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            _log.info("ending on %s", signal.Signals(number).name)
-            scope.deadline = trio.current_time() + GRACE_SECONDS
-            pyfuse3.terminate()
-            return
+    number = await anext(signals)
+    _log.info("ending on %s", signal.Signals(number).name)
+    scope.deadline = trio.current_time() + GRACE_SECONDS
+    pyfuse3.terminate()
 
 
 def _raise_read_ahead(mount: mounts.Mount) -> None:

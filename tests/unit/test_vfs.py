@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from dicomfs.errors import NotFoundError
 from dicomfs.index import inodes
+from dicomfs.index.records import Change
 from dicomfs.model import InstanceId, Level, PatientNode, SeriesNode, StudyNode
 from dicomfs.vfs import PATIENTS_INODE, ROOT_INODE, STATUS_INODE, VERSIONS_INODE, Tree, instance_of
 from dicomfs.vfs_types import Attributes
@@ -102,6 +104,15 @@ def test_folders_without_shown_instances_are_not_listed(tree: Tree, archive: Mem
     catalog.series_nodes.append(SeriesNode(19, 8, "1.4", "CT", "", "", "empty series"))
     assert len(names(tree, PATIENTS_INODE)) == 1
     assert len([path for path in everything(tree) if path.startswith("/patients/")]) == 6
+
+
+def test_a_series_of_superseded_instances_only_is_shown_under_versions_only(
+    tree: Tree, archive: MemoryArchive
+) -> None:
+    archive.catalog.instances[:] = [replace(row, version=1) for row in archive.catalog.instances]
+    archive.catalog.feed.append(Change(Level.SERIES, 9, None))
+    assert names(tree, PATIENTS_INODE) == []
+    assert len(names(tree, VERSIONS_INODE)) == 1
 
 
 @pytest.mark.parametrize("name", [b"", b"\xff\xfe", b"x" * 256, b"..", b"000001.DCM", b"1.dcm", b"000001"])
