@@ -7,6 +7,7 @@ Owns the translation of msgspec's errors and the description in front of a segme
 from __future__ import annotations
 
 import struct
+import threading
 from typing import TypeVar
 
 import msgspec
@@ -19,6 +20,10 @@ from dicomfs.format.version import COMPRESSION_NONE, COMPRESSION_ZSTD, MAX_DESCR
 T = TypeVar("T")
 _LENGTH = struct.Struct("<I")
 DESCRIPTION_PREFIX = _LENGTH.size
+_decoders: dict[object, msgspec.msgpack.Decoder[object]] = {}
+_making = threading.Lock()
+"""msgspec works out what a structure looks like on its first use; two threads doing so at once end in a
+segmentation fault."""
 
 
 def encode_wire(value: object) -> bytes:
@@ -34,10 +39,16 @@ def decode_wire(data: bytes, kind: type[T], artefact: str) -> T:
 
     MemoryError is translated too: an array may declare up to 2**32 elements in five bytes.
     """
+    decoder = _decoders.get(kind) or _make_decoder(kind)
     try:
-        return msgspec.msgpack.decode(data, type=kind)
+        return decoder.decode(data)  # type: ignore[return-value]  # the decoder was made for kind
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError) as error:
         raise DamagedError(artefact, "structured payload can't be decoded") from error
+
+
+def _make_decoder(kind: type[object]) -> msgspec.msgpack.Decoder[object]:
+    with _making:
+        return _decoders.setdefault(kind, msgspec.msgpack.Decoder(kind))
 
 
 def pack_section(writer: SectionWriter, kind: int, plain: bytes, level: int) -> None:

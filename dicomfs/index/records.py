@@ -6,6 +6,7 @@ Stored records are msgpack arrays behind one version byte; fields are only ever 
 from __future__ import annotations
 
 import struct
+import threading
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -204,6 +205,8 @@ def unpack_version(value: bytes) -> tuple[int, int]:
 _T = TypeVar("_T")
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODERS: dict[object, msgspec.msgpack.Decoder[object]] = {}
+_MAKING = threading.Lock()
+"""Two threads that make decoders of one record at once end in a segmentation fault in msgspec."""
 
 
 def pack_record(record: object) -> bytes:
@@ -215,7 +218,8 @@ def unpack_record(value: bytes, kind: type[_T]) -> _T:
     """A stored record of ``kind``.  Raises CatalogError where the bytes are not one."""
     decoder = _DECODERS.get(kind)
     if decoder is None:
-        decoder = _DECODERS.setdefault(kind, msgspec.msgpack.Decoder(kind))
+        with _MAKING:
+            decoder = _DECODERS.setdefault(kind, msgspec.msgpack.Decoder(kind))
     if not value or value[0] != RECORD_VERSION:
         msg = f"catalog: a {kind.__name__} record has an unknown version; run `dicomfs recover`"
         raise CatalogError(msg)
