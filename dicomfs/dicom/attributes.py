@@ -5,12 +5,16 @@ Owns the `Attributes` record.  Does not own names in the tree (`naming`) nor the
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from dicomfs.dicom import values
 from dicomfs.dicom.part10 import Scan, sop_instance_uid
 from dicomfs.dicom.pixels import burned_in
 from dicomfs.dicom.tags import Tag
+
+MAX_TEXT_BYTES = 900
+_CUT_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +56,19 @@ class Attributes:
 def attributes(scan: Scan) -> Attributes:
     """Decode what the scan kept, in the file's Specific Character Set; never raises."""
     return Attributes(
-        sop_instance_uid=sop_instance_uid(scan),
+        sop_instance_uid=bounded(sop_instance_uid(scan)),
         sop_class_uid=values.code(scan, Tag.SOP_CLASS_UID)
         or values.code(scan, Tag.MEDIA_STORAGE_SOP_CLASS_UID),
-        study_uid=values.code(scan, Tag.STUDY_INSTANCE_UID),
-        series_uid=values.code(scan, Tag.SERIES_INSTANCE_UID),
-        patient_id=values.text(scan, Tag.PATIENT_ID),
-        patient_name=values.text(scan, Tag.PATIENT_NAME),
-        issuer=values.text(scan, Tag.ISSUER_OF_PATIENT_ID),
-        study_date=values.code(scan, Tag.STUDY_DATE),
-        study_description=values.text(scan, Tag.STUDY_DESCRIPTION),
-        series_number=values.code(scan, Tag.SERIES_NUMBER),
-        series_description=values.text(scan, Tag.SERIES_DESCRIPTION),
-        modality=values.code(scan, Tag.MODALITY),
+        study_uid=bounded(values.code(scan, Tag.STUDY_INSTANCE_UID)),
+        series_uid=bounded(values.code(scan, Tag.SERIES_INSTANCE_UID)),
+        patient_id=bounded(values.text(scan, Tag.PATIENT_ID)),
+        patient_name=bounded(values.text(scan, Tag.PATIENT_NAME)),
+        issuer=bounded(values.text(scan, Tag.ISSUER_OF_PATIENT_ID)),
+        study_date=bounded(values.code(scan, Tag.STUDY_DATE)),
+        study_description=bounded(values.text(scan, Tag.STUDY_DESCRIPTION)),
+        series_number=bounded(values.code(scan, Tag.SERIES_NUMBER)),
+        series_description=bounded(values.text(scan, Tag.SERIES_DESCRIPTION)),
+        modality=bounded(values.code(scan, Tag.MODALITY)),
         instance_number=instance_number(scan),
         image_type=tuple(part.strip() for part in values.code(scan, Tag.IMAGE_TYPE).split("\\")),
         echo_time=_first(scan, Tag.ECHO_TIME),
@@ -78,6 +82,17 @@ def attributes(scan: Scan) -> Attributes:
         orientation=_orientation(scan),
         burned_in=burned_in(scan),
     )
+
+
+def bounded(text: str) -> str:
+    """The text up to 900 bytes of UTF-8, far beyond what PS3.5 allows; else its beginning and a digest.
+
+    Damaged files hold values of any length; what names and indexes are made of is kept short and distinct.
+    """
+    encoded = text.encode("utf-8", "surrogatepass")
+    if len(encoded) <= MAX_TEXT_BYTES:
+        return text
+    return text[:_CUT_CHARACTERS] + "#" + hashlib.sha256(encoded).hexdigest()
 
 
 def instance_number(scan: Scan) -> int | None:
