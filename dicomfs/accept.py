@@ -21,6 +21,7 @@ from dicomfs.dicom.attributes import Attributes
 from dicomfs.dicom.compare import complete, conflict_class
 from dicomfs.dicom.naming import patient_folder, series_folder, study_folder
 from dicomfs.dicom.part10 import scan
+from dicomfs.errors import CodecError, FormatError, MismatchError, ObjectNotFound
 from dicomfs.format.journal import CountersReserved, JournalEntry, NodesMade, VersionDecision, VersionsDecided
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
@@ -44,6 +45,8 @@ from dicomfs.spool import Spool
 NUMBER_BLOCK = 1024
 """Numbers reserved at once: a rebuilt catalog goes on above the last block that was begun."""
 _COMPARE_BYTES = 1 << 30
+_DAMAGE = (FormatError, MismatchError, CodecError, ObjectNotFound)
+"""What reading an instance raises when its stored bytes are lost, not merely out of reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +179,13 @@ class Acceptor:
         return Outcome.CONFLICT
 
     def same_bytes(self, row: InstanceRow, size: int, sha256: bytes) -> bool:
-        """Whether an instance holds exactly the bytes with this digest."""
+        """Whether an instance holds exactly the bytes with this digest; one that is damaged does not."""
         if row.size != size or row.sha256_start != sha256[:8]:
             return False
-        reader = self._reconstructor.open(row.id)
+        try:
+            reader = self._reconstructor.open(row.id)
+        except _DAMAGE:
+            return False
         try:
             return reader.sha256 == sha256
         finally:
@@ -187,14 +193,14 @@ class Acceptor:
 
     def _judge(self, shown: InstanceRow, candidate: Candidate) -> tuple[ConflictClass, bool]:
         """How the candidate differs from what is shown, and whether it takes its place."""
-        reader = self._reconstructor.open(shown.id)
+        if max(shown.size, candidate.size) > _COMPARE_BYTES:
+            # Too large to hold twice: treated as other pixels, the first stays shown.
+            return ConflictClass.PIXELS, False
         try:
-            if max(reader.size, candidate.size) > _COMPARE_BYTES:
-                # Too large to hold twice: treated as other pixels, the first stays shown.
-                return ConflictClass.PIXELS, False
-            old = reader.read(0, reader.size)
-        finally:
-            reader.close()
+            old = self._read_whole(shown.id)
+        except _DAMAGE:
+            # What is shown can no longer be read, so it is the less complete one.
+            return ConflictClass.TRUNCATED, True
         with (
             candidate.temporary.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as new,
@@ -203,6 +209,13 @@ class Acceptor:
             if conflict is ConflictClass.TRUNCATED:
                 return conflict, complete(scan(new)) and not complete(scan(old))
             return conflict, conflict is not ConflictClass.PIXELS
+
+    def _read_whole(self, instance: InstanceId) -> bytes:
+        reader = self._reconstructor.open(instance)
+        try:
+            return reader.read(0, reader.size)
+        finally:
+            reader.close()
 
     def _series(self, batch: _Batch, a: Attributes) -> SeriesNode:
         patient = self._patient(batch, a)

@@ -10,11 +10,12 @@ import hashlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from dicomfs.dicom.attributes import attributes
+from dicomfs.dicom.attributes import Attributes, attributes
 from dicomfs.dicom.part10 import scan
 from dicomfs.errors import DicomfsError, FormatError, NotFoundError, TierError, TierFull, UsageError
 from dicomfs.format.header import SeriesPart
@@ -31,20 +32,20 @@ from dicomfs.journal import PREFIX as JOURNAL_PREFIX
 from dicomfs.journal import Journal
 from dicomfs.model import (
     FramePiece,
+    InstanceId,
+    InstanceRow,
     Level,
     ObjectKey,
     PackKind,
-    PatientNode,
-    SeriesNode,
     StreamPiece,
-    StudyNode,
 )
 from dicomfs.packing.commit import part_rows
 from dicomfs.packing.plan import mapped
 from dicomfs.packs import PackSource
 from dicomfs.progress import Progress
+from dicomfs.recovered_nodes import RecoveredNodes
 from dicomfs.series_names import SeriesNames
-from dicomfs.spool import Spool
+from dicomfs.spool import Spool, SpooledFile
 from dicomfs.tiers.base import ByteRange, Tier
 
 _COPY_STEP = 8 << 20
@@ -66,36 +67,18 @@ class _Found:
     """What packs and journal say."""
 
     sizes: dict[ObjectKey, int] = field(default_factory=dict)
-    patients: dict[int, PatientNode] = field(default_factory=dict)
-    studies: dict[int, StudyNode] = field(default_factory=dict)
-    series: dict[int, SeriesNode] = field(default_factory=dict)
-    reserved: dict[Level, int] = field(default_factory=lambda: dict.fromkeys(Level, 0))
+    nodes: RecoveredNodes = field(default_factory=RecoveredNodes)
     parts: dict[int, list[tuple[SeriesPart, ObjectKey, int]]] = field(
         default_factory=lambda: defaultdict(list)
     )
     versions: list[VersionDecision] = field(default_factory=list)
     references: dict[ObjectKey, set[ObjectKey]] = field(default_factory=lambda: defaultdict(set))
 
-    def add_nodes(
-        self, patients: Iterable[PatientNode], studies: Iterable[StudyNode], series: Iterable[SeriesNode]
-    ) -> None:
-        """Remember nodes; what was said first stays."""
-        for patient in patients:
-            self.patients.setdefault(patient.number, patient)
-        for study in studies:
-            self.studies.setdefault(study.number, study)
-        for one in series:
-            self.series.setdefault(one.number, one)
-
     def next_position(self, series: int) -> int:
         """A position above all that packs and decisions of a series name."""
         packed = [entry.position for part, _, _ in self.parts[series] for entry in part.entries]
         named = [one.instance.position for one in self.versions if one.instance.series == series]
         return 1 + max([*packed, *named], default=-1)
-
-    def reserve(self, level: Level, reserved: int) -> None:
-        """Remember a high-water mark."""
-        self.reserved[level] = max(self.reserved[level], reserved)
 
 
 def archive_of(tier: Tier) -> bytes:
@@ -164,19 +147,22 @@ def recover_catalog(
     """
     report = RecoverReport()
     found = _read_tier(tier, journal, report, progress)
+    nodes = found.nodes
+    report.problems += nodes.settle(found.parts, _spooled_series(spool))
     with catalog.write() as writer:
-        for level, reserved in found.reserved.items():
+        for level, reserved in nodes.reserved.items():
             writer.raise_counter(level, reserved)
-        for patient in found.patients.values():
+        for patient in nodes.patients.values():
             writer.add_patient(patient)
-        for study in found.studies.values():
+        for study in nodes.studies.values():
             writer.add_study(study)
     now = time.time_ns()
-    for number in sorted(found.series):
+    for number in sorted(nodes.series):
         with catalog.write() as writer:
-            writer.add_series(found.series[number])
+            writer.add_series(nodes.series[number])
             for part, key, index in _disjoint(found, number, report):
-                writer.commit_part(number, part.part, key, index, part_rows(part))
+                free = max(part.part, writer.next_part(number))
+                writer.commit_part(number, free, key, index, part_rows(part))
                 report.instances += len(part.entries)
             writer.raise_position(number, found.next_position(number))
         report.series += 1
@@ -202,10 +188,10 @@ def _read_tier(tier: Tier, journal: Journal, report: RecoverReport, progress: Pr
         report.objects += 1
         for entry in document.entries:
             if isinstance(entry, NodesMade):
-                found.add_nodes(entry.patients, entry.studies, entry.series)
+                found.nodes.add(entry.patients, entry.studies, entry.series)
             elif isinstance(entry, CountersReserved):
                 for level in Level:
-                    found.reserve(level, getattr(entry, level.name.lower()))
+                    found.nodes.reserve(level, getattr(entry, level.name.lower()))
             elif isinstance(entry, VersionsDecided):
                 found.versions += entry.decisions
     for kind in PackKind:
@@ -227,11 +213,21 @@ def _read_tier(tier: Tier, journal: Journal, report: RecoverReport, progress: Pr
 def _read_headers(source: PackSource, key: ObjectKey, found: _Found) -> None:
     for index in range(len(source.headers(key).parts)):
         part = source.part(key, index)
-        found.add_nodes([part.patient], [part.study], [part.series])
+        found.nodes.add([part.patient], [part.study], [part.series])
         for name, reserved in part.high_water.items():
-            found.reserve(Level[name.upper()], reserved)
+            found.nodes.reserve(Level[name.upper()], reserved)
         found.parts[part.series.number].append((part, key, index))
         found.references[key] |= _needed(part)
+
+
+def _spooled_series(spool: Spool) -> dict[int, Callable[[], Attributes]]:
+    """For each series with spooled files, how to learn the attributes of one of them."""
+    return {file.id.series: partial(_attributes, file) for file in spool.files()}
+
+
+def _attributes(file: SpooledFile) -> Attributes:
+    with mapped(file.path) as data:
+        return attributes(scan(data))
 
 
 def _disjoint(found: _Found, series: int, report: RecoverReport) -> list[tuple[SeriesPart, ObjectKey, int]]:
@@ -276,8 +272,7 @@ def rebuild_spool(catalog: Catalog, spool: Spool, decided: Iterable[VersionDecis
             continue
         if series not in names:
             names[series] = SeriesNames(catalog.rows(series))
-        with mapped(file.path) as data:
-            described = attributes(scan(data))
+        described = _attributes(file)
         _, level, number = names[series].take(described.sop_instance_uid, described.instance_number)
         status = file.path.stat()
         record = SpooledRecord(
@@ -297,13 +292,27 @@ def rebuild_spool(catalog: Catalog, spool: Spool, decided: Iterable[VersionDecis
 
 
 def _apply_versions(catalog: Catalog, decided: Iterable[VersionDecision]) -> None:
-    """A decision takes effect if both the instance that yields and the one it yields to exist."""
-    for decision in decided:
-        try:
-            row = catalog.row(decision.instance)
-            catalog.row(decision.yields_to)
-        except NotFoundError:
-            continue
-        if row.version != decision.version:
+    """A decision takes effect if the instance that yields exists, and one that it yields to.
+
+    Where the winner is lost but had yielded itself, its own winner counts.
+    """
+    decisions = list(decided)
+    yields_to = {decision.instance: decision.yields_to for decision in decisions}
+    for decision in decisions:
+        row = _row(catalog, decision.instance)
+        winner: InstanceId | None = decision.yields_to
+        passed = {decision.instance}
+        while winner is not None and (winner in passed or _row(catalog, winner) is None):
+            passed.add(winner)
+            following = yields_to.get(winner)
+            winner = following if following not in passed else None
+        if row is not None and winner is not None and row.version != decision.version:
             with catalog.write() as writer:
                 writer.set_version(decision.instance, decision.version, decision.conflict)
+
+
+def _row(catalog: Catalog, instance: InstanceId) -> InstanceRow | None:
+    try:
+        return catalog.row(instance)
+    except NotFoundError:
+        return None
