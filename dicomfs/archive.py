@@ -117,7 +117,9 @@ class Archive:
 
     def pack(self, profile: str | None = None, progress: Progress | None = None) -> PackReport:
         """Pack all that waits in the spool; returns when it is sealed and committed."""
-        packer = Packer(self.paths, self.archive_id, self.catalog, self.spool, self.tier)
+        packer = Packer(
+            self.paths, self.archive_id, self.catalog, self.spool, self.tier, self._clear_temporaries
+        )
         return packer.pack(
             Profile[(profile or self.settings.pack.profile).upper()],
             self.settings.mount.decoded_cache_bytes // 2,
@@ -169,6 +171,10 @@ class Archive:
                     self._repair_spool()
                     with self.catalog.write_spool() as writer:
                         writer.mark_rebuilt()
+
+    def _clear_temporaries(self) -> None:
+        if isinstance(self.tier, FolderTier):
+            self.tier.discard_temporaries(0)
 
     def _repair_spool(self) -> None:
         rebuild_spool(self.catalog, self.spool, self._decisions())

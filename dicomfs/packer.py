@@ -11,18 +11,18 @@ import collections
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from dicomfs.accept import number_marks
 from dicomfs.codec.trial import Profile
-from dicomfs.errors import CatalogFull, DicomfsError, TierError
+from dicomfs.errors import CatalogFull, DicomfsError, ObjectNotFound, TierError
 from dicomfs.format.header import SeriesPart
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
 from dicomfs.locks import locked
-from dicomfs.model import InstanceId
+from dicomfs.model import InstanceId, ObjectKey, PackKind
 from dicomfs.packing.build import BuiltBatch, build_batch
 from dicomfs.packing.commit import part_rows
 from dicomfs.packing.encode import StackEncoder
@@ -30,7 +30,7 @@ from dicomfs.packing.plan import BatchPlan, batches, plan_batch
 from dicomfs.packing.seal import SPOOL_ROTTEN, Staged, Staging, mismatches
 from dicomfs.paths import ArchivePaths
 from dicomfs.progress import Progress
-from dicomfs.spool import Spool
+from dicomfs.spool import Spool, SpooledFile
 from dicomfs.tiers.base import Tier
 
 logger = logging.getLogger(__name__)
@@ -55,12 +55,22 @@ class PackReport:
 
 
 class Packer:
-    """Packs what the spool holds.  One at a time per archive: a lock file orders the processes."""
+    """Packs what the spool holds.  One at a time per archive: a lock file orders the processes.
+
+    ``clear_temporaries`` removes what writers that died left on the tier besides objects; it is called when
+    nobody writes there.
+    """
 
     def __init__(
-        self, paths: ArchivePaths, archive_id: bytes, catalog: Catalog, spool: Spool, tier: Tier
+        self,
+        paths: ArchivePaths,
+        archive_id: bytes,
+        catalog: Catalog,
+        spool: Spool,
+        tier: Tier,
+        clear_temporaries: Callable[[], object],
     ) -> None:
-        self._paths, self._archive_id = paths, archive_id
+        self._paths, self._archive_id, self._clear_temporaries = paths, archive_id, clear_temporaries
         self._catalog, self._spool, self._tier = catalog, spool, tier
         self._staging = Staging(paths.staging, archive_id)
 
@@ -91,14 +101,39 @@ class Packer:
     def _clean_up(self) -> None:
         """Finish what a packer that died left behind: staged files, unplaced objects, packed raw bytes."""
         self._staging.clear()
-        for intent in list(self._catalog.intents()):
+        # Header packs first: while one is there, `recover` takes it for committed and needs what it names.
+        intents = sorted(self._catalog.intents(), key=lambda i: not i.key.startswith(PackKind.HEADER.prefix))
+        for intent in intents:
             if not self._catalog.has_object(intent.key):
                 self._tier.delete(intent.key)
             with self._catalog.write() as writer:
                 writer.remove_intent(intent.key)
-        self._release(
-            [(file.id, file.sha256) for file in self._spool.files() if self._catalog.is_packed(file.id)]
-        )
+        self._release([(file.id, file.sha256) for file in self._packed_files()])
+        with locked(self._paths.run / "accept.lock"):
+            # Nobody else writes to the spool or to the tier while both locks are held.
+            self._spool.tidy()
+            self._clear_temporaries()
+
+    def _packed_files(self) -> Iterator[SpooledFile]:
+        """Spooled files whose packs are committed, and still there: the index may be a recovered one."""
+        whole: dict[ObjectKey, bool] = {}
+        for file in self._spool.files():
+            if not self._catalog.is_packed(file.id):
+                continue
+            header = self._catalog.part_of(file.id).header_key
+            if header not in whole:
+                whole[header] = all(map(self._placed, [header, *self._catalog.references(header)]))
+            if whole[header]:
+                yield file
+            else:
+                logger.error("raw bytes kept: a pack is missing", extra={"instance": str(file.id)})
+
+    def _placed(self, key: ObjectKey) -> bool:
+        try:
+            self._tier.stat(key)
+        except ObjectNotFound:
+            return False
+        return True
 
     def _pack_group(self, group: Group, run: _Run, report: PackReport) -> None:
         """Pack one batch; where it fails, its series one by one, so that one bad series stops no other."""

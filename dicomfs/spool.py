@@ -3,7 +3,8 @@
 A folder is the truth, not an index: ``spool/<series>/<position>-<sha256>`` holds the raw bytes of one
 instance with the source's modification time, so that a lost index costs a scan.  Files are written under
 ``spool/tmp/<worker>/`` and renamed into place; the worker's folder carries a lock, and what a dead worker
-left there is removed.  Knows nothing of the catalog.
+left there is removed.  Folders of workers are made under the lock of ``spool/tmp``, so that one without a
+lock of its own is known to be a dead worker's.  Knows nothing of the catalog.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomfs.locks import try_lock
+from dicomfs.locks import locked, try_lock
 from dicomfs.model import InstanceId
 from dicomfs.paths import sync_folder
 
@@ -69,12 +70,11 @@ class Spool:
         """A new temporary folder; also clears what dead workers left."""
         folder = self.folder / "tmp"
         folder.mkdir(mode=0o700, exist_ok=True)
-        for other in list(folder.iterdir()):
-            descriptor = try_lock(other / "lock") if (other / "lock").exists() else None
-            if descriptor is not None:
-                shutil.rmtree(other, ignore_errors=True)
-                os.close(descriptor)
-        return Desk(folder)
+        with locked(folder / "lock"):
+            for other in list(folder.iterdir()):
+                if other.is_dir():
+                    _remove_if_dead(other)
+            return Desk(folder)
 
     def admit(self, files: Iterable[tuple[Path, InstanceId, bytes]]) -> None:
         """Move written and synced files into place and make their names durable.
@@ -110,9 +110,28 @@ class Spool:
             path = self.path(instance, sha256)
             path.unlink(missing_ok=True)
             folders.add(path.parent)
-        for folder in folders:
-            try:
-                folder.rmdir()
-            except OSError:
-                # Later slices of the series wait in it.
-                continue
+        _remove_empty(folders)
+
+    def tidy(self) -> None:
+        """Remove empty folders, as an admission or a release that died leaves them."""
+        _remove_empty(folder for folder in self.folder.iterdir() if _SERIES.fullmatch(folder.name))
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            # Later slices of the series wait in it.
+            continue
+
+
+def _remove_if_dead(desk: Path) -> None:
+    """Remove a worker's folder if nobody holds its lock; the caller holds that of all folders."""
+    if not (desk / "lock").exists():
+        shutil.rmtree(desk, ignore_errors=True)
+        return
+    descriptor = try_lock(desk / "lock")
+    if descriptor is not None:
+        shutil.rmtree(desk, ignore_errors=True)
+        os.close(descriptor)
