@@ -6,6 +6,7 @@ with `Archive.open`, make one with `Archive.create`; both are context managers.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Self
 from dicomfs import config
 from dicomfs.accept import Acceptor
 from dicomfs.codec.trial import Profile
-from dicomfs.errors import UsageError
+from dicomfs.errors import CatalogBusy, UsageError
 from dicomfs.format.journal import VersionDecision, VersionsDecided
 from dicomfs.importer import Importer, ImportReport
 from dicomfs.index.catalog import Catalog
@@ -81,6 +82,7 @@ class Archive:
         settings = config.load(root)
         archive = cls(paths, archive_id, settings, Catalog.open(paths.index))
         archive._check_spool_index()
+        archive._finish_acceptance()
         return archive
 
     def __enter__(self) -> Self:
@@ -171,6 +173,16 @@ class Archive:
                     self._repair_spool()
                     with self.catalog.write_spool() as writer:
                         writer.mark_rebuilt()
+
+    def _finish_acceptance(self) -> None:
+        """Finish an acceptance that died: its instances may be listed, and those they replace shown, too."""
+        mark = self.paths.run / "accepting"
+        if not mark.exists():
+            return
+        # Who cannot have the lock sees an acceptance that is alive.
+        with contextlib.suppress(CatalogBusy), locked(self.paths.run / "accept.lock", wait=False):
+            self._repair_spool()
+            mark.unlink(missing_ok=True)
 
     def _clear_temporaries(self) -> None:
         if isinstance(self.tier, FolderTier):
