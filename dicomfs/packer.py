@@ -27,7 +27,7 @@ from dicomfs.packing.build import BuiltBatch, build_batch
 from dicomfs.packing.commit import part_rows
 from dicomfs.packing.encode import StackEncoder
 from dicomfs.packing.plan import BatchPlan, batches, plan_batch
-from dicomfs.packing.seal import SPOOL_ROTTEN, Staged, Staging, mismatches
+from dicomfs.packing.seal import SPOOL_MISSING, SPOOL_ROTTEN, Staged, Staging, mismatches
 from dicomfs.paths import ArchivePaths
 from dicomfs.progress import Progress
 from dicomfs.spool import Spool, SpooledFile
@@ -52,6 +52,12 @@ class PackReport:
     """Codec -> frames."""
     failed: list[tuple[str, str]] = field(default_factory=list)
     """What waits in the spool because packing it failed: (series or instance, reason)."""
+
+    def fail(self, instance: InstanceId, reason: str) -> None:
+        """List an instance, once."""
+        failure = (f"instance {instance.series}/{instance.position}", reason)
+        if failure not in self.failed:
+            self.failed.append(failure)
 
 
 class Packer:
@@ -93,8 +99,12 @@ class Packer:
             groups = list(batches(self._catalog))
             total = sum(record.size for group in groups for _, records in group for record in records)
             progress.start(total, "packing")
-            for group in groups:
-                self._pack_group(group, _Run(pool, workers, profile, reorder_bytes, progress), report)
+            try:
+                for group in groups:
+                    self._pack_group(group, _Run(pool, workers, profile, reorder_bytes, progress), report)
+            finally:
+                # What stopped us may be a full disk: do not sit on the space until the next run.
+                self._staging.clear()
             progress.done()
         return report
 
@@ -151,7 +161,7 @@ class Packer:
 
     def _pack_batch(self, group: Group, run: _Run, report: PackReport) -> None:
         whole: dict[InstanceId, str] = {}
-        rotten: set[InstanceId] = set()
+        rotten = self._lost(group, report)
         while True:
             group = [(series, [r for r in records if r.id not in rotten]) for series, records in group]
             group = [(series, records) for series, records in group if records]
@@ -168,11 +178,27 @@ class Packer:
                 )
                 if reason == SPOOL_ROTTEN or instance in whole:
                     rotten.add(instance)
-                    report.failed.append((f"instance {instance.series}/{instance.position}", reason))
+                    report.fail(instance, reason)
                 whole[instance] = f"stored whole: {reason}"
         assert built.headers is not None
         self._place_and_commit(plan, built.packs, built.headers, built.parts)
         _count(report, plan, built)
+
+    def _lost(self, group: Group, report: PackReport) -> set[InstanceId]:
+        """Those of a group whose spooled file is missing or has another size."""
+        lost: set[InstanceId] = set()
+        for _, records in group:
+            for record in records:
+                try:
+                    size = self._spool.path(record.id, record.sha256).stat().st_size
+                except FileNotFoundError:
+                    report.fail(record.id, SPOOL_MISSING)
+                else:
+                    if size == record.size:
+                        continue
+                    report.fail(record.id, SPOOL_ROTTEN)
+                lost.add(record.id)
+        return lost
 
     def _seal(self, plan: BatchPlan, run: _Run) -> tuple[BuiltBatch, dict[int, str]]:
         self._staging.clear()

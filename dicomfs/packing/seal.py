@@ -25,6 +25,7 @@ from dicomfs.reconstruct import PackedReader
 from dicomfs.tiers.base import Tier
 
 _COMPARE_STEP = 8 << 20
+SPOOL_MISSING = "the spooled bytes are missing"
 SPOOL_ROTTEN = "the spooled bytes no longer match the digest taken when they were accepted"
 _CHECK_CACHE_BYTES = 256 << 20
 
