@@ -7,9 +7,10 @@ with `Archive.open`, make one with `Archive.create`; both are context managers.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,7 +18,14 @@ from typing import Self
 from dicomfs import config
 from dicomfs.accept import Acceptor
 from dicomfs.codec.trial import Profile
-from dicomfs.errors import CatalogBusy, UsageError
+from dicomfs.errors import (
+    CatalogBusy,
+    DamagedError,
+    FormatError,
+    ObjectNotFound,
+    UnsupportedVersion,
+    UsageError,
+)
 from dicomfs.format.journal import VersionDecision, VersionsDecided
 from dicomfs.importer import Importer, ImportReport
 from dicomfs.index.catalog import Catalog
@@ -35,6 +43,8 @@ from dicomfs.tiers.base import Tier
 from dicomfs.tiers.folder import FolderTier
 from dicomfs.tiers.registry import open_tier
 from dicomfs.verify import Verifier, VerifyReport
+
+logger = logging.getLogger(__name__)
 
 
 class Archive:
@@ -191,14 +201,17 @@ class Archive:
     def _repair_spool(self) -> None:
         rebuild_spool(self.catalog, self.spool, self._decisions())
 
-    def _decisions(self) -> list[VersionDecision]:
-        return [
-            decided
-            for key in self._journal.list()
-            for entry in self._journal.read(key).entries
-            if isinstance(entry, VersionsDecided)
-            for decided in entry.decisions
-        ]
+    def _decisions(self) -> Iterator[VersionDecision]:
+        for key in self._journal.list():
+            try:
+                entries = self._journal.read(key).entries
+            except (FormatError, ObjectNotFound) as problem:
+                # The catalog has what was decided before; `verify` lists the damage.
+                logger.error("journal object passed over", extra={"reason": str(problem)})  # noqa: TRY400
+                continue
+            for entry in entries:
+                if isinstance(entry, VersionsDecided):
+                    yield from entry.decisions
 
 
 def recover(root: Path, url: str, progress: Progress | None = None) -> RecoverReport:
@@ -215,13 +228,13 @@ def recover(root: Path, url: str, progress: Progress | None = None) -> RecoverRe
     paths = ArchivePaths(root)
     source = open_tier("source", url)
     problems: list[str] = []
-    if paths.identity.exists():
-        archive_id = read_identity(paths)
-        tier = _local_tier(paths, config.load(root))
-        if not _same_tier(source, tier):
-            raise UsageError(
-                f"{root} is another archive: name a new folder, or its own tier to rebuild its index"
-            )
+    own = _local_tier(paths, config.load(root))
+    if _same_tier(source, own):
+        archive_id, tier = _own_identity(paths, own), own
+    elif paths.identity.exists():
+        raise UsageError(
+            f"{root} is another archive: name a new folder, or its own tier to rebuild its index"
+        )
     else:
         archive_id = archive_of(source)
         paths.make()
@@ -250,6 +263,18 @@ def _rebuild_index(paths: ArchivePaths, archive_id: bytes, tier: Tier, progress:
     sync_folder(paths.root)
     shutil.rmtree(old, ignore_errors=True)
     return report
+
+
+def _own_identity(paths: ArchivePaths, tier: Tier) -> bytes:
+    """The identity of an archive that is rebuilt in place; its document is made again where it is lost."""
+    try:
+        return read_identity(paths)
+    except UnsupportedVersion:
+        raise
+    except (UsageError, DamagedError):
+        archive_id = archive_of(tier)
+        write_identity(paths, archive_id)
+        return archive_id
 
 
 def _same_tier(one: Tier, other: Tier) -> bool:

@@ -7,6 +7,8 @@ Appends to the local tier, numbered; reads back in order.  What the entries mean
 from __future__ import annotations
 
 import hashlib
+import itertools
+import re
 import time
 from collections.abc import Sequence
 
@@ -17,6 +19,7 @@ from dicomfs.model import ObjectKey
 from dicomfs.tiers.base import Tier
 
 PREFIX = "journal"
+_KEY = re.compile(r"journal/[0-9a-f]{16}")
 
 
 class Journal:
@@ -33,7 +36,7 @@ class Journal:
             TierError: it cannot be written; nothing was decided then.
         """
         if self._next is None:
-            self._next = 1 + max((int(key.rsplit("/", 1)[1], 16) for key in self.list()), default=0)
+            self._next = 1 + max(map(_number, self.list()), default=0)
         while True:
             document = stored.encode_journal(
                 entries, self._next, self._archive_id, time.time_ns(), __version__
@@ -49,7 +52,17 @@ class Journal:
 
     def list(self) -> list[ObjectKey]:
         """The keys of all journal objects, in order."""
-        return sorted(key for key, _ in self._tier.list(PREFIX))
+        return sorted(key for key, _ in self._tier.list(PREFIX) if _KEY.fullmatch(key))
+
+    def gaps(self) -> Sequence[str]:
+        """What is missing between the first number and the last that is there, as sentences."""
+        there = [0, *(_number(key) for key in self.list())]
+        return [
+            f"{_key(before + 1)}: missing"
+            + (f", and all up to {_key(after - 1)}" if after > before + 2 else "")
+            for before, after in itertools.pairwise(there)
+            if after > before + 1
+        ]
 
     def read(self, key: ObjectKey) -> stored.Journal:
         """One journal object.
@@ -66,3 +79,7 @@ class Journal:
 
 def _key(sequence: int) -> ObjectKey:
     return ObjectKey(f"{PREFIX}/{sequence:016x}")
+
+
+def _number(key: ObjectKey) -> int:
+    return int(key.rsplit("/", 1)[1], 16)

@@ -244,8 +244,15 @@ class Reconstructor:
                         f"spooled instance {instance}", "its bytes are missing from the spool"
                     ) from None
         place = self._catalog.part_of(instance)
-        entry = self._source.part(place.header_key, place.part_index).entries[place.row]
-        if entry.position != instance.position:
+        entries = self._source.part(place.header_key, place.part_index).entries
+        entry = entries[place.row] if place.row < len(entries) else None
+        row = self._catalog.row(instance)
+        # The position alone would fit an instance of another pack, had the two changed places.
+        if (
+            entry is None
+            or (entry.position, entry.size) != (instance.position, row.size)
+            or entry.sha256[:8] != row.sha256_start
+        ):
             raise DamagedError(
                 place.header_key, "lists another instance than the catalog; run `dicomfs recover`"
             )

@@ -1,6 +1,5 @@
 """Patients, studies and series of a recovered catalog, made consistent again.
 
-
 Owns three repairs: an acceptance that stopped between journal and catalog leaves nodes whose identity was
 given out again; a lost journal object leaves nodes without their parent; and it leaves spooled files without
 their series.  Reads spooled files, writes nothing.

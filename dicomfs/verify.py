@@ -12,7 +12,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from dicomfs.errors import DicomfsError, MismatchError
+from dicomfs.errors import DicomfsError, MismatchError, TierError
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
 from dicomfs.journal import Journal
@@ -72,9 +72,12 @@ class Verifier:
             report.bytes_read += record.size if deep else 0
             if problem:
                 report.problems.append(problem)
-        for key, _ in self._tier.list(""):
-            if key not in known and not key.startswith("journal/") and key.count("/") == 2:
-                report.notes.append(f"tier {self._tier.name}: {key}: not referred to")
+        try:
+            for key, _ in self._tier.list(""):
+                if key not in known and not key.startswith("journal/") and key.count("/") == 2:
+                    report.notes.append(f"tier {self._tier.name}: {key}: not referred to")
+        except TierError as problem:
+            report.problems.append(str(problem))
 
     def _object(self, record: ObjectRecord, deep: bool) -> str:
         try:
@@ -135,7 +138,13 @@ class Verifier:
         return size, ""
 
     def _journal_objects(self, report: VerifyReport) -> None:
-        for key in self._journal.list():
+        try:
+            keys = self._journal.list()
+            report.problems += self._journal.gaps()
+        except TierError as problem:
+            report.problems.append(str(problem))
+            return
+        for key in keys:
             report.objects += 1
             try:
                 self._journal.read(key)
