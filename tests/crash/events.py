@@ -1,0 +1,96 @@
+"""Dying at a chosen event: every call that changes what is durable counts as one.
+
+Owns the wrapping of those calls in the present process, which dies without cleaning up: `os._exit` runs
+no handlers, no finally blocks and gives other threads no time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dicomfs.index.env import Environment, WriteTxn
+
+KILLED = 137
+_CALLS = ("fsync", "replace", "rename", "link", "unlink", "mkdir", "rmdir")
+
+
+@dataclass
+class Events:
+    """Counts events from 0 on; ends the process just before or just after the one that is chosen."""
+
+    root: Path
+    at: int = -1
+    after: bool = False
+    seen: list[str] = field(default_factory=list)
+    """What happened so far, as ``call place``: places are below ``root``, without numbers and names."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def event(self, call: str, place: str) -> Iterator[None]:
+        """Around one call."""
+        with self._lock:
+            number = len(self.seen)
+            self.seen.append(f"{call} {place}")
+            if number == self.at and not self.after:
+                os._exit(KILLED)
+        try:
+            yield
+        finally:
+            if number == self.at:
+                os._exit(KILLED)
+
+    def install(self) -> None:
+        """Wrap every durable primitive for the rest of this process."""
+        for name in _CALLS:
+            setattr(os, name, self._wrapped(name, getattr(os, name)))
+        touch = Path.touch
+
+        def touched(path: Path, *args: Any, **named: Any) -> None:
+            with self.event("touch", self._place(path)):
+                touch(path, *args, **named)
+
+        Path.touch = touched  # type: ignore[method-assign, assignment]
+        self._wrap_commits()
+
+    def _wrapped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(target: Any, *args: Any, **named: Any) -> Any:
+            # A link or a rename is about the new name.
+            shown = args[0] if name in ("link", "rename", "replace") else target
+            with self.event(name, self._place(shown)):
+                return call(target, *args, **named)
+
+        return wrapped
+
+    def _wrap_commits(self) -> None:
+        write = Environment.write
+
+        @contextmanager
+        def committed(environment: Environment) -> Iterator[WriteTxn]:
+            opened = write(environment)
+            txn = opened.__enter__()  # a commit is what follows the block, so the block lies between
+            try:
+                yield txn
+            except BaseException as problem:
+                opened.__exit__(type(problem), problem, None)
+                raise
+            with self.event("commit", self._place(environment.folder)):
+                opened.__exit__(None, None, None)
+
+        Environment.write = committed  # type: ignore[method-assign, assignment]
+
+    def _place(self, target: object) -> str:
+        if isinstance(target, int):
+            target = Path(f"/proc/self/fd/{target}").readlink()
+        path = Path(os.fsdecode(target)) if isinstance(target, (str, bytes, os.PathLike)) else Path()
+        try:
+            parts = path.resolve().relative_to(self.root.resolve()).parts
+        except ValueError:
+            return "elsewhere"
+        kept = [part for part in parts[:2] if not any(map(str.isdigit, part))]
+        return "/".join(kept) or "."

@@ -1,0 +1,121 @@
+"""What the crash tests let processes do with an archive, each step in a process of its own.
+
+Steps take and give plain JSON values, because `tests.crash.server` runs them elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from dicomfs.archive import Archive, recover
+from dicomfs.vfs import ROOT_INODE, Tree
+
+Shown = dict[str, list[object]]
+"""Path in the tree -> [SHA-256, inode number, mtime in ns]."""
+
+
+def create(root: str) -> None:
+    """Make an archive."""
+    Archive.create(Path(root)).close()
+
+
+def import_files(root: str, source: str) -> list[int]:
+    """Import a folder: [taken, already there, conflicts, not taken]."""
+    with Archive.open(Path(root)) as archive:
+        report = archive.import_paths([Path(source)])
+    return [report.taken, report.already, report.conflicts, len(report.not_taken)]
+
+
+def pack(root: str) -> list[str]:
+    """Pack: what failed."""
+    with Archive.open(Path(root)) as archive:
+        return [reason for _, reason in archive.pack("fast").failed]
+
+
+def recover_in_place(root: str) -> list[str]:
+    """Rebuild the index: problems."""
+    return recover(Path(root), (Path(root) / "local").as_uri()).problems
+
+
+def forget_boot(root: str) -> None:
+    """Make the next opening believe that the machine was started again."""
+    (Path(root) / "index" / "boot").write_text("another boot", encoding="ascii")
+
+
+def look(root: str) -> dict[str, object]:
+    """Everything that shows: the tree, what verify says, what lies about."""
+    with Archive.open(Path(root)) as archive:
+        shown = tree_of(archive)
+        verified = archive.verify(deep=True)
+        waiting = archive.catalog.counts().spool_instances
+        intents = len(archive.catalog.intents())
+        instances = archive.catalog.counts().instances
+    return {
+        "tree": shown,
+        "problems": verified.problems,
+        "notes": verified.notes,
+        "waiting": waiting,
+        "intents": intents,
+        "instances": instances,
+        "left": list(left_over(Path(root))),
+    }
+
+
+def tree_of(archive: Archive) -> Shown:
+    """Every file of the tree, found by listing and again by lookup, with its bytes as a reader gets them."""
+    tree = Tree(archive.catalog, archive.reconstructor, archive.status)
+    shown: Shown = {}
+    waiting = [("", ROOT_INODE)]
+    while waiting:
+        path, inode = waiting.pop()
+        for entry in tree.listing(inode).entries:
+            below = f"{path}/{entry.name.decode()}"
+            looked_up = tree.lookup(inode, entry.name)
+            assert looked_up == entry.attributes, f"{below}: listed and looked up differ"
+            if below == "/.dicomfs":
+                continue
+            if entry.attributes.is_folder:
+                waiting.append((below, entry.attributes.inode))
+                continue
+            assert below not in shown, f"{below}: listed twice"
+            reader = tree.open(entry.attributes.inode)
+            data = reader.read(0, reader.size)
+            reader.close()
+            digest = hashlib.sha256(data).hexdigest()
+            shown[below] = [digest, entry.attributes.inode, entry.attributes.mtime_ns]
+    return shown
+
+
+def left_over(root: Path) -> Iterator[str]:
+    """Files and folders that no finished work leaves."""
+    for folder in (root / "staging", root / "spool" / "tmp", root / "local" / ".tmp"):
+        if folder.is_dir():
+            yield from (str(path.relative_to(root)) for path in folder.iterdir() if path.name != "lock")
+    for path in (root / "spool").iterdir():
+        if path.name != "tmp":
+            yield str(path.relative_to(root))
+    for name in ("index.new", "index.old", "run/accepting"):
+        if (root / name).exists():
+            yield name
+
+
+def copy(root: str, to: str) -> None:
+    """Copy an archive that nobody has open."""
+    shutil.copytree(root, to, symlinks=True)
+
+
+def finish(root: str, *sources: str) -> dict[str, object]:
+    """What an administrator does after a crash: import and pack every source again, in turn; look."""
+    for source in sources:
+        import_files(root, source)
+        assert pack(root) == []
+    return look(root)
+
+
+STEPS = {
+    step.__name__: step
+    for step in (create, import_files, pack, recover_in_place, forget_boot, look, finish, copy)
+}
