@@ -31,6 +31,7 @@ from dicomfs.index.records import SpooledRecord
 from dicomfs.journal import PREFIX as JOURNAL_PREFIX
 from dicomfs.journal import Journal
 from dicomfs.model import (
+    ConflictClass,
     FramePiece,
     InstanceId,
     InstanceRow,
@@ -178,12 +179,15 @@ def recover_catalog(
             writer.set_references(key, sorted(needed))
     report.spooled = rebuild_spool(catalog, spool, found.versions)
     report.instances += report.spooled
+    for number in sorted(nodes.series):
+        report.problems += _part_twins(catalog, number)
     progress.done()
     return report
 
 
 def _read_tier(tier: Tier, journal: Journal, report: RecoverReport, progress: Progress) -> _Found:
     found = _Found()
+    report.problems += journal.gaps()
     for key in journal.list():
         try:
             document = journal.read(key)
@@ -314,6 +318,25 @@ def _apply_versions(catalog: Catalog, decided: Iterable[VersionDecision]) -> Non
         if row is not None and winner is not None and row.version != decision.version:
             with catalog.write() as writer:
                 writer.set_version(decision.instance, decision.version, decision.conflict)
+
+
+def _part_twins(catalog: Catalog, series: int) -> list[str]:
+    """Where the decision between versions is lost, show the latest: never two under one name."""
+    by_name: dict[str, list[InstanceRow]] = defaultdict(list)
+    for row in catalog.rows(series):
+        by_name[row.name].append(row)
+    problems = []
+    for rows in by_name.values():
+        shown = sorted((row.id for row in rows if row.version == 0), key=lambda one: one.position)
+        free = 1 + max(row.version for row in rows)
+        for version, instance in enumerate(shown[:-1], free):
+            problems.append(
+                f"instance {series}/{instance.position}: the decision between it and a later version is lost;"
+                " the later one is shown"
+            )
+            with catalog.write() as writer:
+                writer.set_version(instance, version, ConflictClass.NONE)
+    return problems
 
 
 def _row(catalog: Catalog, instance: InstanceId) -> InstanceRow | None:
