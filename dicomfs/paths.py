@@ -118,7 +118,7 @@ def read_identity(paths: ArchivePaths) -> bytes:
         document = json.loads(text)
         version = int(document["version"])
         archive_id = bytes.fromhex(document["id"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise DamagedError(str(paths.identity), "is damaged; run `dicomfs recover`") from None
     if version > ARCHIVE_VERSION:
         raise UnsupportedVersion(str(paths.identity), version, ARCHIVE_VERSION)

@@ -1,0 +1,101 @@
+"""The journal on a tier: numbered, in order, never written over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dicomfs.errors import DamagedError, FormatError, TierError
+from dicomfs.format.journal import CountersReserved
+from dicomfs.journal import Journal
+from dicomfs.tiers.folder import FolderTier
+from tests.faulty_tier import FaultyTier
+
+ARCHIVE = bytes(16)
+
+
+def entry(number: int) -> CountersReserved:
+    return CountersReserved(patient=number, study=number, series=number)
+
+
+@pytest.fixture
+def tier(tmp_path: Path) -> FolderTier:
+    return FolderTier("local", tmp_path)
+
+
+def read_all(journal: Journal) -> list[int]:
+    return [one.patient for key in journal.list() for one in journal.read(key).entries]
+
+
+def test_entries_come_back_in_the_order_they_were_written(tier: FolderTier) -> None:
+    journal = Journal(tier, ARCHIVE)
+    for number in range(1, 20):
+        journal.append([entry(number)])
+    assert read_all(Journal(tier, ARCHIVE)) == list(range(1, 20))
+    assert journal.gaps() == []
+
+
+def test_two_writers_write_over_nothing(tier: FolderTier) -> None:
+    one, two = Journal(tier, ARCHIVE), Journal(tier, ARCHIVE)
+    for number in range(0, 10, 2):
+        one.append([entry(number)])
+        two.append([entry(number + 1)])
+    assert read_all(one) == list(range(10))
+
+
+def test_a_write_that_fails_leaves_no_gap(tier: FolderTier) -> None:
+    faulty = FaultyTier(tier)
+    journal = Journal(faulty, ARCHIVE)
+    journal.append([entry(1)])
+    faulty.faults = [TierError("local", "", "broken")]
+    with pytest.raises(TierError):
+        journal.append([entry(2)])
+    journal.append([entry(3)])
+    assert read_all(journal) == [1, 3]
+    assert journal.gaps() == []
+
+
+def test_what_is_missing_in_between_is_told(tier: FolderTier) -> None:
+    journal = Journal(tier, ARCHIVE)
+    for number in range(9):
+        journal.append([entry(number)])
+    keys = journal.list()
+    for index in (0, 4, 5):
+        tier.delete(keys[index])
+    first, second = journal.gaps()
+    assert first == f"{keys[0]}: missing"
+    assert second == f"{keys[4]}: missing, and all up to {keys[5]}"
+
+
+def test_strange_names_and_numbers_without_end_are_passed_over_or_told(
+    tier: FolderTier, tmp_path: Path
+) -> None:
+    journal = Journal(tier, ARCHIVE)
+    journal.append([entry(1)])
+    (tmp_path / "journal" / "README").write_text("not mine")
+    (tmp_path / "journal" / "0000000000000002 (copy)").write_text("not mine")
+    Journal(tier, ARCHIVE).append([entry(2)])
+    assert read_all(journal) == [1, 2]
+    (tmp_path / "journal" / ("f" * 16)).write_text("not mine")
+    assert len(journal.gaps()) == 1
+
+
+def test_an_object_under_another_number_is_damage(tier: FolderTier, tmp_path: Path) -> None:
+    journal = Journal(tier, ARCHIVE)
+    journal.append([entry(1)])
+    (key,) = journal.list()
+    (tmp_path / key).rename(tmp_path / "journal" / ("0" * 15 + "7"))
+    (moved,) = journal.list()
+    with pytest.raises(DamagedError, match="holds journal object 1"):
+        journal.read(moved)
+
+
+def test_an_object_that_is_no_journal_is_damage(tier: FolderTier, tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    for data in (b"", b"x", bytes(4096)):
+        (tmp_path / "journal" / ("0" * 16)).write_bytes(data)
+        journal = Journal(tier, ARCHIVE)
+        (key,) = journal.list()
+        with pytest.raises(FormatError):
+            journal.read(key)
