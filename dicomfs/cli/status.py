@@ -30,6 +30,8 @@ def command(state: State, as_json: bool) -> int:
         ("stored", "stored_bytes"),
         ("- pixels", "pixel_bytes"),
         ("- headers", "header_bytes"),
+        ("- kept whole", "opaque_bytes"),
+        ("- journal", "journal_bytes"),
         ("index", "index_bytes"),
     ):
         part = "" if name == "logical_bytes" else output.share(status[name], logical)
