@@ -8,7 +8,6 @@ so there is nothing to remember between a lookup and a forget.
 
 from __future__ import annotations
 
-import bisect
 import enum
 import json
 import time
@@ -20,6 +19,7 @@ from dicomfs.index import inodes
 from dicomfs.index.inodes import Ino, InoKind
 from dicomfs.index.records import ROOT
 from dicomfs.model import InstanceId, InstanceRow, Level
+from dicomfs.name_order import NameOrder
 from dicomfs.shown_folders import ShownFolders
 from dicomfs.vfs_types import (
     Attributes,
@@ -104,7 +104,7 @@ class Tree:
     ) -> None:
         self._catalog, self._instances, self._status = catalog, instances, status
         self._rendered = (float("-inf"), b"")
-        self._shown = ShownFolders(catalog)
+        self._shown, self._order = ShownFolders(catalog), NameOrder(catalog)
 
     def change(self) -> int:
         """Number of the last commit: what was read at a lower one may be outdated."""
@@ -170,10 +170,7 @@ class Tree:
 
     def following(self, instance: InstanceId, count: int) -> list[InstanceId]:
         """The next shown instances of the series in name order: what a reader of this one reads next."""
-        name = self._catalog.row(instance).name
-        rows = self._catalog.rows(instance.series)
-        start = bisect.bisect_right(rows, name, key=lambda row: row.name)
-        return [row.id for row in rows[start : start + 2 * count] if row.version == 0][:count]
+        return self._order.following(instance, count)
 
     def prefetch(self, instance: InstanceId) -> None:
         """Decode an instance ahead of its readers; may block."""

@@ -42,7 +42,7 @@ class MemoryCatalog:
         self.forgetful = False
         self.listing_held, self.listing_released = threading.Event(), threading.Event()
         self.listing_hangs = False
-        self.reader_checks = 0
+        self.reader_checks = self.scans = 0
         for name in names:
             self.add(name)
 
@@ -100,6 +100,7 @@ class MemoryCatalog:
         return CHANGED_NS + len(self.feed)
 
     def rows(self, series: int) -> Sequence[InstanceRow]:
+        self.scans += 1
         if self.listing_hangs:
             self.listing_held.set()
             self.listing_released.wait()
