@@ -12,6 +12,7 @@ import ctypes
 import faulthandler
 import logging
 import os
+import resource
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -81,6 +82,7 @@ def serve(archive_path: Path, mountpoint: Path, options: MountOptions, ready: Ca
         DicomfsError: the archive cannot be opened.
     """
     mountpoint = _usable(mountpoint)
+    _require_apart(archive_path.resolve(), mountpoint)
     with Archive.open(archive_path) as archive:
         serve_archive(archive, str(archive_path.absolute()), mountpoint, options, ready)
 
@@ -91,6 +93,7 @@ def serve_archive(
     """The same for an open archive; ``source`` is what mountinfo shows."""
     with contextlib.suppress(OSError, ValueError):  # no standard error to write to
         faulthandler.register(signal.SIGUSR1)
+    _allow_open_files()
     trio.run(_serve, archive, source, mountpoint, options, ready)
 
 
@@ -103,6 +106,20 @@ def _usable(mountpoint: Path) -> Path:
     except OSError as problem:
         raise UsageError(f"cannot mount at {mountpoint}: {problem.strerror}") from None
     raise UsageError(f"cannot mount at {mountpoint}: not a folder")
+
+
+def _require_apart(archive: Path, mountpoint: Path) -> None:
+    """Raise UsageError where the mount would hide the archive, or lie in it."""
+    if archive.is_relative_to(mountpoint):
+        raise UsageError(f"cannot mount at {mountpoint}: it would hide the archive {archive}")
+    if mountpoint.is_relative_to(archive):
+        raise UsageError(f"cannot mount at {mountpoint}: it lies in the archive {archive}")
+
+
+def _allow_open_files() -> None:
+    """Take all descriptors this process may have: each open file that is not packed yet needs one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _serve(
@@ -155,7 +172,7 @@ def _session(
 
 def session_options(source: str, options: MountOptions) -> set[str]:
     """Options for libfuse.  Its parser takes a backslash as an escape, and pyfuse3 passes ASCII only."""
-    name = source.encode("ascii", "replace").decode().replace("\\", "\\\\").replace(",", "\\,")
+    name = mounts.source_name(Path(source)).replace("\\", "\\\\").replace(",", "\\,")
     result = {"default_permissions", "subtype=dicomfs", f"fsname={name}"}
     if options.allow_other:
         result.add("allow_other")

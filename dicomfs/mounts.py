@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote_to_bytes
 
 from dicomfs.errors import MountBusy, MountError, UsageError
 from dicomfs.locks import try_lock
@@ -26,7 +27,10 @@ MOUNT_TABLE = Path("/proc/self/mountinfo")
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 """The kernel's FUSE control filesystem: writing to ``<minor>/abort`` fails everything that waits."""
 
-_OCTAL = re.compile(r"\\([0-7]{3})")
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_MOST_LINKS = 40
+"""Symbolic links followed for one mount point, as in the kernel."""
+_BARE_IN_SOURCE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%") + " "
 _COMMAND_SECONDS = 30.0
 _AFTER_ABORT_SECONDS = 5.0
 _log = logging.getLogger(__name__)
@@ -44,30 +48,45 @@ class Mount:
     """Minor device number: the name of a FUSE mount's folder under `CONNECTIONS`."""
 
 
-def _unescaped(field: str) -> str:
+def source_name(archive: Path) -> str:
+    """Return how an archive's folder is written as the source of a mount: in ASCII, other bytes as ``%XX``."""
+    return quote(os.fsencode(archive), safe=_BARE_IN_SOURCE)
+
+
+def _unescaped(field: bytes) -> bytes:
     """Return a field of the mount table with its octal escapes resolved (proc_pid_mountinfo(5))."""
-    raw = _OCTAL.sub(lambda match: chr(int(match[1], 8)), field)
-    return (
-        raw.encode("latin-1", "surrogateescape").decode("utf-8", "surrogateescape") if raw != field else raw
-    )
+    return _OCTAL.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field)
 
 
 def mount_table(table: Path = MOUNT_TABLE) -> list[Mount]:
     """Return what is mounted, in order: later lines cover earlier ones at the same mount point."""
     mounts = []
-    for line in table.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        left, _, right = line.partition(" - ")
-        fields, kind = left.split(" "), right.split(" ")
+    # Names may hold any other byte, also those at which text is split into lines.
+    for line in table.read_bytes().split(b"\n"):
+        left, _, right = line.partition(b" - ")
+        fields, kind = left.split(b" "), right.split(b" ")
         if len(fields) >= 6 and len(kind) >= 2:
-            minor = int(fields[2].partition(":")[2])
-            mounts.append(Mount(_unescaped(fields[4]), kind[0], _unescaped(kind[1]), minor))
+            filesystem_type, source = os.fsdecode(kind[0]), _unescaped(kind[1])
+            if filesystem_type == FILESYSTEM_TYPE:
+                source = unquote_to_bytes(source)
+            minor = int(fields[2].partition(b":")[2])
+            mountpoint = os.fsdecode(_unescaped(fields[4]))
+            mounts.append(Mount(mountpoint, filesystem_type, os.fsdecode(source), minor))
     return mounts
 
 
 def resolved(mountpoint: Path) -> str:
     """Return the absolute name without symbolic links, without asking the mount point itself."""
-    absolute = Path(os.path.abspath(mountpoint))  # noqa: PTH100  resolve() would ask the mount point
-    return str(absolute.parent.resolve() / absolute.name)
+    name = Path(os.path.abspath(mountpoint))  # noqa: PTH100  resolve() would ask the mount point
+    for _ in range(_MOST_LINKS):
+        name = name.parent.resolve() / name.name
+        try:
+            # The kernel answers this for a mount point by itself: it is no link.
+            target = name.readlink()
+        except OSError:
+            break
+        name = Path(os.path.abspath(name.parent / target))  # noqa: PTH100
+    return str(name)
 
 
 def find(mountpoint: Path, table: Path = MOUNT_TABLE) -> Mount:

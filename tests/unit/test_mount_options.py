@@ -57,7 +57,7 @@ def test_an_option_that_makes_no_sense_is_named(option: str) -> None:
 
 
 def test_commas_and_backslashes_of_the_archive_path_reach_libfuse_escaped() -> None:
-    assert r"fsname=/a\,b\\c?" in session_options("/a,b\\cé", MountOptions())
+    assert r"fsname=/a\,b\\c%C3%A9" in session_options("/a,b\\cé", MountOptions())
 
 
 def test_the_kernel_always_checks_permissions() -> None:

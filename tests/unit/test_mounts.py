@@ -41,11 +41,25 @@ def test_what_is_not_a_mount_of_ours_is_refused(place: str, table: Path) -> None
         mounts.unmount(Path("/proc"))
 
 
-def test_a_mount_point_is_resolved_through_its_parents_only(tmp_path: Path) -> None:
+def test_a_mount_point_is_resolved_to_where_the_kernel_mounts(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
+    (tmp_path / "to").symlink_to(tmp_path / "link")
+    (tmp_path / "round").symlink_to("round")
     assert mounts.resolved(tmp_path / "link" / "mnt") == str(tmp_path / "real" / "mnt")
-    assert mounts.resolved(tmp_path / "link") == str(tmp_path / "link")
+    assert mounts.resolved(tmp_path / "to") == mounts.resolved(tmp_path / "link") == str(tmp_path / "real")
+    assert mounts.resolved(tmp_path / "round") == str(tmp_path / "round")
+
+
+@pytest.mark.parametrize("name", ["a b", "ä日 x", "line\u2028\x85\x0cbreak", "100%41", "b\\,c\n", "\udcff x"])
+def test_names_of_any_bytes_are_found_in_the_mount_table(name: str, tmp_path: Path) -> None:
+    table, source = tmp_path / "mountinfo", mounts.source_name(Path("/srv") / name)
+    fields = [os.fsencode(f"/mnt/{name}"), source.encode("ascii")]
+    for plain, escaped in ((b"\\", rb"\134"), (b" ", rb"\040"), (b"\n", rb"\012")):
+        fields = [field.replace(plain, escaped) for field in fields]
+    table.write_bytes(b"90 27 0:51 / %s ro - fuse.dicomfs %s rw\n" % tuple(fields))
+    expected = mounts.Mount(f"/mnt/{name}", "fuse.dicomfs", f"/srv/{name}", 51)
+    assert mounts.mount_table(table) == [expected]
 
 
 def test_a_claim_lives_as_long_as_its_process(tmp_path: Path) -> None:
