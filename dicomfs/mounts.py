@@ -49,7 +49,7 @@ class Mount:
 
 
 def source_name(archive: Path) -> str:
-    """Return how an archive's folder is written as the source of a mount: in ASCII, other bytes as ``%XX``."""
+    """Return how an archive's folder is written as the source of a mount: ASCII, other bytes as ``%XX``."""
     return quote(os.fsencode(archive), safe=_BARE_IN_SOURCE)
 
 

@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import Protocol
 
 from dicomfs.dicom.keywords import keyword_value
-from dicomfs.errors import DamagedError, MismatchError, NotFoundError
+from dicomfs.errors import DamagedError, MismatchError, NotFoundError, TierError
 from dicomfs.format.header import InstanceEntry
 from dicomfs.frames import FrameReader, Slice, codec_of
 from dicomfs.index.catalog import Catalog
@@ -67,16 +67,34 @@ class SpooledReader:
 
     def __init__(self, spool: Spool, instance: InstanceId, size: int, sha256: bytes) -> None:
         self.size, self.sha256 = size, sha256
+        self._what = f"spooled instance {instance}"
         try:
             self._descriptor = os.open(spool.path(instance, sha256), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise NotFoundError("spooled instance", str(instance)) from None
+        except OSError as problem:
+            raise TierError("spool", self._what, problem.strerror or "failed") from problem
         if os.fstat(self._descriptor).st_size != size:
             os.close(self._descriptor)
-            raise DamagedError(f"spooled instance {instance}", "has another size than was accepted")
+            raise DamagedError(self._what, "has another size than was accepted")
 
     def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self._descriptor, length, offset)
+        parts: list[bytes] = []
+        end = min(self.size, offset + length)
+        while offset < end:
+            part = self._read_some(offset, end - offset)
+            if not part:
+                # The kernel takes a short answer for the end of the file, and would show a shorter one.
+                raise DamagedError(self._what, "was cut off", offset)
+            parts.append(part)
+            offset += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_some(self, offset: int, length: int) -> bytes:
+        try:
+            return os.pread(self._descriptor, length, offset)
+        except OSError as problem:
+            raise TierError("spool", self._what, problem.strerror or "failed") from problem
 
     def read_ready(self, offset: int, length: int) -> bytes | None:  # noqa: ARG002  a disk may always wait
         return None
@@ -163,7 +181,7 @@ class PackedReader:
                         stored += sum(band.length for band in segment.bands) * piece.count / segment.frames
             elif isinstance(piece, StreamPiece):
                 codecs.add("chunks")
-                stored += piece.length
+                stored += self._stored_of(piece)
         return {
             "residency": "packed",
             "tier": "local",
@@ -173,6 +191,14 @@ class PackedReader:
             "sha256": self.sha256.hex(),
             "note": self._entry.note,
         }
+
+    def _stored_of(self, piece: StreamPiece) -> float:
+        """Bytes of the chunks under a range, shared out where others use them too."""
+        end, stored = piece.offset + piece.length, 0.0
+        for chunk in self._source.pack(piece.pack).stream(piece.stream).chunks:
+            used = min(end, chunk.offset + chunk.plain) - max(piece.offset, chunk.offset)
+            stored += chunk.stored * max(0, used) / chunk.plain
+        return stored
 
     def dicom_value(self, keyword: str) -> str | None:
         first = self._entry.pieces[0] if self._entry.pieces else None
