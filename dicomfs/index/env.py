@@ -6,6 +6,7 @@ schema versions.  Knows nothing of what the tables mean.  Reasons: docs/adr/0008
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -176,14 +177,22 @@ class Environment:
 
     def _open_tables(self, tables: Sequence[Table], *, create: bool) -> dict[Table, lmdb._Database]:
         opened = {}
-        for table in tables:
-            try:
-                opened[table] = self._env.open_db(
-                    table.name.encode(), dupsort=table.duplicates, dupfixed=table.duplicates, create=create
-                )
-            except (lmdb.NotFoundError, lmdb.ReadonlyError, lmdb.IncompatibleError) as error:
-                msg = f"catalog: {self.folder} was written by another schema version; run `dicomfs recover`"
-                raise CatalogOutdated(msg) from error
+        writable = not self._env.flags()["readonly"]
+        try:
+            # Without a transaction of ours the binding begins one to write while it holds the interpreter
+            # lock: every thread would stand still, for ever if one of them is the writer waited for.
+            with self._env.begin(write=True) if writable else contextlib.nullcontext() as txn:
+                for table in tables:
+                    opened[table] = self._env.open_db(
+                        table.name.encode(),
+                        txn=txn,
+                        dupsort=table.duplicates,
+                        dupfixed=table.duplicates,
+                        create=create,
+                    )
+        except (lmdb.NotFoundError, lmdb.ReadonlyError, lmdb.IncompatibleError) as error:
+            msg = f"catalog: {self.folder} was written by another schema version; run `dicomfs recover`"
+            raise CatalogOutdated(msg) from error
         return opened
 
     def close(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -83,6 +85,27 @@ def test_two_imports_at_once_lose_nothing_and_number_nothing_twice(tmp_path: Pat
         assert len(numbers(archive)) == len({row.id for _, row in rows(archive)}) == 24 + 4
         report = archive.verify(deep=True)
         assert (report.problems, report.notes) == ([], [])
+
+
+def test_opening_while_another_thread_writes_stops_no_thread(tmp_path: Path) -> None:
+    # In a process of its own: a defect here would stop every thread of this one.
+    code = """
+import sys, threading, time
+from pathlib import Path
+from dicomfs.archive import Archive
+root = Path(sys.argv[1])
+with Archive.create(root) as archive, archive.catalog.write():
+    opener = threading.Thread(target=lambda: Archive.open(root).close())
+    opener.start()
+    while opener.is_alive() and opener.ident is None:
+        time.sleep(0.01)
+    time.sleep(0.2)
+opener.join()
+print("done")
+"""
+    command = [sys.executable, "-c", code, tmp_path / "archive"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.stdout, ran.stderr) == ("done\n", "")
 
 
 def test_damaged_parts_of_an_archive_are_named(tmp_path: Path) -> None:
