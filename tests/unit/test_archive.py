@@ -103,7 +103,7 @@ with Archive.create(root) as archive, archive.catalog.write():
 opener.join()
 print("done")
 """
-    command = [sys.executable, "-c", code, tmp_path / "archive"]
+    command = [sys.executable, "-c", code, os.fspath(tmp_path / "archive")]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ran.stdout == "done\n"
     assert "Traceback" not in ran.stderr
