@@ -15,10 +15,11 @@ from dicomfs.errors import UsageError
 
 _NO_OPERATION = frozenset(
     (
-        *("defaults", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async"),
+        *("defaults", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async", "dirsync"),
         *("auto", "noauto", "user", "nouser", "users", "owner", "group", "_netdev", "nofail"),
         *("atime", "noatime", "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime"),
         *("nolazytime", "diratime", "nodiratime", "iversion", "noiversion", "silent", "loud"),
+        *("mand", "nomand", "symfollow", "nosymfollow"),
         "default_permissions",
         "user_xattr",
     )

@@ -122,8 +122,7 @@ def _run(arguments: list[str]) -> int:
         return ended.code if isinstance(ended.code, int) else ExitCode.DONE
     except OSError as error:
         _log.debug("system error", exc_info=True)
-        where = f"{error.filename}: " if error.filename else ""
-        output.complain(f"{where}{error.strerror or error}")
+        output.complain(output.problem(error))
         return ExitCode.STORAGE
     except Exception as error:
         _log.debug("defect", exc_info=True)

@@ -71,7 +71,7 @@ def _serve(archive: Path, mountpoint: Path, options: MountOptions, ready_fd: int
         read_identity(paths)
         with mounts.claimed(paths.run, mountpoint):
             serve(archive, mountpoint, options, ready)
-    except DicomfsError as error:
+    except (DicomfsError, OSError) as error:
         if waiting is not None:
-            background.tell_error(waiting, str(error))
+            background.tell_error(waiting, output.problem(error))
         raise

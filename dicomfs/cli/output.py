@@ -6,6 +6,7 @@ shown with control characters escaped: a name must not be able to drive the term
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -55,12 +56,25 @@ def say(text: str) -> None:
 
 def note(text: str) -> None:
     """Write one line beside the result, to standard error."""
-    click.echo(printable(text), err=True)
+    try:
+        click.echo(printable(text), err=True)
+    except OSError as error:
+        # Standard error may be a file on a full disk: what was done counts, not what was said of it.
+        if error.errno != errno.ENOSPC:
+            raise
 
 
 def complain(text: str) -> None:
     """Write an error: one line to standard error."""
     note(f"dicomfs: {text}")
+
+
+def problem(error: Exception) -> str:
+    """Return what an error says; for the system's, the file and what is wrong with it."""
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def emit_json(document: object) -> None:

@@ -15,7 +15,7 @@ from dicomfs import mounts
 from dicomfs.archive import Archive
 from dicomfs.cli.exit_codes import ExitCode
 from tests import samples
-from tests.archives import write_sources
+from tests.archives import fill, small_disk, write_sources
 from tests.conftest import CHECKOUT
 from tests.fuse.conftest import is_mounted
 
@@ -102,3 +102,12 @@ def test_more_files_than_the_usual_limit_are_open_at_once(root: Path, place: Pat
     for descriptor in opened:
         os.close(descriptor)
     assert dicomfs("umount", place) == (ExitCode.DONE, "")
+
+
+def test_a_mount_that_finds_no_space_says_so(tmp_path: Path, place: Path) -> None:
+    with small_disk(tmp_path / "disk", 20) as disk:
+        with Archive.create(disk / "archive"):
+            pass
+        fill(disk, 0)
+        code, said = dicomfs("-a", disk / "archive", "mount", place)
+        assert (code, said) == (ExitCode.STORAGE, "dicomfs: No space left on device\n")

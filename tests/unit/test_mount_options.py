@@ -30,7 +30,8 @@ def test_users_may_be_named() -> None:
 
 def test_what_fstab_hands_to_every_file_system_is_accepted() -> None:
     usual = (
-        "defaults,rw,nosuid,nodev,noexec,dev,suid,auto,noauto,user,_netdev,nofail,x-systemd.automount,noatime"
+        "defaults,rw,nosuid,nodev,noexec,dev,suid,auto,noauto,user,_netdev,nofail,x-systemd.automount,noatime,"
+        "dirsync,mand,nosymfollow"
     )
     assert MountOptions.parse([usual]) == MountOptions.parse([])
 
