@@ -1,0 +1,486 @@
+"""A reader of archives, written from `docs/format.md` alone: the proof that the page is complete.
+
+Owns its own view of what a tier holds, from series parts and journal to the bytes of each file, and imports
+nothing of the product.  Objects are in `independent_objects`, band payloads in `independent_codecs`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tests.independent_codecs import Refused, Unsupported, decode_band, unzstd
+from tests.independent_objects import (
+    BLOCK_LIMIT,
+    CHUNK_LIMIT,
+    HEAD,
+    JOURNAL,
+    KINDS,
+    SERIES_PART,
+    TABLE_LIMIT,
+    Block,
+    Pack,
+    Section,
+    Segment,
+    check_head,
+    cut,
+    digest,
+    fields,
+    known,
+    open_pack,
+    payload,
+    section_at,
+    structure,
+)
+
+PREFIXES = {number: name for name, number in KINDS.items()}
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A patient, study or series: number, that of its parent (0 for patients), folder, other fields."""
+
+    level: str
+    number: int
+    parent: int
+    folder: str
+    rest: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """An instance yields to another one."""
+
+    series: int
+    position: int
+    to_series: int
+    to_position: int
+    version: int
+    conflict: int
+
+
+@dataclass(frozen=True)
+class JournalObject:
+    """A decoded journal object: what its entries say, by tag."""
+
+    sequence: int
+    time_ns: int
+    writer: str
+    nodes: list[Node]
+    counters: dict[str, int]
+    decisions: list[Decision]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of a file: kind H, F or S with the numbers of its columns; ``key`` is (kind, digest)."""
+
+    kind: str
+    key: tuple[int, bytes] | None
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One file of the archive: how it is shown, and what it is made of."""
+
+    patient: Node
+    study: Node
+    series: Node
+    position: int
+    name: str
+    uid: str
+    size: int
+    mtime_ns: int
+    sha256: bytes
+    order: int
+    note: str
+    pieces: tuple[Piece, ...]
+    pack: str
+    block: int
+    block_offset: int
+
+
+# Series parts ----------------------------------------------------------------------------------------------
+
+
+def integers(value: Any, count: int) -> list[int]:
+    """A column of ``count`` integers."""
+    form, first, step, width, data = fields(value, 5)
+    if form == 0:
+        return [first] * count
+    if form == 1:
+        return _signed(np.uint64(first & _MASK) + np.arange(count, dtype=np.uint64) * np.uint64(step & _MASK))
+    zigzags = count if form == 2 else max(count - 1, 0)
+    if form not in {2, 3} or width not in {1, 2, 4, 8} or len(data) != zigzags * width:
+        raise Refused("a column of integers")
+    planes = np.frombuffer(data, np.uint8).reshape(width, zigzags)
+    numbers = np.ascontiguousarray(planes.T).view(f"<u{width}").ravel().astype(np.uint64)
+    plain = (numbers >> np.uint64(1)) ^ (~(numbers & np.uint64(1)) + np.uint64(1))
+    if form == 2:
+        return _signed(plain)
+    sums = np.cumsum(np.concatenate([np.array([first & _MASK], np.uint64), plain]), dtype=np.uint64)
+    return _signed(sums)[:count]
+
+
+_MASK = (1 << 64) - 1
+
+
+def _signed(values: npt.NDArray[np.uint64]) -> list[int]:
+    return [int(one) for one in values.view(np.int64)]
+
+
+def texts(value: Any, count: int) -> list[str]:
+    """A column of ``count`` texts."""
+    shared, rest, data = fields(value, 3)
+    found: list[bytes] = []
+    at = 0
+    for common, more in zip(integers(shared, count), integers(rest, count), strict=True):
+        before = found[-1] if found else b""
+        if not 0 <= common <= len(before) or not 0 <= more <= len(data) - at or common + more > 1024:
+            raise Refused("a column of texts")
+        found.append(before[:common] + data[at : at + more])
+        at += more
+    return [one.decode("utf-8") for one in found]
+
+
+def _patient(value: Any) -> Node:
+    number, issuer, patient_id, name, folder = fields(value, 5)
+    return Node("patient", number, 0, folder, (issuer, patient_id, name))
+
+
+def _study(value: Any) -> Node:
+    number, patient, uid, date, text, folder = fields(value, 6)
+    return Node("study", number, patient, folder, (uid, date, text))
+
+
+def _series(value: Any) -> Node:
+    number, study, uid, modality, series_number, text, folder = fields(value, 7)
+    return Node("series", number, study, folder, (uid, modality, series_number, text))
+
+
+def file_name(number: int | None, uid: str, level: int) -> str:
+    """Name of a file in its series folder."""
+    if level not in {0, 1, 2}:
+        raise Refused(f"name level {level}")
+    hexadecimal = hashlib.sha256(uid.encode()).hexdigest()
+    if number is None or not 0 <= number < 10**15:
+        return f"x-{hexadecimal[: 8 * max(level, 1)]}.dcm"
+    return f"{number:06d}-{hexadecimal[: 8 * level]}.dcm" if level else f"{number:06d}.dcm"
+
+
+def instances_of(part: Any, pack: str, nodes: dict[tuple[str, int], Node]) -> Iterator[Instance]:
+    """Instances of a series part; ``nodes`` are those said before."""
+    found_nodes = [make(value) for make, value in zip((_patient, _study, _series), part, strict=False)]
+    patient, study, series = (nodes.setdefault((node.level, node.number), node) for node in found_nodes)
+    rows, runs = part[5:7]
+    position, level, has, number, uid, body, mtime, digests, order, notes, note = part[7:18]
+    keys, shapes, shape, header, frames, stream = part[18:24]
+    uids = texts(uid, rows)
+    numbered = integers(has, rows)
+    numbers = iter(integers(number, sum(numbered)))
+    shown = [next(numbers) if there else None for there in numbered]
+    shapes_of_rows = [bytes(shapes[one]).decode("ascii") for one in integers(shape, rows)]
+    pieces = _pieces(shapes_of_rows, keys, (header, frames, stream))
+    place = _places(runs)
+    columns = zip(*(integers(one, rows) for one in (position, level, body, mtime, order, note)), strict=True)
+    for k, (at, form, bulk, time_ns, rank, why) in enumerate(columns):
+        found = tuple(next(pieces) for _ in shapes_of_rows[k])
+        head = sum(one.numbers[0] for one in found if one.kind == "H")
+        block, offset = place(head)
+        yield Instance(
+            patient=patient,
+            study=study,
+            series=series,
+            position=at,
+            name=file_name(shown[k], uids[k], form),
+            uid=uids[k],
+            size=bulk + head,
+            mtime_ns=time_ns,
+            sha256=digests[32 * k : 32 * k + 32],
+            order=rank,
+            note=notes[why],
+            pieces=found,
+            pack=pack,
+            block=block,
+            block_offset=offset,
+        )
+
+
+def _places(runs: Any) -> Callable[[int], tuple[int, int]]:
+    """Give block and offset of the header bytes of row after row, told how many each has."""
+    left: list[list[int]] = [fields(run, 3) for run in reversed(runs)]
+
+    def place(length: int) -> tuple[int, int]:
+        while left and not left[-1][2]:
+            left.pop()
+        if not left:
+            raise Refused("runs end before the rows")
+        block, offset, rows = left[-1]
+        left[-1] = [block, offset + length, rows - 1]
+        return block, offset
+
+    return place
+
+
+def _pieces(shapes: Sequence[str], keys: Any, columns: Any) -> Iterator[Piece]:
+    order = "".join(shapes)
+    header, frames, stream = columns
+    rows = {
+        "H": iter([(one,) for one in integers(header, order.count("H"))]),
+        "F": zip(*(integers(one, order.count("F")) for one in fields(frames, 5)), strict=True),
+        "S": zip(*(integers(one, order.count("S")) for one in fields(stream, 4)), strict=True),
+    }
+    for kind in order:
+        numbers: tuple[int, ...] = next(rows[kind])
+        if kind == "H":
+            yield Piece(kind, None, numbers)
+        else:
+            pack, digest = fields(keys[numbers[0]], 2)
+            yield Piece(kind, (pack, digest), numbers[1:])
+
+
+# Journal ---------------------------------------------------------------------------------------------------
+
+
+def read_journal(data: bytes, sequence: int) -> JournalObject:
+    """Decode a journal object that lies under the key of this sequence number."""
+    sections: list[Section] = []
+    while not sections or sections[-1].end < len(data):
+        sections.append(section_at(data, sections[-1].end if sections else 0))
+    needed = [section for section in sections if known(section, KINDS["journal"])]
+    if [section.kind for section in needed] != [HEAD, JOURNAL] or needed[-1] is not sections[-1]:
+        raise Refused("a journal object of other sections")
+    check_head(structure(payload(data, needed[0], TABLE_LIMIT)), KINDS["journal"])
+    number, time_ns, writer, entries = fields(structure(payload(data, needed[1], TABLE_LIMIT)), 4)
+    if number != sequence.to_bytes(8, "little"):
+        raise Refused(f"a journal object of another number lies under {sequence}")
+    found = JournalObject(sequence, time_ns, writer, [], {}, [])
+    for tag, *rest in entries:
+        if tag == 1:
+            for level, values in zip((_patient, _study, _series), fields(rest, 3), strict=True):
+                found.nodes.extend(map(level, values))
+        elif tag == 2:
+            found.counters.update(zip(("patient", "study", "series"), fields(rest, 3), strict=True))
+        elif tag == 3:
+            found.decisions.extend(Decision(*fields(one, 6)) for one in fields(rest, 1)[0])
+        else:
+            raise Unsupported(f"entry tag {tag}")
+    return found
+
+
+# A tier ----------------------------------------------------------------------------------------------------
+
+
+class TierReader:
+    """What a folder tier holds.  ``journal`` and ``instances`` are read at once, bytes when asked for."""
+
+    def __init__(self, tier: Path) -> None:
+        self._tier = tier
+        self._packs: _Recent[Pack] = _Recent(8)
+        self._segments: _Recent[list[bytes]] = _Recent(32)
+        self._blocks: _Recent[bytes] = _Recent(32)
+        self.scanned: set[str] = set()
+        self.journal = [
+            read_journal(path.read_bytes(), int(path.name, 16))
+            for path in sorted((tier / "journal").glob("[0-9a-f]*"))
+        ]
+        self.instances = list(self._instances())
+        self._versions = self._decide()
+
+    def path_of(self, instance: Instance) -> str:
+        """Where the instance is shown."""
+        folders = "/".join(node.folder for node in (instance.patient, instance.study, instance.series))
+        version = self._versions.get((instance.series.number, instance.position), 0)
+        if version:
+            return f"versions/{folders}/{instance.name}/{version}.dcm"
+        return f"patients/{folders}/{instance.name}"
+
+    def read(self, instance: Instance) -> bytes:
+        """All bytes of a file; raises Refused where a digest, the size or the SHA-256 does not match."""
+        header = self._header(instance)
+        out = []
+        for piece in instance.pieces:
+            if piece.kind == "H":
+                (length,) = piece.numbers
+                out.append(header[:length])
+                header = header[length:]
+            elif piece.kind == "F":
+                out += self._frames(_key(piece), *piece.numbers)
+            else:
+                out.append(self._range(_key(piece), *piece.numbers))
+        data = b"".join(out)
+        if len(data) != instance.size or hashlib.sha256(data).digest() != instance.sha256:
+            raise Refused(f"{instance.series.number}/{instance.position}: not the accepted bytes")
+        return data
+
+    def pack(self, key: str) -> Pack:
+        """Open a pack; raises Refused when its name is not that of its bytes."""
+        return self._packs.get(key, lambda: self._open(key))
+
+    def _open(self, key: str) -> Pack:
+        path = self._tier / key
+        if not path.is_file():
+            raise Refused(f"{key} is missing")
+        data = path.read_bytes()
+        pack = open_pack(data, KINDS[key.split("/", maxsplit=1)[0]])
+        if pack.scanned:
+            self.scanned.add(key)
+        elif hashlib.sha256(data).hexdigest() != path.name:
+            raise Refused(f"{key} is damaged")
+        return pack
+
+    def _instances(self) -> Iterator[Instance]:
+        """Instances of all parts but those that repeat positions of a larger one."""
+        nodes: dict[tuple[str, int], Node] = {}
+        for document in self.journal:
+            for node in document.nodes:
+                nodes.setdefault((node.level, node.number), node)
+        parts: list[tuple[tuple[int, int, int, str], Any]] = []
+        for path in sorted((self._tier / "header").glob("??/*")):
+            key = str(path.relative_to(self._tier))
+            pack = self.pack(key)
+            for place in pack.tables.parts:
+                section = section_at(pack.data, place)
+                if section.kind != SERIES_PART:
+                    raise Refused("no series part where the index says so")
+                part = fields(structure(payload(pack.data, section, TABLE_LIMIT)), 24)
+                parts.append(((part[2][0], -part[5], part[3], key), part))
+        taken: set[tuple[int, int]] = set()
+        for (series, *_, key), part in sorted(parts, key=lambda found: found[0]):
+            found = list(instances_of(part, key, nodes))
+            places = {(series, one.position) for one in found}
+            if not places & taken:
+                taken |= places
+                yield from found
+
+    def _decide(self) -> dict[tuple[int, int], int]:
+        """Version number of each instance that is not shown under ``patients/``."""
+        there = {(one.series.number, one.position) for one in self.instances}
+        decisions = [one for document in self.journal for one in document.decisions]
+        last = {(one.series, one.position): one for one in decisions}
+        versions = {}
+        for instance, decision in last.items():
+            winner, passed = (decision.to_series, decision.to_position), {instance}
+            while winner not in there and winner in last and winner not in passed:
+                passed.add(winner)
+                winner = (last[winner].to_series, last[winner].to_position)
+            if instance in there and winner in there and winner not in passed:
+                versions[instance] = decision.version
+        self._part_twins(versions)
+        return versions
+
+    def _part_twins(self, versions: dict[tuple[int, int], int]) -> None:
+        """Show the last one where two have one name and no decision."""
+        by_name: dict[tuple[int, str], list[tuple[int, int]]] = {}
+        for one in self.instances:
+            by_name.setdefault((one.series.number, one.name), []).append((one.series.number, one.position))
+        for named in by_name.values():
+            free = 1 + max(versions.get(one, 0) for one in named)
+            undecided = sorted(one for one in named if one not in versions)
+            versions.update((one, free + k) for k, one in enumerate(undecided[:-1]))
+
+    def _header(self, instance: Instance) -> bytes:
+        length = sum(piece.numbers[0] for piece in instance.pieces if piece.kind == "H")
+        pack = self.pack(instance.pack)
+        plain = self._blocks.get(
+            f"{instance.pack} {instance.block}", lambda: _plain_block(pack, instance.block)
+        )
+        return cut(plain, instance.block_offset, length)
+
+    def _frames(self, key: str, stack: int, first: int, count: int, step: int) -> list[bytes]:
+        pack = self.pack(key)
+        out = []
+        for frame in range(first, first + step * count, step) if step else [first] * count:
+            for segment in pack.tables.segments.get(stack, []):
+                if segment.first <= frame < segment.first + segment.frames:
+                    break
+            else:
+                raise Refused(f"frame {frame} of stack {stack} is lost")
+            name = f"{key} {stack} {segment.first}"
+            out.append(self._segments.get(name, _decoder(pack, segment))[frame - segment.first])
+        return out
+
+    def _range(self, key: str, stream: int, offset: int, length: int) -> bytes:
+        pack = self.pack(key)
+        out, end = [], offset + length
+        for chunk in pack.tables.chunks.get(stream, []):
+            if chunk.offset >= end or chunk.offset + chunk.plain <= offset:
+                continue
+            plain = cut(pack.data, chunk.place, chunk.stored)
+            if chunk.stored != chunk.plain:
+                if chunk.plain > CHUNK_LIMIT:
+                    raise Refused("a chunk is too long")
+                plain = unzstd(plain, chunk.plain)
+            if digest(plain) != chunk.digest:
+                raise Refused("digest of a chunk")
+            out.append(plain[max(offset - chunk.offset, 0) : end - chunk.offset])
+        return b"".join(out)
+
+
+class _Recent(Generic[Value]):
+    """The values asked for last."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[str, Value] = OrderedDict()
+
+    def get(self, name: str, make: Callable[[], Value]) -> Value:
+        """Return a value, made when it is not there."""
+        if name not in self._values:
+            self._values[name] = make()
+        self._values.move_to_end(name)
+        while len(self._values) > self._most:
+            self._values.popitem(last=False)
+        return self._values[name]
+
+
+def _key(piece: Piece) -> str:
+    assert piece.key is not None
+    kind, name = piece.key
+    return f"{PREFIXES[kind]}/{name.hex()[:2]}/{name.hex()}"
+
+
+def _decoder(pack: Pack, segment: Segment) -> Callable[[], list[bytes]]:
+    """Decode all frames of a segment, when asked to."""
+    return lambda: _decode(pack, segment)
+
+
+def _decode(pack: Pack, segment: Segment) -> list[bytes]:
+    layout, _ = pack.tables.stacks[segment.stack]
+    bands, at = [], segment.place
+    for rows, length in zip(segment.band_rows, segment.band_lengths, strict=True):
+        bands.append(decode_band(cut(pack.data, at, length), layout, rows, segment.frames, segment.codec))
+        at += length
+    frames = [list(rows) for rows in zip(*bands, strict=True)]
+    if b"".join(digest(rows) for frame in frames for rows in frame) != segment.digests:
+        raise Refused("digest of a band")
+    whole = [b"".join(frame) for frame in frames]
+    if any(len(frame) != layout.frame_bytes for frame in whole):
+        raise Refused("a frame of another length")
+    return whole
+
+
+def _plain_block(pack: Pack, number: int, *, as_dictionary: bool = False) -> bytes:
+    """Plain bytes of a header block, compared with its digest."""
+    block: Block | None = pack.tables.blocks.get(number)
+    if block is None:
+        raise Refused(f"header block {number} is lost")
+    if block.plain > BLOCK_LIMIT or (as_dictionary and block.dictionary):
+        raise Refused("a header block")
+    dictionary = b""
+    if block.dictionary:
+        other, offset, length = block.dictionary
+        dictionary = cut(_plain_block(pack, other, as_dictionary=True), offset, length)
+    plain = unzstd(cut(pack.data, block.place, block.stored), block.plain, dictionary)
+    if digest(plain) != block.digest:
+        raise Refused("digest of a header block")
+    return plain
