@@ -34,7 +34,14 @@ from dicomfs.locks import locked
 from dicomfs.model import PackKind
 from dicomfs.packer import Packer, PackReport
 from dicomfs.packs import PackSource
-from dicomfs.paths import ArchivePaths, new_archive_id, read_identity, sync_folder, write_identity
+from dicomfs.paths import (
+    ArchivePaths,
+    new_archive_id,
+    read_identity,
+    sync_folder,
+    write_durably,
+    write_identity,
+)
 from dicomfs.progress import NullProgress, Progress
 from dicomfs.reconstruct import Reconstructor
 from dicomfs.recover import RecoverReport, archive_of, copy_objects, rebuild_spool, recover_catalog
@@ -73,7 +80,7 @@ class Archive:
         paths.make()
         archive_id = new_archive_id()
         settings = config.Settings()
-        paths.settings.write_text(config.TEMPLATE, encoding="utf-8")
+        write_durably(paths.settings, config.TEMPLATE)
         catalog = Catalog.create(paths.index, archive_id)
         write_identity(paths, archive_id)
         return cls(paths, archive_id, settings, catalog)
@@ -84,7 +91,7 @@ class Archive:
 
         Raises:
             UsageError, ConfigError: there is none, or its settings are wrong.
-            CatalogOutdated: its index is missing; `recover_index` rebuilds it.
+            CatalogOutdated: its index is missing; `recover` rebuilds it.
             CatalogError, FormatError: it cannot be opened.
         """
         paths = ArchivePaths(root)
@@ -238,7 +245,7 @@ def recover(root: Path, url: str, progress: Progress | None = None) -> RecoverRe
     else:
         archive_id = archive_of(source)
         paths.make()
-        paths.settings.write_text(config.TEMPLATE, encoding="utf-8")
+        write_durably(paths.settings, config.TEMPLATE)
         tier = _local_tier(paths, config.Settings())
         problems = copy_objects(source, tier, paths.staging, progress)
         write_identity(paths, archive_id)

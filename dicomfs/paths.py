@@ -84,13 +84,18 @@ class ArchivePaths:
 def write_identity(paths: ArchivePaths, archive_id: bytes) -> None:
     """Write ``archive.json`` durably."""
     document = {"format": "dicomfs archive", "version": ARCHIVE_VERSION, "id": archive_id.hex()}
-    temporary = paths.identity.with_suffix(".part")
+    write_durably(paths.identity, json.dumps(document, indent=2) + "\n")
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a small document as a whole: after a crash it is there, or what was there before."""
+    temporary = path.with_suffix(".part")
     with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(document, indent=2) + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(paths.identity)
-    sync_folder(paths.root)
+    temporary.replace(path)
+    sync_folder(path.parent)
 
 
 def new_archive_id() -> bytes:

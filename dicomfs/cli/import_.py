@@ -32,7 +32,7 @@ def command(state: State, paths: tuple[Path, ...], keep_others: bool, as_json: b
         output.emit_json(_document(report))
     else:
         for item in report.not_taken:
-            output.note(f"not taken: {item.path}: {item.reason}")
+            output.note(f"not taken: {item}")
         conflicts = f", {report.conflicts} in conflict" if report.conflicts else ""
         output.say(
             f"taken {report.taken} ({output.size(report.bytes_taken)}), already there {report.already}"
@@ -48,5 +48,7 @@ def _document(report: ImportReport) -> dict[str, object]:
         "conflicts": report.conflicts,
         "bytes": report.bytes_taken,
         "kept": report.kept,
-        "not_taken": [{"path": str(item.path), "reason": item.reason} for item in report.not_taken],
+        "not_taken": [
+            {"path": item.path, "reason": item.reason, "advice": item.advice} for item in report.not_taken
+        ],
     }
