@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dicomfs.decoded import BytesCache
-from dicomfs.errors import ObjectNotFound
+from dicomfs.errors import DamagedError, ObjectNotFound
 from dicomfs.format.header import HeaderPackReader, SeriesPart
 from dicomfs.format.pack import PackReader
 from dicomfs.model import ObjectKey, PackKind
@@ -104,6 +104,16 @@ class PackSource:
         if not isinstance(reader, PackReader):
             raise ObjectNotFound(self._tier.name, key)
         return reader
+
+    def require(self, key: ObjectKey, index_digest: int) -> None:
+        """Open a pack and see that it is the one an instance table refers to; raises as `pack` does.
+
+        Raises:
+            DamagedError: another pack lies under its name.
+        """
+        found = self.pack(key).index_digest
+        if found is not None and found != index_digest:
+            raise DamagedError(key, "is not the pack that the instance table refers to")
 
     def headers(self, key: ObjectKey) -> HeaderPackReader:
         """A header pack; raises as `pack` does."""

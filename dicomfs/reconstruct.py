@@ -17,7 +17,7 @@ from typing import Protocol
 
 from dicomfs.dicom.keywords import keyword_value
 from dicomfs.errors import DamagedError, MismatchError, NotFoundError, TierError
-from dicomfs.format.header import InstanceEntry
+from dicomfs.format.header import SeriesPart
 from dicomfs.frames import FrameReader, Slice, codec_of
 from dicomfs.index.catalog import Catalog
 from dicomfs.model import FramePiece, HeaderPiece, InstanceId, Piece, StreamPiece
@@ -127,8 +127,13 @@ class _Span:
 class PackedReader:
     """Reads an instance from packs: header bytes in memory, frames and streams on demand."""
 
-    def __init__(self, entry: InstanceEntry, header: bytes, frames: FrameReader, source: PackSource) -> None:
+    def __init__(
+        self, part: SeriesPart, row: int, header: bytes, frames: FrameReader, source: PackSource
+    ) -> None:
+        entry = part.entries[row]
         self.size, self.sha256 = entry.size, entry.sha256
+        for pack in {piece.pack for piece in entry.pieces if not isinstance(piece, HeaderPiece)}:
+            source.require(pack, part.packs[pack])
         self._entry, self._header, self._frames, self._source = entry, header, frames, source
         lengths = [_piece_bytes(piece, frames) for piece in entry.pieces]
         header_lengths = [piece.length if isinstance(piece, HeaderPiece) else 0 for piece in entry.pieces]
@@ -270,8 +275,8 @@ class Reconstructor:
                         f"spooled instance {instance}", "its bytes are missing from the spool"
                     ) from None
         place = self._catalog.part_of(instance)
-        entries = self._source.part(place.header_key, place.part_index).entries
-        entry = entries[place.row] if place.row < len(entries) else None
+        part = self._source.part(place.header_key, place.part_index)
+        entry = part.entries[place.row] if place.row < len(part.entries) else None
         row = self._catalog.row(instance)
         # The position alone would fit an instance of another pack, had the two changed places.
         if (
@@ -283,7 +288,7 @@ class Reconstructor:
                 place.header_key, "lists another instance than the catalog; run `dicomfs recover`"
             )
         header = self._source.header_bytes(place.header_key, place.part_index, place.row)
-        return PackedReader(entry, header, self._frames, self._source)
+        return PackedReader(part, place.row, header, self._frames, self._source)
 
     def prefetch(self, instance: InstanceId) -> None:
         """Decode an instance into the cache, within bounds.  May block; raises as reading would."""

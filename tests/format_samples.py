@@ -135,6 +135,12 @@ def series_part(series: int, rows: int, header_bytes: int, repeat: int = 1) -> t
         0,
         {"patient": 64, "study": 64, "series": 128},
         entries,
+        {
+            piece.pack: 1 << 63
+            for entry in entries
+            for piece in entry.pieces
+            if not isinstance(piece, HeaderPiece)
+        },
     )
     return part, headers
 

@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 
 from dicomfs.errors import DamagedError, FormatError, UnsupportedFeature, UnsupportedVersion
-from dicomfs.format.digest import section_check
+from dicomfs.format.digest import digest64, section_check
 from dicomfs.format.framing import Read, SectionWriter, open_section, read_exactly
 from dicomfs.format.version import (
     ARCHIVE_ID_BYTES,
@@ -107,15 +107,20 @@ def pack_kind(kind: int, artefact: str) -> PackKind:
         raise DamagedError(artefact, f"no pack: object kind {kind}") from error
 
 
-def write_index(writer: SectionWriter, head: Head, index: msgspec.Struct) -> None:
-    """Append the index section and the trailer; nothing can be appended afterwards."""
+def write_index(writer: SectionWriter, head: Head, index: msgspec.Struct) -> int:
+    """Append the index section and the trailer; nothing can be appended afterwards.
+
+    Returns the digest of the plain index, by which header packs know the pack they refer to.
+    """
     offset = writer.size
-    pack_section(writer, Section.INDEX, encode_wire(index), _INDEX_LEVEL)
+    payload = encode_wire(index)
+    pack_section(writer, Section.INDEX, payload, _INDEX_LEVEL)
     length, size = writer.size - offset, writer.size + TRAILER_BYTES
     fields = _TRAILER.pack(offset, length, size, head.major, head.minor, head.kind, head.archive_id)
     check = section_check(size - TRAILER_BYTES, (fields,))
     writer.append(fields + _TRAILER_END.pack(check, TRAILER_MAGIC))
     writer.close()
+    return digest64(payload)
 
 
 def parse_trailer(data: bytes, size: int, artefact: str) -> Trailer:

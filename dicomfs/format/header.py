@@ -111,8 +111,8 @@ class HeaderPackWriter:
         """Write what is left, index and trailer; the pack is complete."""
         self._flush()
         index = HeaderIndexRecord(self._head, self._writer.sections, tuple(self._blocks), tuple(self._parts))
-        write_index(self._writer, self._head, index)
-        self._summary = PackSummary(self._writer.sha256, self._writer.size, PackKind.HEADER)
+        digest = write_index(self._writer, self._head, index)
+        self._summary = PackSummary(self._writer.sha256, self._writer.size, PackKind.HEADER, digest)
         return self._summary
 
     def _place(self, headers: Sequence[bytes]) -> list[Run]:

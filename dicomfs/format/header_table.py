@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dicomfs.errors import DamagedError, FormatError
 from dicomfs.format.columns import IntColumn, TextColumn, decode_ints, decode_texts, encode_ints, encode_texts
+from dicomfs.format.digest import DIGEST_BYTES
 from dicomfs.format.keys import pack_key, parse_pack_key
 from dicomfs.format.nodes import PatientRecord, SeriesRecord, StudyRecord
 from dicomfs.format.version import (
@@ -90,6 +91,9 @@ class SeriesPart:
     high_water: dict[str, int]
     """Counters ("patient", "study", "series"): numbers below these may have been given out."""
     entries: list[InstanceEntry]
+    packs: dict[ObjectKey, int]
+    """The packs that pieces refer to, each with the digest of its plain index: a pack under another's name is
+    noticed when it is opened, not only when all its bytes are compared."""
 
 
 Run = tuple[
@@ -100,6 +104,7 @@ Run = tuple[
 """(block, offset in its plain bytes, rows): header bytes of the next rows lie there one after the other."""
 
 _Digest = Annotated[bytes, msgspec.Meta(min_length=_SHA256_BYTES, max_length=_SHA256_BYTES)]
+_IndexDigest = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -129,8 +134,8 @@ class PartRecord(msgspec.Struct, frozen=True, array_like=True):
     notes: tuple[str, ...]
     note: IntColumn
     """Index in ``notes``."""
-    keys: tuple[tuple[Annotated[int, msgspec.Meta(ge=1, le=3)], _Digest], ...]
-    """Packs that pieces refer to: kind, digest in the object's name."""
+    keys: tuple[tuple[Annotated[int, msgspec.Meta(ge=1, le=3)], _Digest, _IndexDigest], ...]
+    """Packs that pieces refer to: kind, digest in the object's name, digest of the plain index."""
     shapes: tuple[bytes, ...]
     """Sequences of piece kinds: H header, F frames, S stream."""
     shape: IntColumn
@@ -153,6 +158,8 @@ def encode_part(part: SeriesPart, runs: Sequence[Run]) -> PartRecord:
     for piece in pieces:
         if not isinstance(piece, HeaderPiece):
             keys.setdefault(piece.pack, len(keys))
+    if keys.keys() != part.packs.keys():
+        raise FormatError(_WRITING, "its list of packs is not that of its pieces")
     frames = [
         (keys[piece.pack], piece.stack, piece.first, piece.count, piece.step)
         for piece in pieces
@@ -184,7 +191,7 @@ def encode_part(part: SeriesPart, runs: Sequence[Run]) -> PartRecord:
         order=encode_ints([entry.order for entry in entries]),
         notes=tuple(notes),
         note=encode_ints(note),
-        keys=tuple(_stored_key(key) for key in keys),
+        keys=tuple(_stored_key(key, part.packs[key]) for key in keys),
         shapes=tuple(shapes),
         shape=encode_ints(shape),
         header=encode_ints([piece.length for piece in pieces if isinstance(piece, HeaderPiece)]),
@@ -196,6 +203,12 @@ def encode_part(part: SeriesPart, runs: Sequence[Run]) -> PartRecord:
 def decode_part(record: PartRecord, artefact: str) -> SeriesPart:
     """The checked values; DamagedError for anything that the writer would not have written."""
     entries = _Entries(record, artefact).build()
+    packs = {
+        _key(kind, digest): int.from_bytes(index_digest, "little")
+        for kind, digest, index_digest in record.keys
+    }
+    if len(packs) != len(record.keys):
+        raise DamagedError(artefact, "a pack is listed twice")
     return SeriesPart(
         record.patient.node(),
         record.study.node(),
@@ -203,6 +216,7 @@ def decode_part(record: PartRecord, artefact: str) -> SeriesPart:
         record.part,
         dict(record.high_water),
         entries,
+        packs,
     )
 
 
@@ -241,7 +255,7 @@ class _Entries:
         self._record = record
         self._artefact = artefact
         self._shapes = _shapes(record, artefact)
-        self._keys = [_key(kind, digest) for kind, digest in record.keys]
+        self._keys = [_key(kind, digest) for kind, digest, _ in record.keys]
         self._pieces = {
             _HEADER: self._header_pieces(),
             _FRAMES: self._frame_pieces(),
@@ -326,9 +340,9 @@ def _distinct(values: Sequence[_Value]) -> tuple[list[_Value], list[int]]:
     return list(numbers), indices
 
 
-def _stored_key(key: ObjectKey) -> tuple[int, bytes]:
+def _stored_key(key: ObjectKey, index_digest: int) -> tuple[int, bytes, bytes]:
     kind, digest = parse_pack_key(key)
-    return kind.value, digest
+    return kind.value, digest, index_digest.to_bytes(DIGEST_BYTES, "little")
 
 
 def _key(kind: int, digest: bytes) -> ObjectKey:

@@ -51,6 +51,8 @@ class PackSummary:
     """Of all bytes, 64 lower-case hex digits."""
     size: int
     kind: PackKind
+    index_digest: int
+    """XXH3-64 of the plain index."""
 
     @property
     def key(self) -> ObjectKey:
@@ -209,8 +211,8 @@ class PackWriter:
             tuple(place for _, place in segments),
             tuple(stream.record() for stream in self._streams),
         )
-        write_index(self._writer, self._head, index)
-        self._summary = PackSummary(self._writer.sha256, self._writer.size, self._kind)
+        digest = write_index(self._writer, self._head, index)
+        self._summary = PackSummary(self._writer.sha256, self._writer.size, self._kind, digest)
         return self._summary
 
     def _check_complete(self, segments: list[SegmentRecord]) -> None:

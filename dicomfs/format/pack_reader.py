@@ -47,6 +47,7 @@ class _Contents(NamedTuple):
     head: Head
     stacks: list[StackIndex]
     streams: list[StreamIndex]
+    index_digest: int | None
 
 
 class PackReader:
@@ -70,6 +71,8 @@ class PackReader:
         self.features = contents.head.features
         self.stacks = contents.stacks
         self.streams = contents.streams
+        self.index_digest = contents.index_digest
+        """XXH3-64 of the plain index; None where it was put together by a scan."""
         if self.kind is PackKind.HEADER:
             raise DamagedError(name, "a header pack where a pixel or opaque pack was expected")
         if self.stacks if self.kind is PackKind.OPAQUE else self.streams:
@@ -182,7 +185,8 @@ def _from_payload(head: Head, payload: bytes, limit: int, name: str) -> _Content
     if reached != [stack.frames for stack in record.stacks]:
         raise DamagedError(name, "segments do not cover their stack")
     stacks = [_stack(stack, found, name) for stack, found in zip(record.stacks, segments, strict=True)]
-    return _Contents(head, stacks, [stream_index(stream, limit, name) for stream in record.streams])
+    streams = [stream_index(stream, limit, name) for stream in record.streams]
+    return _Contents(head, stacks, streams, digest64(payload))
 
 
 def _stack(record: StackRecord, segments: list[SegmentIndex], name: str) -> StackIndex:
@@ -237,7 +241,7 @@ class _Scan:
             raise DamagedError(self.name, "neither head nor index is left")
         stacks = [self._stack(number) for number in range(max(self.stacks, default=-1) + 1)]
         streams = [self._stream(number) for number in range(max(self.stream_lengths, default=-1) + 1)]
-        return _Contents(self.head, stacks, streams)
+        return _Contents(self.head, stacks, streams, None)
 
     def _stack(self, number: int) -> StackIndex:
         if number not in self.stacks:

@@ -61,10 +61,15 @@ def build_batch(
     study_of = {index: study.number for _, study, _, indexes in plan.series for index in indexes}
     _write_stacks(plan, study_of, staging, encoder, places, built, advance)
     _write_streams(plan, study_of, staging, places, built, advance)
+    digests = {pack.key: pack.summary.index_digest for pack in built.packs}
     parts = []
     for patient, study, series, indexes in plan.series:
         entries = [_entry(plan.instances[index], index, places) for index in indexes]
-        part = SeriesPart(patient, study, series, part_number(series.number), high_water, entries)
+        named = {
+            piece.pack for entry in entries for piece in entry.pieces if not isinstance(piece, HeaderPiece)
+        }
+        packs = {key: digests[key] for key in named}
+        part = SeriesPart(patient, study, series, part_number(series.number), high_water, entries, packs)
         headers = [_header_bytes(plan.instances[index]) for index in indexes]
         parts.append((part, headers))
         built.parts.append(part)

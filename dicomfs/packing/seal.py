@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dicomfs.errors import DicomfsError, TierFull
-from dicomfs.format.header import HeaderPackWriter, InstanceEntry, SeriesPart
+from dicomfs.format.header import HeaderPackWriter, SeriesPart
 from dicomfs.format.pack import PackSummary, PackWriter
 from dicomfs.frames import FrameReader
 from dicomfs.model import ObjectKey, PackKind
@@ -129,8 +129,9 @@ def _difference(
     plan: BatchPlan,
     index: int,
 ) -> str:
-    entry: InstanceEntry = source.part(headers, part).entries[row]
-    reader = PackedReader(entry, source.header_bytes(headers, part, row), frames, source)
+    table = source.part(headers, part)
+    entry = table.entries[row]
+    reader = PackedReader(table, row, source.header_bytes(headers, part, row), frames, source)
     instance = plan.instances[index]
     record = instance.record
     if (entry.size, entry.sha256, entry.mtime_ns) != (record.size, record.sha256, record.mtime_ns):

@@ -18,7 +18,7 @@ from dicomfs.reconstruct import check_whole, file_sha256
 from dicomfs.tiers.base import ByteRange, Tier
 from dicomfs.tiers.wrapper import TierWrapper
 from tests import samples
-from tests.archives import contents, digests, objects, read_whole, rows, write_sources
+from tests.archives import contents, digests, objects, overwrite, read_whole, rows, write_sources
 from tests.conftest import real_files
 
 FILES = [
@@ -199,15 +199,44 @@ def test_a_local_file_is_read_in_ranges(tmp_path: Path) -> None:
 
 
 def test_frame_pieces_add_up_to_the_file_and_a_wrong_table_is_damage(archive: Archive) -> None:
-    from dicomfs.format.header import InstanceEntry
+    from dicomfs.format.header import InstanceEntry, SeriesPart
     from dicomfs.reconstruct import PackedReader
 
     source = PackSource(archive.tier)
     frames = FrameReader(source, 1 << 20)
     key = pixel_key(archive)
     size = frames.stack(key, 0).layout.frame_bytes
+    patient = archive.catalog.patients()[0]
+    study = archive.catalog.studies(patient.number)[0]
+    nodes = (patient, study, archive.catalog.series_of(study.number)[0])
     for count, said in ((1, size + 1), (2, size)):
         entry = InstanceEntry(0, 0, 1, "1.2", said, 0, bytes(32), 0, (FramePiece(key, 0, 0, count, 1),), "")
+        digest = source.pack(key).index_digest
+        assert digest is not None
+        part = SeriesPart(*nodes, 0, {}, [entry], {key: digest})
         with pytest.raises(DamagedError, match="add up"):
-            PackedReader(entry, b"", frames, source)
+            PackedReader(part, 0, b"", frames, source)
     assert contents(archive) == digests(FILES)
+
+
+def test_a_pack_under_the_name_of_another_is_damage_before_a_byte_is_served(tmp_path: Path) -> None:
+    """Two series of one geometry: every digest inside the wrong pack is right."""
+    files = {
+        f"{patient}-{number}": data
+        for seed, patient in enumerate(("One^A", "Two^B"))
+        for number, data in enumerate(samples.ct_series(2, 16, 16, seed, patient=patient))
+    }
+    with Archive.create(tmp_path / "archive") as archive:
+        archive.import_paths([write_sources(tmp_path / "in", files)])
+        archive.pack()
+        one, other = objects(archive, "pixel")
+        overwrite(other, one.read_bytes())
+    with Archive.open(tmp_path / "archive") as archive:
+        refused = []
+        for _, row in rows(archive):
+            try:
+                archive.reconstructor.open(row.id).close()
+            except DamagedError as problem:
+                refused.append(str(problem))
+        assert len(refused) == 2
+        assert all("refers to" in reason for reason in refused)
