@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,6 +30,7 @@ from dicomfs.errors import (
 from dicomfs.format.journal import VersionDecision, VersionsDecided
 from dicomfs.importer import Importer, ImportReport
 from dicomfs.index.catalog import Catalog
+from dicomfs.index.guards import Holder
 from dicomfs.journal import Journal
 from dicomfs.locks import locked
 from dicomfs.model import PackKind
@@ -229,6 +231,7 @@ def recover(root: Path, url: str, progress: Progress | None = None) -> RecoverRe
 
     Raises:
         UsageError: ``root`` is another archive or not empty, or the tier holds no archive.
+        CatalogBusy: the archive at ``root`` is in use.
         TierError: the tier cannot be read or the local one written.
     """
     progress = progress or NullProgress()
@@ -249,7 +252,12 @@ def recover(root: Path, url: str, progress: Progress | None = None) -> RecoverRe
         tier = _local_tier(paths, config.Settings())
         problems = copy_objects(source, tier, paths.staging, progress)
         write_identity(paths, archive_id)
-    with locked(paths.run / "pack.lock"), locked(paths.run / "accept.lock"):
+    with ExitStack() as held:
+        if paths.index.exists():
+            # A mount would go on with the deleted index and never show what is imported later.
+            held.enter_context(Holder(paths.index)).require_alone()
+        held.enter_context(locked(paths.run / "pack.lock"))
+        held.enter_context(locked(paths.run / "accept.lock"))
         report = _rebuild_index(paths, archive_id, tier, progress)
     report.problems[:0] = problems
     return report

@@ -18,7 +18,7 @@ from dicomfs.errors import DicomfsError
 from dicomfs.index import inodes
 from dicomfs.index.records import ROOT, Change
 from dicomfs.model import Level
-from dicomfs.vfs import PATIENTS_INODE, ROOT_INODE, SUFFIX, VERSIONS_INODE
+from dicomfs.vfs import PATIENTS_INODE, ROOT_INODE, VERSIONS_INODE
 
 POLL_SECONDS = 0.1
 READER_CHECK_SECONDS = 60.0
@@ -77,11 +77,8 @@ def drops_of(changes: Iterable[Change]) -> list[Drop]:
         if change.name is None:
             drops[Drop(patients, None)] = drops[Drop(versions, None)] = None
             continue
-        name = change.name
-        drops[Drop(patients, name.encode())] = None
-        if change.level == Level.SERIES:
-            name = name.removesuffix(SUFFIX)  # the folder of the name's versions
-        drops[Drop(versions, name.encode())] = None
+        name = change.name.encode()
+        drops[Drop(patients, name)] = drops[Drop(versions, name)] = None
     return sorted(drops, key=lambda drop: drop.name is None)
 
 

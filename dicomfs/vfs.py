@@ -288,11 +288,11 @@ def _file(row: InstanceRow) -> Attributes:
 
 
 def _groups(rows: Sequence[InstanceRow]) -> dict[str, InstanceId]:
-    """Folder name -> first instance, for the names of a series that have versions."""
+    """Name -> first instance, for the names of a series that have versions: each is a folder of that name."""
     named = [row for row in rows if row.version]
     names = {row.name for row in named}
     first: dict[str, InstanceId] = {}
     for row in rows:
         if row.name in names:
             first[row.name] = min(row.id, first.get(row.name, row.id))
-    return {name.removesuffix(SUFFIX): instance for name, instance in first.items()}
+    return first

@@ -111,6 +111,8 @@ class Pack:
     archive: bytes
     tables: Tables
     scanned: bool
+    index_digest: bytes
+    """Digest of the plain index, empty where there is none."""
 
 
 # Objects ---------------------------------------------------------------------------------------------------
@@ -217,15 +219,17 @@ def known(section: Section, kind: int) -> bool:
 def open_pack(data: bytes, kind: int) -> Pack:
     """Open a pack by trailer and index, by a scan where they are not intact."""
     try:
-        archive, index = _by_trailer(data, kind)
+        archive, plain = _by_trailer(data, kind)
     except Unsupported:
         raise
     except Refused:
         return _by_scan(data, kind)
-    return Pack(data, kind, archive, index_tables(index, kind), scanned=False)
+    return Pack(
+        data, kind, archive, index_tables(structure(plain), kind), scanned=False, index_digest=digest(plain)
+    )
 
 
-def _by_trailer(data: bytes, kind: int) -> tuple[bytes, Any]:
+def _by_trailer(data: bytes, kind: int) -> tuple[bytes, bytes]:
     at = len(data) - 64
     if at < 0:
         raise Refused("too short for a trailer")
@@ -237,11 +241,11 @@ def _by_trailer(data: bytes, kind: int) -> tuple[bytes, Any]:
     section = section_at(data, offset)
     if section.kind != INDEX or found != kind or section.end != at or length != at - offset:
         raise Refused("the trailer points to no index")
-    index = structure(payload(data, section, TABLE_LIMIT))
-    head = fields(index, 1)[0]
+    plain = payload(data, section, TABLE_LIMIT)
+    head = fields(structure(plain), 1)[0]
     if check_head(head, kind) != archive or head[:2] != [major, minor]:
         raise Refused("head and trailer differ")
-    return archive, index
+    return archive, plain
 
 
 def _by_scan(data: bytes, kind: int) -> Pack:
@@ -253,12 +257,15 @@ def _by_scan(data: bytes, kind: int) -> Pack:
         if section.kind == HEAD:
             archive = check_head(structure(payload(data, section, TABLE_LIMIT)), kind)
         elif section.kind == INDEX:
-            index = structure(payload(data, section, TABLE_LIMIT))
+            plain = payload(data, section, TABLE_LIMIT)
+            index = structure(plain)
             archive = check_head(fields(index, 1)[0], kind)
-            return Pack(data, kind, archive, index_tables(index, kind), scanned=True)
+            return Pack(
+                data, kind, archive, index_tables(index, kind), scanned=True, index_digest=digest(plain)
+            )
         else:
             kept.append(section)
-    return Pack(data, kind, archive, section_tables(data, kept), scanned=True)
+    return Pack(data, kind, archive, section_tables(data, kept), scanned=True, index_digest=b"")
 
 
 # Tables of a pack ------------------------------------------------------------------------------------------

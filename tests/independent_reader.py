@@ -81,10 +81,10 @@ class JournalObject:
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of a file: kind H, F or S with the numbers of its columns; ``key`` is (kind, digest)."""
+    """A run of a file: kind H, F or S, its numbers; ``key``: kind, digest, index digest of its pack."""
 
     kind: str
-    key: tuple[int, bytes] | None
+    key: tuple[int, bytes, bytes] | None
     numbers: tuple[int, ...]
 
 
@@ -244,8 +244,8 @@ def _pieces(shapes: Sequence[str], keys: Any, columns: Any) -> Iterator[Piece]:
         if kind == "H":
             yield Piece(kind, None, numbers)
         else:
-            pack, digest = fields(keys[numbers[0]], 2)
-            yield Piece(kind, (pack, digest), numbers[1:])
+            pack, name, index = fields(keys[numbers[0]], 3)
+            yield Piece(kind, (pack, name, index), numbers[1:])
 
 
 # Journal ---------------------------------------------------------------------------------------------------
@@ -314,9 +314,9 @@ class TierReader:
                 out.append(header[:length])
                 header = header[length:]
             elif piece.kind == "F":
-                out += self._frames(_key(piece), *piece.numbers)
+                out += self._frames(self._pack_of(piece), *piece.numbers)
             else:
-                out.append(self._range(_key(piece), *piece.numbers))
+                out.append(self._range(self._pack_of(piece), *piece.numbers))
         data = b"".join(out)
         if len(data) != instance.size or hashlib.sha256(data).digest() != instance.sha256:
             raise Refused(f"{instance.series.number}/{instance.position}: not the accepted bytes")
@@ -325,6 +325,15 @@ class TierReader:
     def pack(self, key: str) -> Pack:
         """Open a pack; raises Refused when its name is not that of its bytes."""
         return self._packs.get(key, lambda: self._open(key))
+
+    def _pack_of(self, piece: Piece) -> str:
+        """Key of the pack that a piece lies in, which must be the pack that was meant."""
+        assert piece.key is not None
+        kind, name, index = piece.key
+        key = f"{PREFIXES[kind]}/{name.hex()[:2]}/{name.hex()}"
+        if self.pack(key).index_digest not in (b"", index):
+            raise Refused(f"{key} is another pack")
+        return key
 
     def _open(self, key: str) -> Pack:
         path = self._tier / key
@@ -441,12 +450,6 @@ class _Recent(Generic[Value]):
         while len(self._values) > self._most:
             self._values.popitem(last=False)
         return self._values[name]
-
-
-def _key(piece: Piece) -> str:
-    assert piece.key is not None
-    kind, name = piece.key
-    return f"{PREFIXES[kind]}/{name.hex()[:2]}/{name.hex()}"
 
 
 def _decoder(pack: Pack, segment: Segment) -> Callable[[], list[bytes]]:

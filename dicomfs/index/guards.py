@@ -30,6 +30,7 @@ FOREIGN_FILE_SYSTEMS = {
 """Magic numbers of statfs(2) that LMDB's shared mapping and locks cannot be trusted on."""
 
 _STATFS_BYTES = 256  # struct statfs is 120 bytes on 64-bit Linux; f_type comes first
+_HOLDERS = "holders"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -69,7 +70,8 @@ class Holder:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = os.open(folder / "holders", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._folder = folder
+        self._file = os.open(folder / _HOLDERS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.first = True
@@ -89,6 +91,9 @@ class Holder:
             os.pwrite(self._file, mine.encode(), 0)
             self.first = False
         fcntl.flock(self._file, fcntl.LOCK_SH)
+        if self._replaced():
+            msg = f"catalog: {self._folder} was rebuilt meanwhile; try again"
+            raise CatalogBusy(msg)
         # Turning an exclusive lock into a shared one is not atomic: what the file says now is what counts.
         theirs = os.pread(self._file, 100, 0).decode("ascii", "replace")
         if theirs != mine:
@@ -97,6 +102,18 @@ class Holder:
                 "processes of an archive in one, for containers with `--pid=container:NAME` or `--pid=host`"
             )
             raise CatalogBusy(msg)
+
+    def require_alone(self) -> None:
+        """Raises CatalogBusy where another process (or this one, elsewhere) has the index open."""
+        if not self.first:
+            msg = f"catalog: {self._folder} is in use; unmount the archive and end its other commands first"
+            raise CatalogBusy(msg)
+
+    def _replaced(self) -> bool:
+        try:
+            return not os.path.samestat((self._folder / _HOLDERS).stat(), os.fstat(self._file))
+        except FileNotFoundError:
+            return True
 
     def close(self) -> None:
         """Releases the lock."""

@@ -78,7 +78,7 @@ def test_a_name_with_newer_bytes_shows_them_and_the_older_ones_under_versions(se
         served.tell("supersede", "000001.dcm")
         assert within(lambda: file.read_bytes() == content(InstanceId(9, 2)))
         assert still_open.read() == old
-    kept = served.mountpoint / "versions" / FOLDER / "000001" / "1.dcm"
+    kept = served.mountpoint / "versions" / FOLDER / "000001.dcm" / "1.dcm"
     assert kept.read_bytes() == old
 
 

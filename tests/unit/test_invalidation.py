@@ -52,7 +52,7 @@ def test_a_name_with_other_bytes_is_dropped_before_attributes_and_with_its_versi
     folder, versions = inodes.folder_ino(Level.SERIES, 9), inodes.versions_folder_ino(Level.SERIES, 9)
     assert drops_of([Change(Level.SERIES, 9, None), Change(Level.SERIES, 9, "000001.dcm")]) == [
         Drop(folder, b"000001.dcm"),
-        Drop(versions, b"000001"),
+        Drop(versions, b"000001.dcm"),
         Drop(folder, None),
         Drop(versions, None),
     ]

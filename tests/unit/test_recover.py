@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dicomfs.archive import Archive, recover
-from dicomfs.errors import UsageError
+from dicomfs.errors import CatalogBusy, UsageError
 from dicomfs.recover import RecoverReport
 from tests import samples
 from tests.archives import (
@@ -252,3 +252,14 @@ def test_after_a_reboot_a_damaged_journal_object_keeps_no_archive_from_opening(f
     (filled.paths.index / "boot").write_text("another")
     with Archive.open(filled.paths.root) as again:
         assert (numbers(again), contents(again)) == (before, whole)
+
+
+def test_an_index_in_use_is_not_replaced_under_its_users(filled: Archive) -> None:
+    root, tier = filled.paths.root, filled.paths.local_tier.as_uri()
+    with pytest.raises(CatalogBusy, match="unmount"):
+        recover(root, tier)
+    before = tree(filled)
+    filled.close()
+    assert recover(root, tier).problems == []
+    with Archive.open(root) as archive:
+        assert tree(archive) == before

@@ -91,10 +91,10 @@ def test_superseded_bytes_keep_their_inode_number_and_move_to_versions(
     newer = archive.catalog.supersede("000002.dcm")
     newest = archive.catalog.supersede("000002.dcm")
     assert walk(tree, f"patients/{FOLDER}/000002.dcm").inode == inodes.instance_ino(newest)
-    assert walk(tree, f"versions/{FOLDER}/000002/1.dcm") == old
-    assert walk(tree, f"versions/{FOLDER}/000002/2.dcm").inode == inodes.instance_ino(newer)
-    assert names(tree, walk(tree, f"versions/{FOLDER}").inode) == ["000002"]
-    assert names(tree, walk(tree, f"versions/{FOLDER}/000002").inode) == ["1.dcm", "2.dcm"]
+    assert walk(tree, f"versions/{FOLDER}/000002.dcm/1.dcm") == old
+    assert walk(tree, f"versions/{FOLDER}/000002.dcm/2.dcm").inode == inodes.instance_ino(newer)
+    assert names(tree, walk(tree, f"versions/{FOLDER}").inode) == ["000002.dcm"]
+    assert names(tree, walk(tree, f"versions/{FOLDER}/000002.dcm").inode) == ["1.dcm", "2.dcm"]
 
 
 def test_folders_without_shown_instances_are_not_listed(tree: Tree, archive: MemoryArchive) -> None:
