@@ -170,9 +170,7 @@ class ArchiveMachine(RuleBasedStateMachine):
 
 def _name(path: str) -> str:
     """The folders and the name of an instance, wherever it is shown: ``1.dcm`` is version 1 of its folder."""
-    parts = path.split("/")
-    name = parts[4] if parts[0] == "patients" else f"{parts[4]}.dcm"
-    return "/".join([*parts[1:4], name])
+    return "/".join(path.split("/")[1:5])
 
 
 TestArchive = ArchiveMachine.TestCase
