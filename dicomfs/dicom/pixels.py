@@ -18,7 +18,10 @@ MAX_HEADER = 1 << 20
 """Header bytes of one file that are kept as header; what is beyond goes into streams."""
 MAX_FRAME = 1 << 31
 MAX_SAMPLES = 4
-TINY_FRAME, MANY_FRAMES = 512, 4096
+TINY_FRAME, MANY_TINY_FRAMES = 4096, 64
+"""More frames than this that are smaller are not kept apart: each costs more than it could save."""
+MAX_FRAMES = 1 << 16
+"""Frames of one file that are kept apart; bounds what packing holds in memory for it."""
 
 _PIXEL_CLASS_MODALITIES = frozenset(
     {"CR", "CT", "DX", "IO", "IVOCT", "MG", "MR", "NM", "OCT", "OPT", "PT", "PX", "RF", "RTDOSE", "RTIMAGE"}
@@ -123,8 +126,8 @@ def native_layout(scan: Scan) -> tuple[PixelLayout, int] | str:
     count = min(declared, pixel.length // layout.frame_bytes)
     if not count:
         return "the pixel value is shorter than a frame"
-    if count > MANY_FRAMES and layout.frame_bytes < TINY_FRAME:
-        return "frames too small to be worth keeping apart"
+    if count > (MANY_TINY_FRAMES if layout.frame_bytes < TINY_FRAME else MAX_FRAMES):
+        return "too many frames, or too small ones, to be worth keeping apart"
     return layout, count
 
 

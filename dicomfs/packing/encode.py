@@ -6,6 +6,7 @@ in flight, whatever the length of the series.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -96,11 +97,10 @@ class StackEncoder:
         """The raw bytes of frames, shape (frames, frame bytes)."""
         layout = self._layout_of(frames[0])
         out = np.empty((len(frames), layout.frame_bytes), dtype=np.uint8)
-        for row, frame in enumerate(frames):
-            with mapped(self._plan.instances[frame.instance].path) as data:
-                out[row] = np.frombuffer(
-                    data[frame.offset : frame.offset + layout.frame_bytes], dtype=np.uint8
-                )
+        for instance, run in itertools.groupby(enumerate(frames), key=lambda one: one[1].instance):
+            with mapped(self._plan.instances[instance].path) as data:
+                for row, frame in run:
+                    out[row] = np.frombuffer(data, np.uint8, layout.frame_bytes, frame.offset)
         return out
 
     def _layout_of(self, frame: FrameRef) -> PixelLayout:

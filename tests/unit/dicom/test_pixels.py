@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dicomfs.dicom import pixels
 from dicomfs.dicom.part10 import scan
 from dicomfs.dicom.pixels import MAX_HEADER, Run, RunKind, SplitPlan, burned_in, native_layout, split
 from dicomfs.model import PixelLayout
@@ -165,12 +166,24 @@ def test_senseless_bit_depths_are_mended(stored: int, high: int) -> None:
         (samples.image(4, 4), bytes(31)),
         ([], bytes(32)),
         (samples.image(1, 1, bits=8, frames=1_000_000), bytes(1_000_000)),
+        (samples.image(1, 4095, bits=8, frames=65), bytes(65 * 4095)),
     ],
 )
 def test_what_makes_no_sense_as_frames_gives_a_reason(attributes: list[Attribute], value: bytes) -> None:
     file = native(attributes, value)
     assert isinstance(native_layout(scan(file)), str)
     assert plan_of(file).kind == "opaque"
+
+
+def test_more_frames_than_packing_can_hold_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = native(samples.image(64, 64, bits=8, frames=100), bytes(100 * 4096))
+    assert layout_of(file)[1] == 100
+    monkeypatch.setattr(pixels, "MAX_FRAMES", 99)
+    assert isinstance(native_layout(scan(file)), str)
+
+
+def test_a_few_tiny_frames_are_kept_apart() -> None:
+    assert layout_of(native(samples.image(1, 4, bits=8, frames=64), bytes(256)))[1] == 64
 
 
 @pytest.mark.parametrize("frames", ["-3", "many", "99999999999999999999", ""])
