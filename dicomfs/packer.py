@@ -96,11 +96,9 @@ class Packer:
             ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool,
         ):
             self._clean_up()
-            groups = list(batches(self._catalog))
-            total = sum(record.size for group in groups for _, records in group for record in records)
-            progress.start(total, "packing")
+            progress.start(self._catalog.counts().spool_bytes, "packing")
             try:
-                for group in groups:
+                for group in batches(self._catalog):
                     self._pack_group(group, _Run(pool, workers, profile, reorder_bytes, progress), report)
             finally:
                 # What stopped us may be a full disk: do not sit on the space until the next run.

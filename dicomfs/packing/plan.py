@@ -94,7 +94,10 @@ def mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
 
 
 def batches(catalog: Catalog) -> Iterator[list[tuple[int, list[SpooledRecord]]]]:
-    """Groups of (series, records in name order) of bounded size, over all that is spooled now."""
+    """Groups of (series, records in name order) of bounded size, over all series with spooled instances now.
+
+    Each series is read when its turn comes, once: what the caller does with earlier groups changes nothing.
+    """
     group: list[tuple[int, list[SpooledRecord]]] = []
     waiting_bytes = waiting = 0
     for series in _by_study(catalog, catalog.spooled_series()):

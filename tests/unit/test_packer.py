@@ -14,6 +14,8 @@ from dicomfs.codec.base import CodecId
 from dicomfs.codec.segment import encode_band
 from dicomfs.codec.trial import Profile, choose
 from dicomfs.errors import CatalogFull, CodecError, TierError, TierFull
+from dicomfs.index.catalog import Catalog
+from dicomfs.index.records import SpooledRecord
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.packer import Packer
 from dicomfs.packing import encode, plan
@@ -275,6 +277,24 @@ def test_batches_of_every_size_give_the_same_bytes(
     assert (report.instances, report.failed) == (len(files), [])
     assert contents(archive) == digests(files)
     assert len(objects(archive, "header")) == 3
+
+
+def test_what_waits_is_listed_as_its_turn_comes_not_all_at_once(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.import_paths([write_sources(tmp_path / "in", [*SERIES, *samples.ct_series(3, 16, 16, 1)])])
+    monkeypatch.setattr(plan, "BATCH_INSTANCES", 1)
+    left: list[int] = []
+    spooled_of = archive.catalog.spooled_of
+
+    def noted(catalog: Catalog, series: int) -> list[SpooledRecord]:
+        left.append(catalog.counts().spool_instances)
+        return spooled_of(series)
+
+    monkeypatch.setattr(Catalog, "spooled_of", noted)
+    assert archive.pack().instances == 9
+    # The first series is packed but for its last instance, which waits for what follows it.
+    assert left == [9, 4]
 
 
 def test_one_bad_series_stops_no_other(
