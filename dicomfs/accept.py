@@ -130,21 +130,23 @@ class Acceptor:
 
         Names and numbers depend on the set of candidates, not on their order.
         """
-        order = sorted(range(len(candidates)), key=lambda index: _order_of(candidates[index]))
+        waiting = sorted(range(len(candidates)), key=lambda index: _order_of(candidates[index]))
         outcomes = [Outcome.NEW] * len(candidates)
         with locked(self._lock):
             if self._mark.exists():
                 self._repair()
                 self._mark.unlink()
-            batch = _Batch()
-            for index in order:
-                candidate = candidates[index]
-                if candidate.attributes.sop_instance_uid in batch.uids:
-                    # The same UID again: what came first must be in the catalog to be compared with.
-                    self._write(batch)
-                    batch = _Batch()
-                outcomes[index] = self._decide(batch, candidate)
-            self._write(batch)
+            while waiting:
+                batch = _Batch()
+                repeated: list[int] = []
+                for index in waiting:
+                    if candidates[index].attributes.sop_instance_uid in batch.uids:
+                        # What came first must be in the catalog to be compared with.
+                        repeated.append(index)
+                    else:
+                        outcomes[index] = self._decide(batch, candidates[index])
+                self._write(batch)
+                waiting = repeated
         return outcomes
 
     def _decide(self, batch: _Batch, candidate: Candidate) -> Outcome:
@@ -291,7 +293,7 @@ class Acceptor:
                 writer.add_series(series)
             # One that yields before it is listed never shows beside what it yields to.
             self._set_versions(writer, batch, new=True)
-        self._mark.touch()
+        self._mark.touch(0o600)
         self._spool.admit((c.temporary, record.id, record.sha256) for c, record in batch.records)
         with self._catalog.write_spool() as spooled:
             for _, record in batch.records:

@@ -139,6 +139,16 @@ def test_versions_that_arrive_together_are_all_kept_in_order_of_their_times(
     assert found[0][0] == ENCODED
 
 
+def test_many_versions_that_arrive_together_are_decided_together(archive: Archive, tmp_path: Path) -> None:
+    first = samples.ct_series(8, 8, 8)
+    second = [data.replace(b"Head routine", b"Head Routine") for data in first]
+    report = archive.import_paths([write_sources(tmp_path / "in", [*first, *second])])
+    assert (report.taken, report.conflicts) == (16, 8)
+    assert contents(archive) == digests([*first, *second])
+    # The numbers of three levels are reserved; then the folders, then all decisions at once.
+    assert len(objects(archive, "journal")) == 5
+
+
 def test_one_uid_in_another_series_is_a_version_there(archive: Archive, tmp_path: Path) -> None:
     elsewhere = FIRST.replace(
         samples.LITTLE.element(0x0020000E, "UI", samples.uid("Sample^Patient", 0)),
