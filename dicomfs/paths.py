@@ -11,6 +11,7 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from dicomfs.errors import DamagedError, UnsupportedVersion, UsageError
 
@@ -90,12 +91,17 @@ def write_identity(paths: ArchivePaths, archive_id: bytes) -> None:
 def write_durably(path: Path, text: str) -> None:
     """Write a small document as a whole: after a crash it is there, or what was there before."""
     temporary = path.with_suffix(".part")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with create_private(temporary) as file:
+        file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
     sync_folder(path.parent)
+
+
+def create_private(path: Path) -> BinaryIO:
+    """Open a new or emptied file for writing that only its owner may read, whatever the umask."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
 
 
 def new_archive_id() -> bytes:

@@ -6,6 +6,7 @@ listed and left out; everything else is recovered.  Nothing on a tier is changed
 
 from __future__ import annotations
 
+import array
 import hashlib
 import os
 import time
@@ -43,6 +44,7 @@ from dicomfs.model import (
 from dicomfs.packing.commit import part_rows
 from dicomfs.packing.plan import mapped
 from dicomfs.packs import PackSource
+from dicomfs.paths import create_private
 from dicomfs.progress import Progress
 from dicomfs.recovered_nodes import RecoveredNodes
 from dicomfs.series_names import SeriesNames
@@ -50,6 +52,8 @@ from dicomfs.spool import Spool, SpooledFile
 from dicomfs.tiers.base import ByteRange, Tier
 
 _COPY_STEP = 8 << 20
+_DECISIONS_AT_ONCE = 1000
+"""More would keep the catalog's one writer busy for long."""
 
 
 @dataclass(slots=True)
@@ -63,28 +67,37 @@ class RecoverReport:
     problems: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What choosing among the parts of a series takes; its table is read again when it is committed."""
+
+    number: int
+    key: ObjectKey
+    index: int
+    positions: array.array[int]
+    """4 bytes an instance, where the table takes some hundred: all parts are held at once."""
+    needed: frozenset[ObjectKey]
+
+
 @dataclass(slots=True)
 class _Found:
     """What packs and journal say."""
 
     sizes: dict[ObjectKey, int] = field(default_factory=dict)
     nodes: RecoveredNodes = field(default_factory=RecoveredNodes)
-    parts: dict[int, list[tuple[SeriesPart, ObjectKey, int]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    parts: dict[int, list[_Part]] = field(default_factory=lambda: defaultdict(list))
     versions: list[VersionDecision] = field(default_factory=list)
     references: dict[ObjectKey, set[ObjectKey]] = field(default_factory=lambda: defaultdict(set))
 
-    def next_position(self, series: int) -> int:
-        """A position above all that packs and decisions of a series name."""
-        packed = [entry.position for part, _, _ in self.parts[series] for entry in part.entries]
-        named = [
-            instance.position
-            for one in self.versions
-            for instance in (one.instance, one.yields_to)
-            if instance.series == series
-        ]
-        return 1 + max([*packed, *named], default=-1)
+    def next_positions(self) -> dict[int, int]:
+        """Per series, a position above all that packs and decisions name; 0 where they name none."""
+        free: dict[int, int] = defaultdict(int)
+        for series, parts in self.parts.items():
+            free[series] = 1 + max((max(part.positions, default=-1) for part in parts), default=-1)
+        for decision in self.versions:
+            for instance in (decision.instance, decision.yields_to):
+                free[instance.series] = max(free[instance.series], instance.position + 1)
+        return free
 
 
 def archive_of(tier: Tier) -> bytes:
@@ -118,7 +131,7 @@ def copy_objects(source: Tier, target: Tier, staging: Path, progress: Progress) 
     temporary = staging / "copy.part"
     for key, status in objects:
         try:
-            with temporary.open("wb") as file:
+            with create_private(temporary) as file:
                 for offset in range(0, status.size, _COPY_STEP):
                     file.write(source.get_range(key, ByteRange(offset, _COPY_STEP)))
                 file.flush()
@@ -152,7 +165,8 @@ def recover_catalog(
         CatalogError: the catalog cannot be written.
     """
     report = RecoverReport()
-    found = _read_tier(tier, journal, report, progress)
+    source = PackSource(tier)
+    found = _read_tier(tier, source, journal, report, progress)
     nodes = found.nodes
     report.problems += nodes.settle(found.parts, _spooled_series(spool))
     with catalog.write() as writer:
@@ -163,14 +177,20 @@ def recover_catalog(
         for study in nodes.studies.values():
             writer.add_study(study)
     now = time.time_ns()
+    free_positions = found.next_positions()
     for number in sorted(nodes.series):
         with catalog.write() as writer:
             writer.add_series(nodes.series[number])
-            for part, key, index in _disjoint(found, number, report):
-                free = max(part.part, writer.next_part(number))
-                writer.commit_part(number, free, key, index, part_rows(part))
-                report.instances += len(part.entries)
-            writer.raise_position(number, found.next_position(number))
+            for part in _disjoint(found, number, report):
+                try:
+                    rows = part_rows(source.part(part.key, part.index))
+                except (TierError, FormatError) as problem:
+                    report.problems.append(str(problem))
+                    continue
+                free = max(part.number, writer.next_part(number))
+                writer.commit_part(number, free, part.key, part.index, rows)
+                report.instances += len(rows)
+            writer.raise_position(number, free_positions[number])
         report.series += 1
     with catalog.write() as writer:
         for key, size in found.sizes.items():
@@ -185,7 +205,9 @@ def recover_catalog(
     return report
 
 
-def _read_tier(tier: Tier, journal: Journal, report: RecoverReport, progress: Progress) -> _Found:
+def _read_tier(
+    tier: Tier, source: PackSource, journal: Journal, report: RecoverReport, progress: Progress
+) -> _Found:
     found = _Found()
     report.problems += journal.gaps()
     for key in journal.list():
@@ -209,7 +231,6 @@ def _read_tier(tier: Tier, journal: Journal, report: RecoverReport, progress: Pr
     report.objects += len(found.sizes)
     headers = [key for key in sorted(found.sizes) if key.startswith(PackKind.HEADER.prefix + "/")]
     progress.start(sum(found.sizes[key] for key in headers), "recovering")
-    source = PackSource(tier)
     for key in headers:
         try:
             _read_headers(source, key, found)
@@ -225,8 +246,10 @@ def _read_headers(source: PackSource, key: ObjectKey, found: _Found) -> None:
         found.nodes.add([part.patient], [part.study], [part.series])
         for name, reserved in part.high_water.items():
             found.nodes.reserve(Level[name.upper()], reserved)
-        found.parts[part.series.number].append((part, key, index))
-        found.references[key] |= _needed(part)
+        positions = array.array("I", [entry.position for entry in part.entries])
+        needed = _needed(part)
+        found.parts[part.series.number].append(_Part(part.part, key, index, positions, needed))
+        found.references[key] |= needed
 
 
 def _spooled_series(spool: Spool) -> dict[int, Callable[[], Attributes]]:
@@ -239,33 +262,33 @@ def _attributes(file: SpooledFile) -> Attributes:
         return attributes(scan(data))
 
 
-def _disjoint(found: _Found, series: int, report: RecoverReport) -> list[tuple[SeriesPart, ObjectKey, int]]:
+def _disjoint(found: _Found, series: int, report: RecoverReport) -> list[_Part]:
     """The parts of a series, without those that repeat what another holds.
 
     A packer that died between placing and committing leaves a part that its successor packs again; both are
     sealed and exact, so the larger one is taken.
     """
-    chosen: list[tuple[SeriesPart, ObjectKey, int]] = []
+    chosen: list[_Part] = []
     covered: set[int] = set()
-    for part, key, index in sorted(found.parts[series], key=lambda p: (-len(p[0].entries), p[0].part, p[1])):
-        positions = {entry.position for entry in part.entries}
+    for part in sorted(found.parts[series], key=lambda p: (-len(p.positions), p.number, p.key)):
+        positions = set(part.positions)
         if positions & covered:
             if not positions <= covered:
                 report.problems.append(
-                    f"{key}: part {part.part} of series {series} overlaps another; left out"
+                    f"{part.key}: part {part.number} of series {series} overlaps another; left out"
                 )
             continue
-        for name in sorted(_needed(part) - found.sizes.keys()):
+        for name in sorted(part.needed - found.sizes.keys()):
             report.problems.append(f"{name}: missing; instances of series {series} cannot be read")
         covered |= positions
-        chosen.append((part, key, index))
-    chosen.sort(key=lambda p: (p[0].part, p[1]))
+        chosen.append(part)
+    chosen.sort(key=lambda p: (p.number, p.key))
     return chosen
 
 
-def _needed(part: SeriesPart) -> set[ObjectKey]:
+def _needed(part: SeriesPart) -> frozenset[ObjectKey]:
     pieces = (piece for entry in part.entries for piece in entry.pieces)
-    return {piece.pack for piece in pieces if isinstance(piece, FramePiece | StreamPiece)}
+    return frozenset(piece.pack for piece in pieces if isinstance(piece, FramePiece | StreamPiece))
 
 
 def rebuild_spool(catalog: Catalog, spool: Spool, decided: Iterable[VersionDecision]) -> int:
@@ -307,6 +330,7 @@ def _apply_versions(catalog: Catalog, decided: Iterable[VersionDecision]) -> Non
     """
     decisions = list(decided)
     yields_to = {decision.instance: decision.yields_to for decision in decisions}
+    due: list[VersionDecision] = []
     for decision in decisions:
         row = _row(catalog, decision.instance)
         winner: InstanceId | None = decision.yields_to
@@ -316,7 +340,11 @@ def _apply_versions(catalog: Catalog, decided: Iterable[VersionDecision]) -> Non
             following = yields_to.get(winner)
             winner = following if following not in passed else None
         if row is not None and winner is not None and row.version != decision.version:
-            with catalog.write() as writer:
+            due.append(decision)
+    # Each transaction is synced: one for each decision would take hours where many are made anew.
+    for first in range(0, len(due), _DECISIONS_AT_ONCE):
+        with catalog.write() as writer:
+            for decision in due[first : first + _DECISIONS_AT_ONCE]:
                 writer.set_version(decision.instance, decision.version, decision.conflict)
 
 

@@ -110,13 +110,15 @@ def copy_still(file: Path, descriptor: int, target: Path) -> bytes:
 def copy_bytes(descriptor: int, target: Path) -> bytes:
     """Copy a whole file to a new name; its SHA-256."""
     digest = hashlib.sha256()
-    with target.open("xb", buffering=0) as out:
+    out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
         for block in _blocks(descriptor):
             digest.update(block)
             view = memoryview(block)
             while view:
-                view = view[out.write(view) :]
-    target.chmod(0o600)
+                view = view[os.write(out, view) :]
+    finally:
+        os.close(out)
     return digest.digest()
 
 

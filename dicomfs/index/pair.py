@@ -134,4 +134,6 @@ class IndexPair:
                 SPOOL_FEED.begin(txn)
                 if create:
                     txn.put(SPOOL_META, REBUILT, b"\x01")
-            (self.folder / "boot").write_text(boot_id(), encoding="ascii")
+            boot = self.folder / "boot"
+            boot.touch(0o600)
+            boot.write_text(boot_id(), encoding="ascii")

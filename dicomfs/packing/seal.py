@@ -21,6 +21,7 @@ from dicomfs.frames import FrameReader
 from dicomfs.model import ObjectKey, PackKind
 from dicomfs.packing.plan import BatchPlan, mapped
 from dicomfs.packs import PackSource
+from dicomfs.paths import create_private
 from dicomfs.reconstruct import PackedReader
 from dicomfs.tiers.base import Tier
 
@@ -80,7 +81,7 @@ class Staging:
         path = self._folder / f"{os.getpid()}-{len(self._paths)}.part"
         self._paths.append(path)
         try:
-            with path.open("wb") as file:
+            with create_private(path) as file:
                 summary = make(file)
                 file.flush()
                 os.fsync(file.fileno())

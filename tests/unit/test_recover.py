@@ -6,11 +6,13 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dicomfs.archive import Archive, recover
 from dicomfs.errors import CatalogBusy, UsageError
+from dicomfs.index.writer import CatalogWriter
 from dicomfs.recover import RecoverReport
 from tests import samples
 from tests.archives import (
@@ -263,3 +265,25 @@ def test_an_index_in_use_is_not_replaced_under_its_users(filled: Archive) -> Non
     assert recover(root, tier).problems == []
     with Archive.open(root) as archive:
         assert tree(archive) == before
+
+
+def test_decisions_made_anew_share_a_synced_transaction(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = samples.ct_series(6, 8, 8)
+    second = [data.replace(b"Head routine", b"Head Routine") for data in first]
+    archive.import_paths([write_sources(tmp_path / "in", [*first, *second])])
+    before = tree(archive)
+    decided: list[int] = []
+    set_version = CatalogWriter.set_version
+
+    def noted(writer: CatalogWriter, *arguments: Any) -> None:
+        decided.append(id(writer))
+        set_version(writer, *arguments)
+
+    monkeypatch.setattr(CatalogWriter, "set_version", noted)
+    recovered(archive)
+    assert len(decided) == 6
+    assert len(set(decided)) == 1
+    with Archive.open(archive.paths.root) as again:
+        assert tree(again) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,6 +104,15 @@ def test_a_spooled_file_that_rotted_before_it_was_packed_is_told_apart(
     (found,) = check().items()
     assert plan.instances[found[0]].record.id == victim.id
     assert found[1] == SPOOL_ROTTEN
+
+
+def test_staged_packs_are_for_their_owner_only(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        staged = Staging(tmp_path, bytes(16)).write_pack(PackKind.PIXEL, lambda _: None)
+    finally:
+        os.umask(umask)
+    assert staged.path.stat().st_mode & 0o077 == 0
 
 
 def test_a_stage_that_cannot_be_written_is_full_and_cleared(tmp_path: Path) -> None:
