@@ -116,11 +116,7 @@ class Importer:
             return refusal
         except OSError as problem:
             temporary.unlink(missing_ok=True)
-            if problem.errno in _FULL:
-                return NotTakenError(
-                    str(file), "no space left in the archive", "make room, then import it again"
-                )
-            return NotTakenError(str(file), f"cannot be read: {problem.strerror}")
+            return _refusal(file, "read", problem)
 
     def _copy(self, file: Path, temporary: Path) -> Candidate | None:
         with opened(file) as source:
@@ -165,7 +161,7 @@ class Importer:
             report.not_taken.append(refusal)
             return
         except OSError as problem:
-            report.not_taken.append(NotTakenError(str(file), f"cannot be kept: {problem.strerror}"))
+            report.not_taken.append(_refusal(file, "kept", problem))
             return
         report.kept += 1
 
@@ -182,6 +178,16 @@ class Importer:
                     batch, waiting = [], 0
         if batch:
             yield batch
+
+
+def _refusal(file: Path, doing: str, problem: OSError) -> NotTakenError:
+    if problem.errno in _FULL:
+        return NotTakenError(str(file), "no space left in the archive", "make room, then import it again")
+    return NotTakenError(
+        str(file),
+        f"cannot be {doing}: {problem.strerror}",
+        "check its permissions and the disks it is copied between, then import it again",
+    )
 
 
 class _NoInstance(NotTakenError):
