@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dicomfs.dicom import values
 from dicomfs.dicom.part10 import DEFLATED, Buffer, Element, Scan
-from dicomfs.dicom.tags import Tag
+from dicomfs.dicom.tags import OVERLAY_BIT_POSITIONS, Tag
 from dicomfs.model import PixelLayout
 
 MAX_HEADER = 1 << 20
@@ -191,7 +191,7 @@ def burned_in(scan: Scan) -> bool:
     """Whether the samples may show names: identity class, kept apart from plain pixels.
 
     Only modalities that do not write on their images count as safe.  Secondary captures, screenshots, colour,
-    and whatever the file itself declares are not; nor is anything without a Modality.  Burned In Annotation
+    overlays in the bits of samples, and whatever the file itself declares are not; nor is anything without a Modality.  Burned In Annotation
     is mostly absent, so its ``NO`` is never trusted.
     """
     if values.code(scan, Tag.MODALITY).upper() not in _PIXEL_CLASS_MODALITIES:
@@ -200,6 +200,9 @@ def burned_in(scan: Scan) -> bool:
         return True
     uid = values.code(scan, Tag.SOP_CLASS_UID)
     if uid == _SECONDARY_CAPTURE or uid.startswith(_SECONDARY_CAPTURE + "."):
+        return True
+    if any(values.unsigned(scan, tag) for tag in OVERLAY_BIT_POSITIONS):
+        # An overlay in unused bits of the samples: a bitmap, often of text.
         return True
     if values.code(scan, Tag.CONVERSION_TYPE) not in {"", "SYN", "DRW"}:
         return True

@@ -61,5 +61,10 @@ class Tag:
     PIXEL_DATA = 0x7FE00010
 
 
-WANTED = frozenset(value for name, value in vars(Tag).items() if name.isupper() and value < 0x7FE00000)
+OVERLAY_BIT_POSITIONS = frozenset((0x6000 + group) << 16 | 0x0102 for group in range(0, 0x20, 2))
+"""Overlay Bit Position (60xx,0102) of the sixteen overlay groups (PS3.3 C.9.2, retired use)."""
+
+WANTED = OVERLAY_BIT_POSITIONS | {
+    value for name, value in vars(Tag).items() if name.isupper() and value < 0x7FE00000
+}
 """Tags whose values `part10.scan` keeps."""

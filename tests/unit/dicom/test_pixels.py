@@ -219,10 +219,15 @@ def test_modalities_that_write_on_images_are_identity_class(modality: str) -> No
         (0x00080064, "CS", "WSD"),
         (0x00080008, "CS", "DERIVED\\SECONDARY\\SCREEN SAVE"),
         (0x00080008, "CS", "DERIVED\\SECONDARY\\OTHER\\DOSE_INFO"),
+        (0x60020102, "US", 12),
     ],
 )
 def test_screenshots_of_plain_modalities_are_identity_class(attribute: Attribute) -> None:
     assert burned_in(scan(image_file("CT", [attribute])))
+
+
+def test_an_overlay_beside_the_samples_does_not_change_their_class() -> None:
+    assert not burned_in(scan(image_file("CT", [(0x60000102, "US", 0)])))
 
 
 def test_colour_of_plain_modalities_is_identity_class() -> None:
