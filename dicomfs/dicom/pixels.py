@@ -191,8 +191,8 @@ def burned_in(scan: Scan) -> bool:
     """Whether the samples may show names: identity class, kept apart from plain pixels.
 
     Only modalities that do not write on their images count as safe.  Secondary captures, screenshots, colour,
-    overlays in the bits of samples, and whatever the file itself declares are not; nor is anything without a Modality.  Burned In Annotation
-    is mostly absent, so its ``NO`` is never trusted.
+    overlays in the bits of samples, and whatever the file itself declares are not; nor is anything without a
+    Modality.  Burned In Annotation is mostly absent, so its ``NO`` is never trusted.
     """
     if values.code(scan, Tag.MODALITY).upper() not in _PIXEL_CLASS_MODALITIES:
         return True
