@@ -19,7 +19,6 @@ from pathlib import Path
 
 from dicomfs.dicom.attributes import Attributes
 from dicomfs.dicom.compare import complete, conflict_class
-from dicomfs.dicom.naming import patient_folder, series_folder, study_folder
 from dicomfs.dicom.part10 import scan
 from dicomfs.errors import CodecError, FormatError, MismatchError, ObjectNotFound
 from dicomfs.format.journal import CountersReserved, JournalEntry, NodesMade, VersionDecision, VersionsDecided
@@ -37,6 +36,7 @@ from dicomfs.model import (
     SeriesNode,
     StudyNode,
 )
+from dicomfs.new_nodes import new_patient, new_series, new_study
 from dicomfs.paths import ArchivePaths
 from dicomfs.reconstruct import Reconstructor
 from dicomfs.series_names import SeriesNames
@@ -224,30 +224,13 @@ class Acceptor:
         study_key = (patient.number, a.study_uid)
         study = batch.study_keys.get(study_key) or self._catalog.find_study(*study_key)
         if study is None:
-            number = self._number(Level.STUDY, len(batch.studies))
-            study = StudyNode(
-                number,
-                patient.number,
-                a.study_uid,
-                a.study_date,
-                a.study_description,
-                study_folder(a.study_uid, a.study_date, a.study_description),
-            )
+            study = new_study(self._number(Level.STUDY, len(batch.studies)), patient.number, a)
             batch.studies.append(study)
         batch.study_keys[study_key] = study
         series_key = (study.number, a.series_uid)
         series = batch.series_keys.get(series_key) or self._catalog.find_series(*series_key)
         if series is None:
-            number = self._number(Level.SERIES, len(batch.series))
-            series = SeriesNode(
-                number,
-                study.number,
-                a.series_uid,
-                a.modality,
-                a.series_number,
-                a.series_description,
-                series_folder(a.series_uid, a.series_number, a.series_description),
-            )
+            series = new_series(self._number(Level.SERIES, len(batch.series)), study.number, a)
             batch.series.append(series)
         batch.series_keys[series_key] = series
         return series
@@ -256,8 +239,7 @@ class Acceptor:
         key = (a.issuer, a.patient_id, a.patient_name)
         patient = batch.patient_keys.get(key) or self._catalog.find_patient(*key)
         if patient is None:
-            number = self._number(Level.PATIENT, len(batch.patients))
-            patient = PatientNode(number, *key, patient_folder(*key))
+            patient = new_patient(self._number(Level.PATIENT, len(batch.patients)), a)
             batch.patients.append(patient)
         batch.patient_keys[key] = patient
         return patient

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from dicomfs.dicom.attributes import Attributes
-from dicomfs.dicom.naming import patient_folder, series_folder, study_folder
 from dicomfs.model import Level, PatientNode, SeriesNode, StudyNode
+from dicomfs.new_nodes import new_patient, new_series, new_study
 
 Node = TypeVar("Node", PatientNode, StudyNode, SeriesNode)
 
@@ -67,35 +67,12 @@ class RecoveredNodes:
         """Make the nodes of a series from the attributes of one of its files."""
         patient_key = (a.issuer, a.patient_id, a.patient_name)
         patients = [p for p in self.patients.values() if _patient_key(p) == patient_key]
-        patient = (
-            patients[-1]
-            if patients
-            else PatientNode(self._take(Level.PATIENT), *patient_key, patient_folder(*patient_key))
-        )
+        patient = patients[-1] if patients else new_patient(self._take(Level.PATIENT), a)
         studies = [s for s in self.studies.values() if (s.patient, s.uid) == (patient.number, a.study_uid)]
-        study = (
-            studies[-1]
-            if studies
-            else StudyNode(
-                self._take(Level.STUDY),
-                patient.number,
-                a.study_uid,
-                a.study_date,
-                a.study_description,
-                study_folder(a.study_uid, a.study_date, a.study_description),
-            )
-        )
+        study = studies[-1] if studies else new_study(self._take(Level.STUDY), patient.number, a)
         self.patients[patient.number] = patient
         self.studies[study.number] = study
-        self.series[number] = SeriesNode(
-            number,
-            study.number,
-            a.series_uid,
-            a.modality,
-            a.series_number,
-            a.series_description,
-            series_folder(a.series_uid, a.series_number, a.series_description),
-        )
+        self.series[number] = new_series(number, study.number, a)
 
     def _take(self, level: Level) -> int:
         number = max(1, self.reserved[level])
