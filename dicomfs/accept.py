@@ -115,8 +115,8 @@ class Acceptor:
         reconstructor: Reconstructor,
         repair: Callable[[], None],
     ) -> None:
-        self._lock = paths.run / "accept.lock"
-        self._mark = paths.run / "accepting"
+        self._lock = paths.accept_lock
+        self._mark = paths.accept_mark
         self._repair = repair
         self._catalog, self._spool, self._journal, self._reconstructor = (
             catalog,

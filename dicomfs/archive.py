@@ -187,7 +187,7 @@ class Archive:
     def _check_spool_index(self) -> None:
         """Rebuild the spool's index after a reboot: it is written without sync."""
         if self.catalog.spool_stale:
-            with locked(self.paths.run / "accept.lock"):
+            with locked(self.paths.accept_lock):
                 if self.catalog.spool_stale:
                     self._repair_spool()
                     with self.catalog.write_spool() as writer:
@@ -195,11 +195,11 @@ class Archive:
 
     def _finish_acceptance(self) -> None:
         """Finish an acceptance that died: its instances may be listed, and those they replace shown, too."""
-        mark = self.paths.run / "accepting"
+        mark = self.paths.accept_mark
         if not mark.exists():
             return
         # Who cannot have the lock sees an acceptance that is alive.
-        with contextlib.suppress(CatalogBusy), locked(self.paths.run / "accept.lock", wait=False):
+        with contextlib.suppress(CatalogBusy), locked(self.paths.accept_lock, wait=False):
             self._repair_spool()
             mark.unlink(missing_ok=True)
 
@@ -256,8 +256,8 @@ def recover(root: Path, url: str, progress: Progress | None = None) -> RecoverRe
         if paths.index.exists():
             # A mount would go on with the deleted index and never show what is imported later.
             held.enter_context(Holder(paths.index)).require_alone()
-        held.enter_context(locked(paths.run / "pack.lock"))
-        held.enter_context(locked(paths.run / "accept.lock"))
+        held.enter_context(locked(paths.pack_lock))
+        held.enter_context(locked(paths.accept_lock))
         report = _rebuild_index(paths, archive_id, tier, progress)
     report.problems[:0] = problems
     return report

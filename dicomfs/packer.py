@@ -92,7 +92,7 @@ class Packer:
         report = PackReport()
         workers = os.cpu_count() or 1
         with (
-            locked(self._paths.run / "pack.lock"),
+            locked(self._paths.pack_lock),
             ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool,
         ):
             self._clean_up()
@@ -117,7 +117,7 @@ class Packer:
             with self._catalog.write() as writer:
                 writer.remove_intent(intent.key)
         self._release([(file.id, file.sha256) for file in self._packed_files()])
-        with locked(self._paths.run / "accept.lock"):
+        with locked(self._paths.accept_lock):
             # Nobody else writes to the spool or to the tier while both locks are held.
             self._spool.tidy()
             self._clear_temporaries()
@@ -232,7 +232,7 @@ class Packer:
     def _release(self, packed: Sequence[tuple[InstanceId, bytes]]) -> None:
         if not packed:
             return
-        with locked(self._paths.run / "accept.lock"):
+        with locked(self._paths.accept_lock):
             with self._catalog.write_spool() as spooled:
                 spooled.remove([instance for instance, _ in packed])
             self._spool.release(packed)

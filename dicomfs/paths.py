@@ -56,6 +56,21 @@ class ArchivePaths:
         return self.root / "run"
 
     @property
+    def accept_lock(self) -> Path:
+        """Held by whoever gives numbers and names, or changes the spool."""
+        return self.run / "accept.lock"
+
+    @property
+    def accept_mark(self) -> Path:
+        """There while an acceptance moves files into the spool; left behind by one that died."""
+        return self.run / "accepting"
+
+    @property
+    def pack_lock(self) -> Path:
+        """Held by whoever packs, or replaces the index."""
+        return self.run / "pack.lock"
+
+    @property
     def local_tier(self) -> Path:
         """The local tier, unless the settings name another folder."""
         return self.root / "local"

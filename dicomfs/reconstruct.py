@@ -1,7 +1,7 @@
 """From a record to exact bytes: any range of any file, spliced from header bytes, frames and streams.
 
-The only way file bytes leave the archive: the mount, ``export``, ``verify`` and the sealing of a pack all
-read through `splice` or `InstanceReader`, so what is proven at sealing is what is served later.  A byte is
+The only way file bytes leave the archive: the mount, ``verify`` and the sealing of a pack all read through an
+`InstanceReader`, so what is proven at sealing is what is served later.  A byte is
 handed out once the band, block or chunk it lies in was checked; a large file is never assembled whole.
 """
 
@@ -18,7 +18,7 @@ from typing import Protocol
 from dicomfs.dicom.keywords import keyword_value
 from dicomfs.errors import DamagedError, MismatchError, NotFoundError, TierError
 from dicomfs.format.header import SeriesPart
-from dicomfs.frames import FrameReader, Slice, codec_of
+from dicomfs.frames import FrameReader, Slice, codec_of, segment_of
 from dicomfs.index.catalog import Catalog
 from dicomfs.model import FramePiece, HeaderPiece, InstanceId, Piece, StreamPiece
 from dicomfs.packs import PackSource
@@ -179,11 +179,9 @@ class PackedReader:
         stored = float(len(self._header))
         for piece in self._entry.pieces:
             if isinstance(piece, FramePiece):
-                stack = self._frames.stack(piece.pack, piece.stack)
-                for segment in stack.segments:
-                    if segment.first_frame <= piece.first < segment.first_frame + segment.frames:
-                        codecs.add(codec_of(piece.pack, segment).name.lower())
-                        stored += sum(band.length for band in segment.bands) * piece.count / segment.frames
+                segment = segment_of(piece.pack, self._frames.stack(piece.pack, piece.stack), piece.first)
+                codecs.add(codec_of(piece.pack, segment).name.lower())
+                stored += sum(band.length for band in segment.bands) * piece.count / segment.frames
             elif isinstance(piece, StreamPiece):
                 codecs.add("chunks")
                 stored += self._stored_of(piece)

@@ -120,11 +120,6 @@ class Catalog(NodeQueries):
         with self._catalog.read() as txn:
             return part_infos(txn, series)
 
-    def has_versions(self, series: int) -> bool:
-        """Whether the series has superseded or rejected versions."""
-        with self._catalog.read() as txn:
-            return any(version for version, _ in series_versions(txn, series).values())
-
     def versioned_series(self) -> list[int]:
         """Series that have superseded or rejected versions."""
         with self._catalog.read() as txn:
@@ -145,10 +140,6 @@ class Catalog(NodeQueries):
         """Series with instances on the spool's list."""
         with self._spool.read() as txn:
             return _series_in(txn, SPOOLED)
-
-    def spooled_ids(self, series: int) -> list[InstanceId]:
-        """Instances of a series on the spool's list, by position."""
-        return [record.id for record in self.spooled_of(series)]
 
     def spooled_of(self, series: int) -> list[SpooledRecord]:
         """The spool's records of a series, by position."""

@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from dicomfs.errors import ObjectExists, ObjectNotFound, TierError, TierFull, TransientTierError
 from dicomfs.model import ObjectKey
+from dicomfs.paths import sync_folder
 from dicomfs.tiers.base import ByteRange, ObjectStat, TierTraits, TierUsage, check_key, check_prefix
 
 _TEMPORARY = ".tmp"
@@ -89,7 +90,7 @@ class FolderTier:
             self.path.stat()
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 target.unlink()
-                _fsync_folder(target.parent)
+                sync_folder(target.parent)
 
     def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
         """See Tier.list."""
@@ -152,7 +153,7 @@ class FolderTier:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         # Also when another process made it just now: it may not have synced it yet.
-        _fsync_folder(folder.parent)
+        sync_folder(folder.parent)
 
     def _stage(self, source: Path | bytes) -> Path:
         """A durable temporary file with the source's bytes: a link to it where possible, else a copy."""
@@ -185,7 +186,7 @@ class FolderTier:
             if error.errno not in _NO_LINK:
                 raise
             self._publish_without_links(key, temporary, target, sha256)
-        _fsync_folder(target.parent)
+        sync_folder(target.parent)
 
     def _publish_without_links(self, key: ObjectKey, temporary: Path, target: Path, sha256: str) -> None:
         """For file systems without hard links (SMB, FAT): rename may replace, so look first.
@@ -203,7 +204,7 @@ class FolderTier:
             raise ObjectExists(self.name, key)
         with target.open("rb") as file:
             os.fsync(file.fileno())
-        _fsync_folder(target.parent)
+        sync_folder(target.parent)
 
     @contextmanager
     def _translated(self, key: str, absent: frozenset[int] = _ABSENT) -> Iterator[None]:
@@ -257,11 +258,3 @@ def _pread(file: BinaryIO, wanted: ByteRange) -> bytes:
 def _sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
