@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -136,8 +137,13 @@ class Archive:
                 self.pack(progress=NullProgress())
         return report
 
-    def pack(self, profile: str | None = None, progress: Progress | None = None) -> PackReport:
-        """Pack all that waits in the spool; returns when it is sealed and committed."""
+    def pack(
+        self,
+        profile: str | None = None,
+        progress: Progress | None = None,
+        stop: threading.Event | None = None,
+    ) -> PackReport:
+        """Pack all that waits in the spool; returns when it is sealed and committed, or ``stop`` was set."""
         packer = Packer(
             self.paths, self.archive_id, self.catalog, self.spool, self.tier, self._clear_temporaries
         )
@@ -145,6 +151,7 @@ class Archive:
             Profile[(profile or self.settings.pack.profile).upper()],
             self.settings.mount.decoded_cache_bytes // 2,
             progress or NullProgress(),
+            stop,
         )
 
     def verify(self, *, deep: bool = False, progress: Progress | None = None) -> VerifyReport:

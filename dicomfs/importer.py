@@ -19,7 +19,7 @@ from dicomfs.dicom.part10 import Scan, scan
 from dicomfs.errors import NotTakenError
 from dicomfs.index.catalog import Catalog
 from dicomfs.kept_others import keep
-from dicomfs.packing.plan import mapped
+from dicomfs.packing.spooled import file_bytes
 from dicomfs.progress import Progress
 from dicomfs.sources import copy_still, digest_of, opened, walk
 from dicomfs.spool import Desk, Spool
@@ -129,7 +129,7 @@ class Importer:
                 return None
             self._check_space(file, before.st_size)
             digest = copy_still(file, source, temporary)
-        with mapped(temporary) as data:
+        with file_bytes(temporary) as data:
             described = _identified(file, scan(data), whole=True)
             size = len(data)
         assert described is not None

@@ -3,6 +3,7 @@
 The story of the write side in one place; the stages are in ``packing/``.  Raw bytes leave the spool only
 after the packed copy was read back from the device, compared and placed durably, and the catalog's one
 write transaction, the commit point, has named it.  A batch that fails leaves the spool as it was.
+Two batches are under way at a time.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import collections
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from dicomfs.accept import number_marks
-from dicomfs.codec.trial import Profile
+from dicomfs.codec.base import Profile
 from dicomfs.errors import CatalogFull, DicomfsError, ObjectNotFound, TierError
 from dicomfs.format.header import SeriesPart
 from dicomfs.index.catalog import Catalog
@@ -26,10 +28,13 @@ from dicomfs.model import InstanceId, ObjectKey, PackKind
 from dicomfs.packing.build import BuiltBatch, build_batch
 from dicomfs.packing.commit import part_rows
 from dicomfs.packing.encode import StackEncoder
+from dicomfs.packing.pipeline import side_by_side
 from dicomfs.packing.plan import BatchPlan, batches, plan_batch
-from dicomfs.packing.seal import SPOOL_MISSING, SPOOL_ROTTEN, Staged, Staging, mismatches
+from dicomfs.packing.run import PackRun, Stopped
+from dicomfs.packing.seal import SPOOL_MISSING, SPOOL_ROTTEN, Staged, Staging, clear_staging, mismatches
+from dicomfs.packing.spooled import UnreadableFile
 from dicomfs.paths import ArchivePaths
-from dicomfs.progress import Progress
+from dicomfs.progress import Progress, SharedProgress
 from dicomfs.spool import Spool, SpooledFile
 from dicomfs.tiers.base import Tier
 
@@ -52,6 +57,8 @@ class PackReport:
     """Codec -> frames."""
     failed: list[tuple[str, str]] = field(default_factory=list)
     """What waits in the spool because packing it failed: (series or instance, reason)."""
+    stopped: bool = False
+    """It was asked to stop; what is not counted here still waits."""
 
     def fail(self, instance: InstanceId, reason: str) -> None:
         """List an instance, once."""
@@ -78,18 +85,27 @@ class Packer:
     ) -> None:
         self._paths, self._archive_id, self._clear_temporaries = paths, archive_id, clear_temporaries
         self._catalog, self._spool, self._tier = catalog, spool, tier
-        self._staging = Staging(paths.staging, archive_id)
+        self._counting = threading.Lock()
+        self._parts_given: dict[int, int] = {}
+        """Series -> number for its next part: a batch takes its own before the one before is committed."""
 
-    def pack(self, profile: Profile, reorder_bytes: int, progress: Progress) -> PackReport:
+    def pack(
+        self,
+        profile: Profile,
+        reorder_bytes: int,
+        progress: Progress,
+        stop: threading.Event | None = None,
+    ) -> PackReport:
         """Pack all that waits.  Returns when it is sealed and committed.
 
         ``reorder_bytes`` bounds the stacks that may be stored in another order than they are read in.
-        What fails is listed in the report and stays in the spool.
+        What fails is listed in the report and stays in the spool.  Once ``stop`` is set, a batch that is
+        already sealed is committed, and what is under way is dropped: the next run packs it.
 
         Raises:
             TierFull, CatalogFull: there is no space; what was committed before stays committed.
         """
-        report = PackReport()
+        report, stop = PackReport(), stop or threading.Event()
         workers = os.cpu_count() or 1
         with (
             locked(self._paths.pack_lock),
@@ -97,18 +113,20 @@ class Packer:
         ):
             self._clean_up()
             progress.start(self._catalog.counts().spool_bytes, "packing")
+            run = PackRun(pool, workers, profile, reorder_bytes, SharedProgress(progress), stop)
             try:
-                for group in batches(self._catalog):
-                    self._pack_group(group, _Run(pool, workers, profile, reorder_bytes, progress), report)
+                side_by_side(
+                    batches(self._catalog), lambda group: self._pack_or_stop(group, run, report), stop
+                )
             finally:
                 # What stopped us may be a full disk: do not sit on the space until the next run.
-                self._staging.clear()
+                clear_staging(self._paths.staging)
             progress.done()
         return report
 
     def _clean_up(self) -> None:
         """Finish what a packer that died left behind: staged files, unplaced objects, packed raw bytes."""
-        self._staging.clear()
+        clear_staging(self._paths.staging)
         # Header packs first: while one is there, `recover` takes it for committed and needs what it names.
         intents = sorted(self._catalog.intents(), key=lambda i: not i.key.startswith(PackKind.HEADER.prefix))
         for intent in intents:
@@ -143,7 +161,13 @@ class Packer:
             return False
         return True
 
-    def _pack_group(self, group: Group, run: _Run, report: PackReport) -> None:
+    def _pack_or_stop(self, group: Group, run: PackRun, report: PackReport) -> None:
+        try:
+            self._pack_group(group, run, report)
+        except Stopped:
+            report.stopped = True
+
+    def _pack_group(self, group: Group, run: PackRun, report: PackReport) -> None:
         """Pack one batch; where it fails, its series one by one, so that one bad series stops no other."""
         try:
             self._pack_batch(group, run, report)
@@ -155,20 +179,45 @@ class Packer:
                     self._pack_group([series], run, report)
                 return
             logger.warning("series not packed", extra={"series": group[0][0], "reason": str(problem)})
-            report.failed.append((f"series {group[0][0]}", str(problem)))
+            with self._counting:
+                report.failed.append((f"series {group[0][0]}", str(problem)))
 
-    def _pack_batch(self, group: Group, run: _Run, report: PackReport) -> None:
+    def _pack_batch(self, group: Group, run: PackRun, report: PackReport) -> None:
+        """Pack a batch; what does not come back is stored whole, what cannot be read stays in the spool."""
+        staging = Staging(self._paths.staging, self._archive_id)
+        try:
+            sealed = self._sealed(group, staging, run, report)
+            if sealed is not None:
+                plan, built = sealed
+                assert built.headers is not None
+                self._place_and_commit(plan, staging, built.packs, built.headers, built.parts)
+                with self._counting:
+                    _count(report, plan, built)
+        finally:
+            staging.clear()
+
+    def _sealed(
+        self, group: Group, staging: Staging, run: PackRun, report: PackReport
+    ) -> tuple[BatchPlan, BuiltBatch] | None:
+        """A batch whose every instance comes back; None where nothing of it can be packed."""
         whole: dict[InstanceId, str] = {}
         rotten = self._lost(group, report)
         while True:
+            run.check()
             group = [(series, [r for r in records if r.id not in rotten]) for series, records in group]
             group = [(series, records) for series, records in group if records]
             if not group:
-                return
-            plan = plan_batch(self._catalog, self._spool, group, whole)
-            built, wrong = self._seal(plan, run)
+                return None
+            try:
+                plan = plan_batch(self._catalog, self._spool, group, whole)
+                built, wrong = self._seal(plan, staging, run)
+            except UnreadableFile as problem:
+                instance = self._unreadable(group, problem)
+                rotten.add(instance)
+                report.fail(instance, str(problem))
+                continue
             if not wrong:
-                break
+                return plan, built
             for index, reason in wrong.items():
                 instance = plan.instances[index].record.id
                 logger.error(
@@ -178,9 +227,13 @@ class Packer:
                     rotten.add(instance)
                     report.fail(instance, reason)
                 whole[instance] = f"stored whole: {reason}"
-        assert built.headers is not None
-        self._place_and_commit(plan, built.packs, built.headers, built.parts)
-        _count(report, plan, built)
+
+    def _unreadable(self, group: Group, problem: UnreadableFile) -> InstanceId:
+        for _, records in group:
+            for record in records:
+                if self._spool.path(record.id, record.sha256) == problem.path:
+                    return record.id
+        raise problem
 
     def _lost(self, group: Group, report: PackReport) -> set[InstanceId]:
         """Those of a group whose spooled file is missing or has another size."""
@@ -198,19 +251,31 @@ class Packer:
                 lost.add(record.id)
         return lost
 
-    def _seal(self, plan: BatchPlan, run: _Run) -> tuple[BuiltBatch, dict[int, str]]:
-        self._staging.clear()
-        encoder = StackEncoder(plan, run.pool, run.workers, run.profile, run.reorder_bytes)
+    def _seal(self, plan: BatchPlan, staging: Staging, run: PackRun) -> tuple[BuiltBatch, dict[int, str]]:
+        staging.clear()
+        encoder = StackEncoder(plan, run)
         marks = number_marks(self._catalog)
-        built = build_batch(
-            plan, self._staging, encoder, self._catalog.next_part, marks, run.progress.advance
-        )
+        try:
+            built = build_batch(plan, staging, encoder, self._next_part, marks, run.progress.advance)
+        finally:
+            encoder.close()
         assert built.headers is not None
         jobs = list(enumerate(built.rows))
-        return built, mismatches(self._tier, built.packs, built.headers, plan, jobs, run.pool)
+        return built, mismatches(self._tier, built.packs, built.headers, plan, jobs, run)
+
+    def _next_part(self, series: int) -> int:
+        with self._counting:
+            number = max(self._catalog.next_part(series), self._parts_given.get(series, 0))
+            self._parts_given[series] = number + 1
+        return number
 
     def _place_and_commit(
-        self, plan: BatchPlan, packs: Sequence[Staged], headers: Staged, parts: Sequence[SeriesPart]
+        self,
+        plan: BatchPlan,
+        staging: Staging,
+        packs: Sequence[Staged],
+        headers: Staged,
+        parts: Sequence[SeriesPart],
     ) -> None:
         """Place the sealed packs, commit, release: the steps whose order is the crash contract."""
         staged = [*packs, headers]
@@ -219,7 +284,7 @@ class Packer:
                 writer.add_intent(pack.key, "pack")
         for pack in staged:
             self._tier.put(pack.key, pack.path, pack.summary.sha256)
-        self._staging.clear()
+        staging.clear()
         with self._catalog.write() as writer:
             for pack in staged:
                 writer.add_object(pack.key, pack.summary.size, self._tier.name, time.time_ns())
@@ -236,17 +301,6 @@ class Packer:
             with self._catalog.write_spool() as spooled:
                 spooled.remove([instance for instance, _ in packed])
             self._spool.release(packed)
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """What one run of the packer works with."""
-
-    pool: ThreadPoolExecutor
-    workers: int
-    profile: Profile
-    reorder_bytes: int
-    progress: Progress
 
 
 def _count(report: PackReport, plan: BatchPlan, built: BuiltBatch) -> None:

@@ -5,6 +5,7 @@ Owns the protocol alone; what a person sees of it is drawn in cli/.
 
 from __future__ import annotations
 
+import threading
 from typing import Protocol
 
 
@@ -32,3 +33,26 @@ class NullProgress:
 
     def done(self) -> None:
         """Ignore."""
+
+
+class SharedProgress:
+    """Passes on what several threads report, one at a time."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+
+    def start(self, total: int | None, what: str) -> None:
+        """See Progress.start."""
+        with self._lock:
+            self._progress.start(total, what)
+
+    def advance(self, amount: int) -> None:
+        """See Progress.advance."""
+        with self._lock:
+            self._progress.advance(amount)
+
+    def done(self) -> None:
+        """See Progress.done."""
+        with self._lock:
+            self._progress.done()

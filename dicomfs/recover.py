@@ -42,7 +42,7 @@ from dicomfs.model import (
     StreamPiece,
 )
 from dicomfs.packing.commit import part_rows
-from dicomfs.packing.plan import mapped
+from dicomfs.packing.spooled import spooled_bytes
 from dicomfs.packs import PackSource
 from dicomfs.paths import create_private
 from dicomfs.progress import Progress
@@ -258,7 +258,7 @@ def _spooled_series(spool: Spool) -> dict[int, Callable[[], Attributes]]:
 
 
 def _attributes(file: SpooledFile) -> Attributes:
-    with mapped(file.path) as data:
+    with spooled_bytes(file.path) as data:
         return attributes(scan(data))
 
 

@@ -15,8 +15,9 @@ from dicomfs.format.header import InstanceEntry, SeriesPart
 from dicomfs.format.pack import PackWriter
 from dicomfs.model import FramePiece, HeaderPiece, ObjectKey, PackKind, Piece, StreamPiece
 from dicomfs.packing.encode import EncodedStack, StackEncoder
-from dicomfs.packing.plan import BatchPlan, InstancePlan, mapped
+from dicomfs.packing.plan import BatchPlan, InstancePlan
 from dicomfs.packing.seal import Staged, Staging
+from dicomfs.packing.spooled import spooled_bytes
 
 _CHUNK_BYTES = 1 << 20
 
@@ -98,7 +99,7 @@ def _write_stacks(
             writer: PackWriter, numbers: list[int] = numbers, encoded: dict[int, EncodedStack] = encoded
         ) -> None:
             for number in numbers:
-                encoded[number] = encoder.encode(plan.stacks[number], writer, advance)
+                encoded[number] = encoder.encode(number, writer, advance)
 
         staged = staging.write_pack(kind, fill)
         built.packs.append(staged)
@@ -140,7 +141,7 @@ def _write_stream(
 ) -> int:
     what = instance.split.runs[run]
     number = writer.add_stream(what.length)
-    with mapped(instance.path) as data:
+    with spooled_bytes(instance.path) as data:
         for start in range(0, what.length, _CHUNK_BYTES):
             length = min(_CHUNK_BYTES, what.length - start)
             at = what.offset + start
@@ -202,7 +203,7 @@ def progressions(numbers: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 
 
 def _header_bytes(instance: InstancePlan) -> bytes:
-    with mapped(instance.path) as data:
+    with spooled_bytes(instance.path) as data:
         return b"".join(
             bytes(data[run.offset : run.offset + run.length])
             for run in instance.split.runs

@@ -6,11 +6,12 @@ in flight, whatever the length of the series.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +20,13 @@ import xxhash
 
 from dicomfs.codec.base import ON_DISK, CodecId
 from dicomfs.codec.segment import band_rows, encode_band, segment_frames
-from dicomfs.codec.trial import Profile, Trial, choose
+from dicomfs.codec.trial import Trial, choose
 from dicomfs.errors import CodecError
 from dicomfs.format.pack import PackWriter
 from dicomfs.model import PixelLayout
-from dicomfs.packing.plan import BatchPlan, FrameRef, StackPlan, mapped, orders
+from dicomfs.packing.plan import BatchPlan, FrameRef, orders
+from dicomfs.packing.run import PackRun
+from dicomfs.packing.spooled import SpooledRanges
 
 logger = logging.getLogger(__name__)
 
@@ -45,21 +48,47 @@ class EncodedStack:
 
 
 class StackEncoder:
-    """Encodes stacks of one batch with a pool of threads; the codecs release the interpreter lock."""
+    """Encodes the stacks of one batch on the threads of a run; the codecs release the interpreter lock.
 
-    def __init__(
-        self, plan: BatchPlan, pool: ThreadPoolExecutor, workers: int, profile: Profile, reorder_bytes: int
-    ) -> None:
-        self._plan, self._pool, self._workers, self._profile = plan, pool, workers, profile
-        self._reorder_bytes = reorder_bytes
+    While one stack is encoded, the trials of those that follow are made, so that short stacks keep all
+    threads busy, too.
+    """
 
-    def encode(self, stack: StackPlan, writer: PackWriter, advance: Callable[[int], None]) -> EncodedStack:
-        """Choose order and codec by trial, then write the stack's segments."""
-        frames, trial = self._choose(stack)
-        layout = stack.layout
-        number = writer.add_stack(layout, len(frames))
-        per_segment = segment_frames(layout, self._profile)
+    def __init__(self, plan: BatchPlan, run: PackRun) -> None:
+        self._plan, self._run = plan, run
+        self._untried = deque(range(len(plan.stacks)))
+        self._tried: dict[int, list[Future[_Choice]]] = {}
+
+    def encode(self, number: int, writer: PackWriter, advance: Callable[[int], None]) -> EncodedStack:
+        """Choose order and codec of a stack of the batch by trial, then write its segments.
+
+        Raises:
+            UnreadableFile: the disk does not give back what was accepted.
+            Stopped: somebody asked to stop.
+        """
+        frames, trial = self._chosen(number)
+        layout = self._plan.stacks[number].layout
+        at = writer.add_stack(layout, len(frames))
         waiting: deque[Future[_Segment]] = deque()
+        try:
+            self._write(at, layout, frames, trial, waiting, writer, advance)
+        finally:
+            for future in waiting:
+                future.cancel()
+        places = {(frame.instance, frame.number): place for place, frame in enumerate(frames)}
+        return EncodedStack(at, places, trial)
+
+    def _write(
+        self,
+        number: int,
+        layout: PixelLayout,
+        frames: Sequence[FrameRef],
+        trial: Trial,
+        waiting: deque[Future[_Segment]],
+        writer: PackWriter,
+        advance: Callable[[int], None],
+    ) -> None:
+        per_segment = segment_frames(layout, self._run.profile)
 
         def write_one() -> None:
             done = waiting.popleft().result()
@@ -69,38 +98,60 @@ class StackEncoder:
             advance(done.count * layout.frame_bytes)
 
         for first in range(0, len(frames), per_segment):
+            self._run.check()
             run = frames[first : first + per_segment]
-            waiting.append(self._pool.submit(self._segment, layout, first, run, trial))
-            if len(waiting) > self._workers:
+            waiting.append(self._run.pool.submit(self._segment, layout, first, run, trial))
+            if len(waiting) > self._run.workers:
                 write_one()
         while waiting:
             write_one()
-        places = {(frame.instance, frame.number): place for place, frame in enumerate(frames)}
-        return EncodedStack(number, places, trial)
 
-    def _choose(self, stack: StackPlan) -> tuple[list[FrameRef], Trial]:
+    def close(self) -> None:
+        """Make no more trials."""
+        self._untried.clear()
+        for future in itertools.chain.from_iterable(self._tried.values()):
+            future.cancel()
+
+    def _chosen(self, number: int) -> _Choice:
+        """What the trials of a stack say; those of the next stacks are begun."""
+        self._try(number)
+        while self._untried and len(self._tried) <= self._run.workers:
+            self._try(self._untried[0])
+        tried = self._tried.pop(number)
+        return min((future.result() for future in tried), key=lambda choice: choice[1].price)
+
+    def _try(self, number: int) -> None:
+        if number in self._tried:
+            return
+        self._run.check()
+        with contextlib.suppress(ValueError):
+            self._untried.remove(number)
+        stack = self._plan.stacks[number]
         candidates = orders(stack.frames)
-        if len(stack.frames) * stack.layout.frame_bytes > self._reorder_bytes:
+        if len(stack.frames) * stack.layout.frame_bytes > self._run.reorder_bytes:
             # Files are read in name order: another order would decode segments again and again once the
             # stack does not fit into the decoded cache.
             candidates = candidates[:1]
-        best: tuple[list[FrameRef], Trial] | None = None
-        for frames in candidates:
-            samples = [self.gather(run) for run in _sample_runs(frames, stack.layout)]
-            trial = choose(samples, stack.layout, self._profile, single=len(frames) == 1)
-            if best is None or trial.price < best[1].price:
-                best = (frames, trial)
-        assert best is not None
-        return best
+        self._tried[number] = [
+            self._run.pool.submit(self._choose, frames, stack.layout) for frames in candidates
+        ]
+
+    def _choose(self, frames: list[FrameRef], layout: PixelLayout) -> _Choice:
+        samples = [self.gather(run) for run in _sample_runs(frames, layout)]
+        return frames, choose(samples, layout, self._run.profile, single=len(frames) == 1)
 
     def gather(self, frames: Sequence[FrameRef]) -> Raw:
-        """The raw bytes of frames, shape (frames, frame bytes)."""
+        """The raw bytes of frames, shape (frames, frame bytes).
+
+        Raises:
+            UnreadableFile: the disk does not give them back.
+        """
         layout = self._layout_of(frames[0])
         out = np.empty((len(frames), layout.frame_bytes), dtype=np.uint8)
         for instance, run in itertools.groupby(enumerate(frames), key=lambda one: one[1].instance):
-            with mapped(self._plan.instances[instance].path) as data:
+            with SpooledRanges(self._plan.instances[instance].path) as file:
                 for row, frame in run:
-                    out[row] = np.frombuffer(data, np.uint8, layout.frame_bytes, frame.offset)
+                    file.into(out[row], frame.offset)
         return out
 
     def _layout_of(self, frame: FrameRef) -> PixelLayout:
@@ -134,6 +185,10 @@ class StackEncoder:
                 for start, rows, part in cuts
             ]
         return _Segment(first, len(frames), ON_DISK[codec], bands, np.array(digests, dtype=np.uint64).T)
+
+
+_Choice = tuple[list[FrameRef], Trial]
+"""Frames in an order, and what the trial of that order says."""
 
 
 @dataclass(frozen=True, slots=True)

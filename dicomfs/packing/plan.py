@@ -6,8 +6,6 @@ cannot be split becomes a stream.
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ from dicomfs.dicom.pixels import Run, RunKind, SplitPlan, burned_in, split
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
 from dicomfs.model import InstanceId, PackKind, PatientNode, PixelLayout, SeriesNode, StudyNode
+from dicomfs.packing.spooled import spooled_bytes
 from dicomfs.spool import Spool
 
 BATCH_BYTES = 1 << 30
@@ -80,17 +79,6 @@ class BatchPlan:
     def raw_bytes(self) -> int:
         """Bytes of the raw files."""
         return sum(plan.record.size for plan in self.instances)
-
-
-@contextlib.contextmanager
-def mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
-    """A spooled file's bytes.  Spooled files never change, so a mapping is safe."""
-    with path.open("rb") as file:
-        if path.stat().st_size == 0:
-            yield b""
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield data
 
 
 def batches(catalog: Catalog) -> Iterator[list[tuple[int, list[SpooledRecord]]]]:
@@ -158,7 +146,7 @@ def plan_batch(
 
 
 def _plan_instance(plan: BatchPlan, stacks: dict[object, int], record: SpooledRecord, path: Path) -> None:
-    with mapped(path) as data:
+    with spooled_bytes(path) as data:
         found = scan(data)
         parts = split(data, found)
         instance = InstancePlan(record, path, parts)

@@ -1,15 +1,15 @@
-"""Sealing: staged packs are written, synced, read back from the device and compared, byte for byte.
+"""Sealing: staged packs are written, synced, read back from the device and compared.
 
 What is compared is every file of the batch: decoded and spliced by the code that serves reads, from the
-packs as the device holds them, against the bytes that were accepted.
+packs as the device holds them, with the SHA-256 that was taken when it was accepted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import secrets
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,16 +19,20 @@ from dicomfs.format.header import HeaderPackWriter, SeriesPart
 from dicomfs.format.pack import PackSummary, PackWriter
 from dicomfs.frames import FrameReader
 from dicomfs.model import ObjectKey, PackKind
-from dicomfs.packing.plan import BatchPlan, mapped
+from dicomfs.packing.plan import BatchPlan, InstancePlan
+from dicomfs.packing.run import PackRun
+from dicomfs.packing.spooled import UnreadableFile, spooled_bytes
 from dicomfs.packs import PackSource
 from dicomfs.paths import create_private
 from dicomfs.reconstruct import PackedReader
 from dicomfs.tiers.base import Tier
 
-_COMPARE_STEP = 8 << 20
+_COMPARE_STEP = 4 << 20
+_TOGETHER_BYTES = 8 << 20
+"""Raw bytes compared by one thread in one go: about a segment, so that threads rarely want the same one."""
 SPOOL_MISSING = "the spooled bytes are missing"
 SPOOL_ROTTEN = "the spooled bytes no longer match the digest taken when they were accepted"
-_CHECK_CACHE_BYTES = 256 << 20
+_CHECK_CACHE_BYTES = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,12 @@ class Staged:
         return self.summary.key
 
 
+def clear_staging(folder: Path) -> None:
+    """Remove every staged file; nobody must be packing."""
+    for path in folder.iterdir():
+        path.unlink()
+
+
 class Staging:
     """The packs of one batch in the staging folder; whatever is not placed goes away with it."""
 
@@ -52,9 +62,9 @@ class Staging:
         self._paths: list[Path] = []
 
     def clear(self) -> None:
-        """Remove every staged file, of this batch or of one that died."""
-        for path in self._folder.iterdir():
-            path.unlink()
+        """Remove the staged files of this batch."""
+        while self._paths:
+            self._paths.pop().unlink(missing_ok=True)
 
     def write_pack(self, kind: PackKind, fill: Callable[[PackWriter], None]) -> Staged:
         """Write a pack of segments or chunks; raises `TierFull` when the disk is full."""
@@ -78,7 +88,7 @@ class Staging:
         return self._write(make)
 
     def _write(self, make: Callable[[BinaryIO], PackSummary]) -> Staged:
-        path = self._folder / f"{os.getpid()}-{len(self._paths)}.part"
+        path = self._folder / f"{os.getpid()}-{secrets.token_hex(4)}.part"
         self._paths.append(path)
         try:
             with create_private(path) as file:
@@ -98,27 +108,59 @@ def mismatches(
     headers: Staged,
     plan: BatchPlan,
     parts: Sequence[tuple[int, Sequence[int]]],
-    pool: ThreadPoolExecutor,
+    run: PackRun,
 ) -> dict[int, str]:
     """Compare every instance of a batch with its accepted bytes; index in the batch -> what is wrong.
 
     ``parts`` gives, for each part of the header pack, its index there and its instances in the batch.
+
+    Raises:
+        Stopped: somebody asked to stop.
     """
     staged = {pack.key: pack.path for pack in [*packs, headers]}
     source = PackSource.staged(tier, staged)
     frames = FrameReader(source, _CHECK_CACHE_BYTES)
 
-    def check(part: int, row: int, index: int) -> tuple[int, str]:
-        try:
-            return index, _difference(source, frames, headers.key, part, row, plan, index)
-        except DicomfsError as problem:
-            return index, str(problem)
+    def check(jobs: Sequence[_Job]) -> list[tuple[int, str]]:
+        found = []
+        for part, row, index in jobs:
+            run.check()
+            try:
+                found.append((index, _difference(source, frames, headers.key, part, row, plan, index)))
+            except DicomfsError as problem:
+                found.append((index, str(problem)))
+        return found
 
-    found = pool.map(
-        lambda job: check(*job),
-        [(part, row, index) for part, rows in parts for row, index in enumerate(rows)],
-    )
-    return {index: reason for index, reason in found if reason}
+    jobs = [
+        (part, row, indexes[row])
+        for part, indexes in parts
+        for row in _as_stored(source.part(headers.key, part))
+    ]
+    checked = run.pool.map(check, _together(plan, jobs))
+    return {index: reason for found in checked for index, reason in found if reason}
+
+
+_Job = tuple[int, int, int]
+"""Part of the header pack, row in it, instance in the batch."""
+
+
+def _as_stored(table: SeriesPart) -> list[int]:
+    """The rows of a part in the order of their frames: each segment is decoded once, and soon forgotten."""
+    return sorted(range(len(table.entries)), key=lambda row: table.entries[row].order)
+
+
+def _together(plan: BatchPlan, jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
+    """Jobs in runs of about a segment."""
+    run: list[_Job] = []
+    size = 0
+    for job in jobs:
+        run.append(job)
+        size += plan.instances[job[2]].record.size
+        if size >= _TOGETHER_BYTES:
+            yield run
+            run, size = [], 0
+    if run:
+        yield run
 
 
 def _difference(
@@ -138,11 +180,16 @@ def _difference(
     if (entry.size, entry.sha256, entry.mtime_ns) != (record.size, record.sha256, record.mtime_ns):
         return "the instance table differs from what was accepted"
     digest = hashlib.sha256()
-    with mapped(instance.path) as accepted:
-        for offset in range(0, record.size, _COMPARE_STEP):
-            found = reader.read(offset, _COMPARE_STEP)
-            if found != accepted[offset : offset + _COMPARE_STEP]:
-                return f"bytes from {offset} on differ"
-            digest.update(found)
-    # The spooled copy itself may have rotted since it was accepted.
-    return "" if digest.digest() == record.sha256 else SPOOL_ROTTEN
+    for offset in range(0, record.size, _COMPARE_STEP):
+        digest.update(reader.read(offset, _COMPARE_STEP))
+    return "" if digest.digest() == record.sha256 else _blame(instance)
+
+
+def _blame(instance: InstancePlan) -> str:
+    """Why other bytes come back: the spooled copy itself may have rotted since it was accepted."""
+    try:
+        with spooled_bytes(instance.path) as accepted:
+            rotten = hashlib.sha256(accepted).digest() != instance.record.sha256
+    except UnreadableFile as problem:
+        return str(problem)
+    return SPOOL_ROTTEN if rotten else "other bytes come back than were accepted"

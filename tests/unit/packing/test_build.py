@@ -19,7 +19,9 @@ from dicomfs.packing.build import BuiltBatch, build_batch, progressions
 from dicomfs.packing.commit import part_rows
 from dicomfs.packing.encode import StackEncoder
 from dicomfs.packing.plan import BatchPlan, batches, plan_batch
-from dicomfs.packing.seal import SPOOL_ROTTEN, Staging, mismatches
+from dicomfs.packing.run import PackRun
+from dicomfs.packing.seal import SPOOL_ROTTEN, Staging, clear_staging, mismatches
+from dicomfs.progress import NullProgress
 from tests import samples
 from tests.archives import flip, write_sources
 
@@ -42,7 +44,8 @@ def build(archive: Archive) -> Iterator[Build]:
             (group,) = batches(archive.catalog)
             plan = plan_batch(archive.catalog, archive.spool, group, {})
             staging = Staging(archive.paths.staging, archive.archive_id)
-            encoder = StackEncoder(plan, pool, 2, Profile.FAST, 1 << 30)
+            run = PackRun(pool, 2, Profile.FAST, 1 << 30, NullProgress())
+            encoder = StackEncoder(plan, run)
             marks = number_marks(archive.catalog)
             advanced: list[int] = []
             batch = build_batch(plan, staging, encoder, archive.catalog.next_part, marks, advanced.append)
@@ -51,7 +54,7 @@ def build(archive: Archive) -> Iterator[Build]:
             assert headers is not None
 
             def check() -> dict[int, str]:
-                return mismatches(archive.tier, batch.packs, headers, plan, list(enumerate(batch.rows)), pool)
+                return mismatches(archive.tier, batch.packs, headers, plan, list(enumerate(batch.rows)), run)
 
             return plan, batch, check
 
@@ -127,4 +130,6 @@ def test_a_stage_that_cannot_be_written_is_full_and_cleared(tmp_path: Path) -> N
         staging.write_pack(PackKind.PIXEL, fill)
     (folder / "of one that died").write_bytes(b"")
     staging.clear()
+    assert [path.name for path in folder.iterdir()] == ["of one that died"]
+    clear_staging(folder)
     assert list(folder.iterdir()) == []

@@ -11,7 +11,7 @@ import pytest
 from dicomfs.archive import Archive
 from dicomfs.model import PackKind
 from dicomfs.packing import plan
-from dicomfs.packing.plan import FrameRef, batches, mapped, orders, plan_batch
+from dicomfs.packing.plan import FrameRef, batches, orders, plan_batch
 from tests import samples
 from tests.archives import write_sources
 
@@ -100,12 +100,3 @@ def test_repeated_positions_give_both_orders_unless_they_agree() -> None:
     assert [one.instance for one in named] == list(range(6))
     assert [one.instance for one in placed] == [0, 3, 1, 4, 2, 5]
     assert len(orders([frame(index, float(index // 2), float(index % 2)) for index in range(6)])) == 1
-
-
-def test_an_empty_file_is_mapped_as_nothing(tmp_path: Path) -> None:
-    (tmp_path / "empty").write_bytes(b"")
-    (tmp_path / "full").write_bytes(b"bytes")
-    with mapped(tmp_path / "empty") as data:
-        assert len(data) == 0
-    with mapped(tmp_path / "full") as data:
-        assert data[:] == b"bytes"
