@@ -100,6 +100,17 @@ need_venv() {
     mv "$VENV/stamp-$purpose.part" "$VENV/stamp-$purpose"
 }
 
+# need_kernel: the module in C, compiled in place; anew when its sources, or what compiles them, changed.
+need_kernel() {
+    local folder=dicomfs/codec/kernel recipe
+    recipe=$({ gcc --version; cat "$VENV"/stamp-run "$VENV"/stamp-test 2>/dev/null; cat "$folder"/*.[ch] "$folder/build.py"; } | sha256sum | cut -d ' ' -f 1)
+    if [ "$(cat "$VENV/stamp-kernel" 2>/dev/null)" = "$recipe" ] && [ -n "$(find "$folder" -name '_kernel.*.so' -print -quit)" ]; then
+        return 0
+    fi
+    quietly kernel "$VENV/bin/python" -m dicomfs.codec.kernel.build
+    echo "$recipe" >"$VENV/stamp-kernel"
+}
+
 # need_fuse: the device through which a filesystem in user space talks to the kernel.
 need_fuse() {
     [ -c /dev/fuse ] || as_root modprobe fuse 2>/dev/null || true
@@ -117,6 +128,7 @@ set_up() {
     if [ "$1" = test ]; then need_packages $RUN_PACKAGES $TEST_PACKAGES; else need_packages $RUN_PACKAGES; fi
     need_python
     need_venv "$1"
+    need_kernel
     exec 9>&-
     need_fuse
 }

@@ -7,7 +7,8 @@ Does not choose between codecs (``trial``) and knows nothing of raw pixel bytes 
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +29,8 @@ class CodecId(enum.IntEnum):
     JPEGXL = enum.auto()
     FFV1 = enum.auto()
     HEVC = enum.auto()
+    FAST = enum.auto()
+    DENSE = enum.auto()
 
 
 # The bytes that stand for a codec in packs (docs/format.md). They are never renumbered and never reused:
@@ -39,6 +42,8 @@ ON_DISK: dict[CodecId, int] = {
     CodecId.JPEGXL: 3,
     CodecId.FFV1: 4,
     CodecId.HEVC: 5,
+    CodecId.FAST: 7,
+    CodecId.DENSE: 8,
 }
 FROM_DISK: dict[int, CodecId] = {number: codec for codec, number in ON_DISK.items()}
 
@@ -55,6 +60,17 @@ EFFORT_FAST = 3
 EFFORT_DENSE = 7
 EFFORT_ARCHIVE = 9
 """Effort runs from 1 (quick) to 9 (dense); every codec maps it to its own settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to code: matters to the encoder only, for every payload decodes without it."""
+
+    effort: int = EFFORT_FAST
+    level: int = 0
+    """Of a codec that has levels: higher ones are smaller and slower on both ways."""
+    references: tuple[int, ...] = (1, 2)
+    """Distances, in frames, back to the frames that predict, for codecs that can use any."""
 
 
 class FrameCodec(Protocol):
@@ -78,7 +94,7 @@ class FrameCodec(Protocol):
     def supports(self, planes: Planes, bits: int) -> bool:
         """Say whether ``encode`` may take these planes; it can still refuse them."""
 
-    def encode(self, planes: Planes, bits: int, effort: int) -> bytes:
+    def encode(self, planes: Planes, bits: int, settings: Settings) -> bytes:
         """Code ``planes``, whose samples are below ``2**bits``; raises `CodecError`."""
 
     def decode(
@@ -88,10 +104,11 @@ class FrameCodec(Protocol):
         dtype: np.dtype[Any],
         bits: int,
         wanted: Collection[int],
-    ) -> dict[int, Planes]:
-        """Return the ``wanted`` frames of a band of ``shape``, each as an array of ``shape[1:]``.
+    ) -> Iterator[tuple[int, Planes]]:
+        """Yield the ``wanted`` frames of a band of ``shape``, in rising order, each as soon as it is done.
 
-        Raises `CodecError` for a payload that is damaged or of another shape.
+        A frame comes with its number, as an array of ``shape[1:]``.  Raises `CodecError` for a payload that
+        is damaged or of another shape, at the latest when the frame that suffers from it is asked for.
         """
 
 

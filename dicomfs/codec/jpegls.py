@@ -11,12 +11,12 @@ framed by `join_streams`.  Each sample of a pixel is a stream of its own, in the
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from dicomfs.codec.base import CodecId, Planes, join_streams, split_streams
+from dicomfs.codec.base import CodecId, Planes, Settings, join_streams, split_streams
 from dicomfs.errors import CodecError
 
 try:
@@ -100,8 +100,8 @@ class JpegLs:
             and rows * columns >= _SMALLEST
         )
 
-    def encode(self, planes: Planes, bits: int, effort: int) -> bytes:  # noqa: ARG002 - one way only
-        """Code every frame; ``effort`` makes no difference.  Raises `CodecError`."""
+    def encode(self, planes: Planes, bits: int, settings: Settings) -> bytes:  # noqa: ARG002 - one way only
+        """Code every frame; ``settings`` make no difference.  Raises `CodecError`."""
         if not self.supports(planes, bits):
             raise CodecError(self.name, f"does not take frames of {planes.shape[1:]} with {bits} bits")
         if planes.ndim == 3 or planes.shape[3] != 3:
@@ -139,7 +139,7 @@ class JpegLs:
         dtype: np.dtype[Any],
         bits: int,
         wanted: Collection[int],
-    ) -> dict[int, Planes]:
+    ) -> Iterator[tuple[int, Planes]]:
         """Decode the wanted frames; see `FrameCodec.decode`."""
         frames, rows, columns = shape[:3]
         samples = shape[3] if len(shape) > 3 else 1
@@ -148,8 +148,7 @@ class JpegLs:
         header = bytes(payload[2 : 2 + payload[1]])
         _check_header(header, rows, columns, max(2, bits))
         scans = split_streams(self.name, payload[2 + len(header) :], frames * samples)
-        out = {}
-        for index in wanted:
+        for index in sorted(wanted):
             images = [
                 self._decode(header + scan + _EOI, (rows, columns), dtype)
                 for scan in map(bytes, scans[index * samples : (index + 1) * samples])
@@ -157,8 +156,7 @@ class JpegLs:
             frame = images[0] if len(shape) == 3 else np.stack(images, axis=2)
             if payload[0]:
                 _add_second(frame, bits)
-            out[index] = frame
-        return out
+            yield index, frame
 
     def _decode(self, stream: bytes, shape: tuple[int, int], dtype: np.dtype[Any]) -> Planes:
         try:

@@ -10,12 +10,12 @@ frames left over singly), then bare codestreams framed by `join_streams`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from dicomfs.codec.base import CodecId, Planes, join_streams, split_streams
+from dicomfs.codec.base import CodecId, Planes, Settings, join_streams, split_streams
 from dicomfs.errors import CodecError
 
 try:
@@ -108,20 +108,20 @@ class JpegXl:
         """Take grey and three samples of up to 16 bits."""
         return 1 <= bits <= planes.itemsize * 8 <= 16 and (planes.ndim == 3 or planes.shape[3] == 3)
 
-    def encode(self, planes: Planes, bits: int, effort: int) -> bytes:
+    def encode(self, planes: Planes, bits: int, settings: Settings) -> bytes:
         """Code every frame, grouped by three where a trial in the middle says so; raises `CodecError`."""
         if not self.supports(planes, bits):
             raise CodecError(self.name, f"does not take frames of {planes.shape[1:]} with {bits} bits")
         grouping = _SINGLY
         if planes.ndim == 3 and len(planes) >= 3:
             middle = (len(planes) - 3) // 2
-            trial, quick = planes[middle : middle + 3], min(effort, 3)
+            trial, quick = planes[middle : middle + 3], min(settings.effort, 3)
             apart, together = (
                 sum(len(self._encode(image, bits, quick)) for image in _images(trial, way))
                 for way in (_SINGLY, _TRIPLES)
             )
             grouping = _TRIPLES if together < apart else _SINGLY
-        streams = [self._encode(image, bits, effort) for image in _images(planes, grouping)]
+        streams = [self._encode(image, bits, settings.effort) for image in _images(planes, grouping)]
         return bytes([grouping]) + join_streams(streams)
 
     def _encode(self, image: Planes, bits: int, effort: int) -> bytes:
@@ -145,7 +145,7 @@ class JpegXl:
         dtype: np.dtype[Any],
         bits: int,
         wanted: Collection[int],
-    ) -> dict[int, Planes]:
+    ) -> Iterator[tuple[int, Planes]]:
         """Decode the images that hold the wanted frames; see `FrameCodec.decode`."""
         frames = shape[0]
         grouping = payload[0] if len(payload) > 0 else -1
@@ -153,17 +153,15 @@ class JpegXl:
             raise CodecError(self.name, "unknown grouping")
         triples = frames // 3 if grouping == _TRIPLES else 0
         streams = split_streams(self.name, payload[1:], frames - 2 * triples)
-        out: dict[int, Planes] = {}
         decoded: tuple[int, Planes] | None = None
         for index in sorted(wanted):
             if index >= 3 * triples:
-                out[index] = self._decode(streams[index - 2 * triples], tuple(shape[1:]), dtype, bits)
+                yield index, self._decode(streams[index - 2 * triples], tuple(shape[1:]), dtype, bits)
                 continue
             if decoded is None or decoded[0] != index // 3:
                 image = self._decode(streams[index // 3], (shape[1], shape[2], 3), dtype, bits)
                 decoded = index // 3, image
-            out[index] = decoded[1][..., index % 3]
-        return out
+            yield index, decoded[1][..., index % 3]
 
     def _decode(self, stream: memoryview, shape: tuple[int, ...], dtype: np.dtype[Any], bits: int) -> Planes:
         _check_header(stream, shape[0], shape[1], bits)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from dicomfs.codec.base import CodecId, Planes
+from dicomfs.codec.base import CodecId, Planes, Settings
 from dicomfs.errors import CodecError
 
 
@@ -26,7 +26,7 @@ class Raw:
         """Take everything."""
         return bits <= planes.itemsize * 8
 
-    def encode(self, planes: Planes, bits: int, effort: int) -> bytes:  # noqa: ARG002 - nothing to choose
+    def encode(self, planes: Planes, bits: int, settings: Settings) -> bytes:  # noqa: ARG002 - nothing to choose
         """Return the bytes; never raises."""
         return planes.tobytes()
 
@@ -37,12 +37,10 @@ class Raw:
         dtype: np.dtype[Any],
         bits: int,  # noqa: ARG002 - any depth
         wanted: Collection[int],
-    ) -> dict[int, Planes]:
-        """Return the wanted frames; see `FrameCodec.decode`."""
+    ) -> Iterator[tuple[int, Planes]]:
+        """Yield the wanted frames; see `FrameCodec.decode`."""
         size = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
         if len(payload) != size * shape[0]:
             raise CodecError(self.name, f"{len(payload)} bytes instead of {size * shape[0]}")
-        return {
-            index: np.frombuffer(payload[index * size : (index + 1) * size], dtype).reshape(shape[1:])
-            for index in wanted
-        }
+        for index in sorted(wanted):
+            yield index, np.frombuffer(payload[index * size : (index + 1) * size], dtype).reshape(shape[1:])

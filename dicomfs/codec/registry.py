@@ -5,6 +5,7 @@ from __future__ import annotations
 from dicomfs.codec.base import CodecId, FrameCodec
 from dicomfs.codec.jpegls import JpegLs
 from dicomfs.codec.jxl import JpegXl
+from dicomfs.codec.own import Dense, Fast
 from dicomfs.codec.raw import Raw
 from dicomfs.codec.video import Ffv1, Hevc
 from dicomfs.codec.zstd import Zstd
@@ -17,6 +18,8 @@ _CODECS: dict[CodecId, FrameCodec] = {
     CodecId.JPEGXL: JpegXl(),
     CodecId.FFV1: Ffv1(),
     CodecId.HEVC: Hevc(),
+    CodecId.FAST: Fast(),
+    CodecId.DENSE: Dense(),
 }
 
 

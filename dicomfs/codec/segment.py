@@ -10,33 +10,44 @@ kind (0 = nothing to store, 1 = words as they are, 2 = words in the other byte o
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dicomfs.codec.base import EFFORT_FAST, CodecId, Profile
+from dicomfs.codec.base import CodecId, FrameCodec, Profile, Settings
 from dicomfs.codec.planes import parse_header, plane_shape, to_planes, to_raw
 from dicomfs.codec.registry import codec as codec_by_id
 from dicomfs.errors import CodecError
 from dicomfs.model import PixelLayout
 
+logger = logging.getLogger(__name__)
+
 _MIB = 1 << 20
 _BAND_BYTES = _MIB // 2
 _LEAST_ROWS = 16
+_OWN = (CodecId.FAST, CodecId.DENSE)
+_HALVED_BYTES = _MIB // 4
+_HARDLY_SMALLER = 0.95
+_DEFAULT = Settings()
 _SEGMENT_BYTES = {Profile.FAST: 8 * _MIB, Profile.DENSE: 4 * _MIB, Profile.ARCHIVE: 4 * _MIB}
 
 _EMPTY, _WORDS, _SWAPPED_WORDS, _SAMPLES = range(4)
 
 
-def band_rows(layout: PixelLayout, frames: int) -> int:
+def band_rows(layout: PixelLayout, frames: int, codec: CodecId = CodecId.RAW) -> int:
     """Return the rows of a band in a segment of ``frames`` frames.
 
     Frames of at most 1 MiB are one band; larger ones have bands of about 512 KiB a frame: a multiple of 8
-    rows, at least 16.
+    rows, at least 16.  Our own codecs decode a frame in the time of its largest band when processors are
+    idle: from 256 KiB on, their frames have two bands.
     """
     if layout.frame_bytes <= _MIB or frames < 1:
+        if codec in _OWN and layout.frame_bytes >= _HALVED_BYTES and layout.rows >= 2 * _LEAST_ROWS:
+            return -(-layout.rows // (2 * _LEAST_ROWS)) * _LEAST_ROWS
         return max(1, layout.rows)
     rows = _BAND_BYTES // max(1, layout.row_bytes) // 8 * 8
     return min(layout.rows, max(_LEAST_ROWS, rows))
@@ -55,7 +66,11 @@ def _word_shape(layout: PixelLayout, frames: int, rows: int) -> tuple[tuple[int,
 
 
 def encode_band(
-    raw: npt.NDArray[np.uint8], layout: PixelLayout, rows: int, codec: CodecId, effort: int = EFFORT_FAST
+    raw: npt.NDArray[np.uint8],
+    layout: PixelLayout,
+    rows: int,
+    codec: CodecId,
+    settings: Settings = _DEFAULT,
 ) -> bytes:
     """Code the raw bytes of a band, (frames, rows * row_bytes), without loss whatever the hints say.
 
@@ -68,7 +83,7 @@ def encode_band(
         )
     coder = codec_by_id(codec)
     if codec is CodecId.RAW:
-        return coder.encode(raw, 8, effort)
+        return coder.encode(raw, 8, settings)
     if not raw.size:
         return bytes([_EMPTY])
     raw = np.ascontiguousarray(raw)
@@ -78,11 +93,80 @@ def encode_band(
         words = raw.reshape(-1).view(word).reshape(shape)
         planes = words.byteswap() if swapped else words
         return bytes([_SWAPPED_WORDS if swapped else _WORDS]) + coder.encode(
-            planes, 8 * word.itemsize, effort
+            planes, 8 * word.itemsize, settings
         )
     found = to_planes(raw, layout, rows)
     head = bytes([_SAMPLES]) + found.header
-    return head if not found.bits else head + coder.encode(found.planes, found.bits, effort)
+    return head if not found.bits else head + coder.encode(found.planes, found.bits, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class CodedSegment:
+    """The bands of a segment as they are stored, and the codec that all of them got."""
+
+    codec: CodecId
+    bands: tuple[CodedBand, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CodedBand:
+    """Rows ``first_row`` to ``first_row + rows`` of all frames of a segment."""
+
+    first_row: int
+    rows: int
+    payload: bytes
+
+
+def band_cuts(layout: PixelLayout, frames: int, codec: CodecId) -> list[tuple[int, int]]:
+    """Return (first row, rows) of each band of a segment."""
+    height = band_rows(layout, frames, codec)
+    return [(start, min(height, layout.rows - start)) for start in range(0, layout.rows, height)]
+
+
+def band_of(
+    raw: npt.NDArray[np.uint8], layout: PixelLayout, first_row: int, rows: int
+) -> npt.NDArray[np.uint8]:
+    """Cut a band, (frames, rows * row_bytes), out of whole frames, (frames, frame_bytes)."""
+    return np.ascontiguousarray(raw[:, first_row * layout.row_bytes : (first_row + rows) * layout.row_bytes])
+
+
+def encode_segment(
+    raw: npt.NDArray[np.uint8], layout: PixelLayout, codec: CodecId, settings: Settings = _DEFAULT
+) -> CodedSegment:
+    """Code whole frames, (frames, frame_bytes), with a codec that a trial on other frames chose.
+
+    Frames that it does not take, or hardly makes smaller, get the smallest of it, Zstandard and raw bytes.
+    """
+    best: CodedSegment | None = None
+    for candidate in dict.fromkeys((codec, CodecId.ZSTD, CodecId.RAW)):
+        try:
+            coded = CodedSegment(
+                candidate,
+                tuple(
+                    CodedBand(
+                        first,
+                        rows,
+                        encode_band(band_of(raw, layout, first, rows), layout, rows, candidate, settings),
+                    )
+                    for first, rows in band_cuts(layout, len(raw), candidate)
+                ),
+            )
+        except CodecError as refusal:
+            logger.info(
+                "segment coded otherwise than the trial said",
+                extra={"frames": len(raw), "codec": candidate.name.lower(), "reason": str(refusal)},
+            )
+            continue
+        if best is None or _stored(coded) < _stored(best):
+            best = coded
+        if candidate is codec and _stored(coded) < raw.size * _HARDLY_SMALLER:
+            break
+    assert best is not None
+    return best
+
+
+def _stored(segment: CodedSegment) -> int:
+    return sum(len(band.payload) for band in segment.bands)
 
 
 def decode_band(
@@ -95,6 +179,23 @@ def decode_band(
 ) -> dict[int, bytes]:
     """Return the raw bytes of the band's rows for each wanted frame (all when ``wanted`` is None).
 
+    Raises as `decode_frames` does.
+    """
+    return dict(decode_frames(payload, layout, rows, frames, codec, wanted))
+
+
+def decode_frames(
+    payload: bytes | memoryview,
+    layout: PixelLayout,
+    rows: int,
+    frames: int,
+    codec: CodecId,
+    wanted: Collection[int] | None = None,
+) -> Iterator[tuple[int, bytes]]:
+    """Yield number and raw bytes of the band's rows of each wanted frame, as soon as it is decoded.
+
+    In rising order; what codecs decode beyond a frame, they decode when the next one is asked for.
+
     Raises `CodecError` for a payload that does not decode to that shape, and for frames outside of it.
     Memory stays within a small multiple of the band's raw size.
     """
@@ -105,36 +206,45 @@ def decode_band(
     size = rows * layout.row_bytes
     coder = codec_by_id(codec)
     if codec is CodecId.RAW:
-        found = coder.decode(view, (frames, size), np.dtype(np.uint8), 8, chosen)
-        return {index: frame.tobytes() for index, frame in found.items()}
+        for index, frame in coder.decode(view, (frames, size), np.dtype(np.uint8), 8, chosen):
+            yield index, frame.tobytes()
+        return
     kind = view[0] if len(view) > 0 else -1
-    if kind == _EMPTY and not size * frames:
-        return dict.fromkeys(chosen, b"")
     if not size * frames:
-        raise CodecError(codec.name.lower(), "the band has no bytes but its payload has")
-    if kind in (_WORDS, _SWAPPED_WORDS):
+        if kind != _EMPTY:
+            raise CodecError(codec.name.lower(), "the band has no bytes but its payload has")
+        for index in chosen:
+            yield index, b""
+    elif kind in (_WORDS, _SWAPPED_WORDS):
         shape, word = _word_shape(layout, frames, rows)
-        found = coder.decode(view[1:], shape, word, 8 * word.itemsize, chosen)
         stored = word.newbyteorder(">") if kind == _SWAPPED_WORDS else word
-        return {index: words.astype(stored, copy=False).tobytes() for index, words in found.items()}
-    if kind == _SAMPLES:
-        return _decode_samples(view[1:], layout, rows, frames, codec, chosen)
-    raise CodecError(codec.name.lower(), "unknown kind of band")
+        for index, words in coder.decode(view[1:], shape, word, 8 * word.itemsize, chosen):
+            yield index, words.astype(stored, copy=False).tobytes()
+    elif kind == _SAMPLES:
+        yield from _decode_samples(view[1:], layout, rows, frames, coder, chosen)
+    else:
+        raise CodecError(codec.name.lower(), "unknown kind of band")
 
 
 def _decode_samples(
-    view: memoryview, layout: PixelLayout, rows: int, frames: int, codec: CodecId, chosen: Collection[int]
-) -> dict[int, bytes]:
+    view: memoryview,
+    layout: PixelLayout,
+    rows: int,
+    frames: int,
+    coder: FrameCodec,
+    chosen: Collection[int],
+) -> Iterator[tuple[int, bytes]]:
     if layout.bits_allocated not in (8, 16):
         raise CodecError("planes", "sample planes of words that have none")
     parsed = parse_header(view, layout, rows, frames)
     shape, bits = plane_shape(layout, frames, rows), parsed.transform.bits
     dtype = np.dtype(np.uint8 if bits <= 8 else np.uint16)
     body = view[parsed.length :]
-    if not bits:
-        if len(body) > 0:
-            raise CodecError(codec.name.lower(), "a constant band has a payload")
-        found = dict.fromkeys(chosen, np.zeros(shape[1:], dtype))
+    if bits:
+        found = coder.decode(body, shape, dtype, bits, chosen)
+    elif len(body) > 0:
+        raise CodecError(coder.name, "a constant band has a payload")
     else:
-        found = codec_by_id(codec).decode(body, shape, dtype, bits, chosen)
-    return {index: to_raw(parsed, index, samples, layout) for index, samples in found.items()}
+        found = ((index, np.zeros(shape[1:], dtype)) for index in chosen)
+    for index, samples in found:
+        yield index, to_raw(parsed, index, samples, layout)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dicomfs.codec.base import EFFORT_ARCHIVE, EFFORT_DENSE, EFFORT_FAST, CodecId, Profile
+from dicomfs.codec.base import EFFORT_ARCHIVE, EFFORT_DENSE, EFFORT_FAST, CodecId, Profile, Settings
 from dicomfs.codec.segment import band_rows, decode_band, encode_band, segment_frames
 from dicomfs.errors import CodecError
 from dicomfs.model import PixelLayout
@@ -40,6 +40,8 @@ _READING_CLASS = {
     CodecId.JPEGXL: 3,
     CodecId.FFV1: 4,
     CodecId.HEVC: 4,
+    CodecId.FAST: 1,
+    CodecId.DENSE: 4,
 }
 
 
@@ -58,12 +60,17 @@ class Trial:
     """The codec chosen for a stack, with the evidence."""
 
     codec: CodecId
-    effort: int
+    settings: Settings
     table: tuple[TrialRow, ...]
     """One row per codec that took the samples and gave them back, raw first."""
     reason: str
     price: float
     """Price of the chosen codec per raw byte: comparable between orders and cuts of the same stack."""
+
+    @property
+    def effort(self) -> int:
+        """What is noted with each segment."""
+        return self.settings.effort
 
 
 def candidates(layout: PixelLayout, single: bool) -> tuple[CodecId, ...]:
@@ -91,7 +98,7 @@ def choose(samples: Sequence[Frames], layout: PixelLayout, profile: Profile, *, 
             table.append(row)
     ranked = sorted(table, key=lambda row: (_price(row, profile), _READING_CLASS[row.codec], row.codec))
     price = _price(ranked[0], profile) / max(1, table[0].bytes)
-    return Trial(ranked[0].codec, effort, tuple(table), _reason(table, ranked), price)
+    return Trial(ranked[0].codec, Settings(effort), tuple(table), _reason(table, ranked), price)
 
 
 def _price(row: TrialRow, profile: Profile) -> float:
@@ -116,7 +123,7 @@ def _try(
     try:
         for raw, rows in bands:
             started = time.perf_counter()
-            payload = encode_band(raw, layout, rows, codec, effort)
+            payload = encode_band(raw, layout, rows, codec, Settings(effort))
             encoded = time.perf_counter()
             found = decode_band(payload, layout, rows, len(raw), codec)
             decode_s += time.perf_counter() - encoded

@@ -8,14 +8,14 @@ Payload: extradata, then one packet per frame in decoding order, framed by `join
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from dicomfs.codec.base import CodecId, Planes, join_streams, split_streams
+from dicomfs.codec.base import CodecId, Planes, Settings, join_streams, split_streams
 from dicomfs.errors import CodecError
 
 try:
@@ -60,7 +60,7 @@ class _Video:
                 return f"FFmpeg was built without {name} ({mode})"
         return ""
 
-    def settings(self, shape: Sequence[int], effort: int) -> Sequence[dict[str, str]]:
+    def options(self, shape: Sequence[int], effort: int) -> Sequence[dict[str, str]]:
         """Return the encoder options worth trying on the whole band."""
         raise NotImplementedError
 
@@ -78,12 +78,12 @@ class _Video:
             and bool(self._format(planes.shape, bits))
         )
 
-    def encode(self, planes: Planes, bits: int, effort: int) -> bytes:
+    def encode(self, planes: Planes, bits: int, settings: Settings) -> bytes:
         """Code the frames as one group of pictures; raises `CodecError`."""
         if not self.supports(planes, bits):
             raise CodecError(self.name, f"does not take frames of {planes.shape[1:]} with {bits} bits")
         return min(
-            (self._encode(planes, bits, options) for options in self.settings(planes.shape, effort)), key=len
+            (self._encode(planes, bits, one) for one in self.options(planes.shape, settings.effort)), key=len
         )
 
     def _encode(self, planes: Planes, bits: int, options: dict[str, str]) -> bytes:
@@ -116,14 +116,14 @@ class _Video:
         dtype: np.dtype[Any],
         bits: int,
         wanted: Collection[int],
-    ) -> dict[int, Planes]:
-        """Decode up to the last wanted frame; see `FrameCodec.decode`."""
+    ) -> Iterator[tuple[int, Planes]]:
+        """Decode as far as the next wanted frame; see `FrameCodec.decode`."""
         streams = split_streams(self.name, payload, shape[0] + 1)
         pixel_format = self._format(shape, bits)
         if not pixel_format or any(not len(stream) for stream in streams[1:]):
             raise CodecError(self.name, "no such video")
         keep, last = set(wanted), max(wanted, default=-1)
-        out: dict[int, Planes] = {}
+        found = 0
         try:
             context = _context(self.decoder, "r")
             context.width, context.height = shape[2], shape[1]
@@ -134,12 +134,12 @@ class _Video:
             context.extradata = bytes(streams[0])
             for index, frame in enumerate(_decoded(context, streams[1:], last)):
                 if index in keep:
-                    out[index] = _from_frame(frame, pixel_format, shape, dtype)
+                    found += 1
+                    yield index, _from_frame(frame, pixel_format, shape, dtype)
         except (av.FFmpegError, ValueError, MemoryError, EOFError) as error:
             raise CodecError(self.name, str(error)) from error
-        if len(out) != len(keep):
+        if found != len(keep):
             raise CodecError(self.name, "the stream ends before the last frame")
-        return out
 
 
 def _context(name: str, mode: Literal["r", "w"]) -> VideoCodecContext:
@@ -212,7 +212,7 @@ class Ffv1(_Video):
     grey = _GREY
     colour = _COLOUR
 
-    def settings(self, shape: Sequence[int], effort: int) -> Sequence[dict[str, str]]:
+    def options(self, shape: Sequence[int], effort: int) -> Sequence[dict[str, str]]:
         """Return options for the fewest slices the encoder allows, without checksums (digests are ours).
 
         The large context model pays on long runs of alike frames only.
@@ -237,7 +237,7 @@ class Hevc(_Video):
     grey = _HEVC_GREY
     colour = _NO_COLOUR
 
-    def settings(self, shape: Sequence[int], effort: int) -> Sequence[dict[str, str]]:
+    def options(self, shape: Sequence[int], effort: int) -> Sequence[dict[str, str]]:
         """Return lossless settings; weighted prediction stays off, with it x265 is not exact."""
         quiet = "log-level=none:info=0:repeat-headers=0:pools=none:frame-threads=1"
         exact = "lossless=1:weightp=0:weightb=0"
@@ -246,10 +246,10 @@ class Hevc(_Video):
         parameters = f"{quiet}:{exact}:ctu={unit}:keyint={shape[0]}:scenecut=0"
         return [{"preset": preset, "x265-params": parameters}]
 
-    def encode(self, planes: Planes, bits: int, effort: int) -> bytes:
+    def encode(self, planes: Planes, bits: int, settings: Settings) -> bytes:
         """Code the frames and make sure that they come back; raises `CodecError`."""
-        payload = super().encode(planes, bits, effort)
-        found = self.decode(memoryview(payload), planes.shape, planes.dtype, bits, range(len(planes)))
+        payload = super().encode(planes, bits, settings)
+        found = dict(self.decode(memoryview(payload), planes.shape, planes.dtype, bits, range(len(planes))))
         if any(not np.array_equal(found[index], plane) for index, plane in enumerate(planes)):
             raise CodecError(self.name, "the encoder was not exact")
         return payload

@@ -9,13 +9,13 @@ Zstandard frame without content size and checksum (RFC 8878).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import zstandard
 
-from dicomfs.codec.base import CodecId, Planes
+from dicomfs.codec.base import CodecId, Planes, Settings
 from dicomfs.errors import CodecError
 
 _SHUFFLE, _DELTA = 1, 2
@@ -81,9 +81,9 @@ class Zstd:
         """Take everything."""
         return bits <= planes.itemsize * 8
 
-    def encode(self, planes: Planes, bits: int, effort: int) -> bytes:  # noqa: ARG002 - any depth
+    def encode(self, planes: Planes, bits: int, settings: Settings) -> bytes:  # noqa: ARG002 - any depth
         """Compress the whole band as one stream; never raises."""
-        level = _LEVELS[max(0, min(effort, 9))]
+        level = _LEVELS[max(0, min(settings.effort, 9))]
         frame_bytes = max(1, planes.nbytes // max(1, len(planes)))
         sample = planes[:: max(1, len(planes) * frame_bytes // _TRIAL_BYTES)]
         sample = sample[:, : max(1, sample.shape[1] * _TRIAL_BYTES // max(1, sample.nbytes))]
@@ -99,10 +99,11 @@ class Zstd:
         dtype: np.dtype[Any],
         bits: int,  # noqa: ARG002 - any depth
         wanted: Collection[int],
-    ) -> dict[int, Planes]:
-        """Decompress the band; see `FrameCodec.decode`."""
+    ) -> Iterator[tuple[int, Planes]]:
+        """Decompress the band as a whole; see `FrameCodec.decode`."""
         if not payload or payload[0] > (_SHUFFLE | _DELTA):
             raise CodecError(self.name, "unknown filter")
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         planes = _unfilter(expand(payload[1:], size), shape, dtype, payload[0])
-        return {index: planes[index] for index in wanted}
+        for index in sorted(wanted):
+            yield index, planes[index]

@@ -173,7 +173,7 @@ class StackEncoder:
         codec = trial.codec
         try:
             bands = [
-                (start, rows, encode_band(part, layout, rows, codec, trial.effort))
+                (start, rows, encode_band(part, layout, rows, codec, trial.settings))
                 for start, rows, part in cuts
             ]
         except CodecError as refusal:
@@ -181,7 +181,7 @@ class StackEncoder:
             logger.info("segment coded with zstd", extra={"frames": len(frames), "reason": str(refusal)})
             codec = CodecId.ZSTD
             bands = [
-                (start, rows, encode_band(part, layout, rows, codec, trial.effort))
+                (start, rows, encode_band(part, layout, rows, codec, trial.settings))
                 for start, rows, part in cuts
             ]
         return _Segment(first, len(frames), ON_DISK[codec], bands, np.array(digests, dtype=np.uint64).T)

@@ -68,6 +68,8 @@ def must_take(codec: CodecId, shape: tuple[int, int, int], samples: int, stored:
         return image and kind == "smooth"
     if codec is CodecId.HEVC:
         return image and samples == 1 and stored <= 12
+    if codec in (CodecId.FAST, CodecId.DENSE):
+        return samples == 1
     return image and samples in (1, 3)
 
 
@@ -142,5 +144,7 @@ def test_stored_ids_never_change() -> None:
         "JPEGXL": 3,
         "FFV1": 4,
         "HEVC": 5,
+        "FAST": 7,
+        "DENSE": 8,
     }
     assert {FROM_DISK[number] for number in ON_DISK.values()} == set(CodecId)

@@ -1,0 +1,1 @@
+"""The codec kernel in C and how it is built; ``codec.own`` is the only module that calls it."""

@@ -1,0 +1,157 @@
+"""The codecs of our own, fast and dense; the only module that calls the kernel in C.
+
+Owns the way from numpy buffers to the kernel's interface (``kernel/kernel.h``) and back: nothing is copied,
+the interpreter lock is released during each call, and the kernel works in memory allocated here, within a
+bound.  The streams are specified in docs/codec.md; a payload is one stream and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomfs.codec.base import CodecId, Planes, Settings
+from dicomfs.errors import CodecError
+
+try:
+    from dicomfs.codec.kernel._kernel import ffi, lib
+except ImportError as _error:  # pragma: no cover - depends on how the package was built
+    _MISSING = f"the kernel was not built: {_error}"
+else:
+    _MISSING = ""
+
+if TYPE_CHECKING:
+    from dicomfs.codec.kernel._kernel import CData
+
+_MOST_MEMORY = 1 << 31
+"""Bytes that one encoder or decoder may ask for; frames of the largest detectors need far less."""
+_ALIGNMENT = 64
+
+_REASONS = {
+    -1: "does not take this shape, depth or memory",
+    -2: "the stream is larger than the samples",
+    -3: "the stream is damaged",
+    -4: "the stream ends before the last frame",
+}
+
+
+class _Own:
+    """What the fast and the dense codec share: the kernel's functions differ in their names alone."""
+
+    name = ""
+    id = CodecId.FAST
+    random_access = False
+
+    def unavailable(self) -> str:
+        """Return why there is no kernel, or an empty string."""
+        if _MISSING:
+            return _MISSING
+        return "" if hasattr(lib, f"dfk_{self.name}_open") else f"the kernel was built without {self.name}"
+
+    def supports(self, planes: Planes, bits: int) -> bool:
+        """Take one sample a pixel of up to 16 bits."""
+        return (
+            planes.ndim == 3
+            and 1 <= bits <= planes.itemsize * 8 <= 16
+            and min(planes.shape) >= 1
+            and max(planes.shape) <= 0xFFFF
+        )
+
+    def encode(self, planes: Planes, bits: int, settings: Settings) -> bytes:
+        """Code the frames as one stream; raises `CodecError` where it would be far larger than they."""
+        if not self.supports(planes, bits):
+            raise CodecError(self.name, f"does not take frames of {planes.shape[1:]} with {bits} bits")
+        shape = _shape(planes.shape, bits, planes.itemsize)
+        samples = _view(np.ascontiguousarray(planes).reshape(-1).view(np.uint8))
+        how = ffi.new("dfk_settings *", self._settings(settings))
+        memory = self._memory(self._call("encoder_memory")(shape, how))
+        out = np.empty(planes.nbytes + planes.nbytes // 2 + 64 * len(planes) + 4096, np.uint8)
+        encode = self._call("encode")
+        length = self._checked(encode(shape, how, samples, _view(out), out.size, memory, len(memory)))
+        return out[:length].tobytes()
+
+    def decode(
+        self,
+        payload: memoryview,
+        shape: Sequence[int],
+        dtype: np.dtype[Any],
+        bits: int,
+        wanted: Collection[int],
+    ) -> Iterator[tuple[int, Planes]]:
+        """Decode as far as the next wanted frame; see `FrameCodec.decode`."""
+        if len(shape) != 3 or max(shape) > 0xFFFF:
+            raise CodecError(self.name, f"no such stream: {tuple(shape)}")
+        stream = ffi.from_buffer("uint8_t[]", payload)
+        described = _shape(shape, bits, dtype.itemsize)
+        memory = self._memory(self._decoder_memory(described, stream))
+        self._checked(self._call("open")(described, stream, len(stream), memory, len(memory)))
+        step = self._call("next")
+        keep = frozenset(wanted)
+        for index in range(max(keep, default=-1) + 1):
+            frame: Planes = np.empty(shape[1:], dtype)
+            self._checked(step(memory, _view(frame.reshape(-1).view(np.uint8))))
+            if index in keep:
+                yield index, frame
+
+    def _settings(self, settings: Settings) -> dict[str, object]:
+        distances = [*settings.references[: lib.DFK_REFERENCES]]
+        return {
+            "effort": max(1, min(settings.effort, 9)),
+            "level": settings.level,
+            "references": distances + [0] * (lib.DFK_REFERENCES - len(distances)),
+        }
+
+    def _decoder_memory(self, shape: CData, stream: CData) -> int:
+        raise NotImplementedError
+
+    def _call(self, function: str) -> Callable[..., int]:
+        found: Callable[..., int] = getattr(lib, f"dfk_{self.name}_{function}")
+        return found
+
+    def _memory(self, size: int) -> CData:
+        """Allocate what the kernel asked for, aligned for vectors."""
+        if self._checked(size) > _MOST_MEMORY:
+            raise CodecError(self.name, f"wants {size} bytes of memory")
+        block: npt.NDArray[np.uint8] = np.empty(size + _ALIGNMENT, np.uint8)
+        start = -block.ctypes.data % _ALIGNMENT
+        return _view(block[start : start + size])
+
+    def _checked(self, code: int) -> int:
+        if code < 0:
+            raise CodecError(self.name, _REASONS.get(code, f"error {code}"))
+        return code
+
+
+class Fast(_Own):
+    """Forward-adaptive: decodes several times as fast as any other codec here."""
+
+    name = "fast"
+    id = CodecId.FAST
+
+    def _settings(self, settings: Settings) -> dict[str, object]:
+        return {**super()._settings(settings), "level": 0}
+
+    def _decoder_memory(self, shape: CData, stream: CData) -> int:  # noqa: ARG002 - depends on the shape alone
+        return lib.dfk_fast_decoder_memory(shape)
+
+
+class Dense(_Own):
+    """Backward-adaptive: the smallest; its level 1 is the archive level."""
+
+    name = "dense"
+    id = CodecId.DENSE
+
+    def _decoder_memory(self, shape: CData, stream: CData) -> int:
+        return lib.dfk_dense_decoder_memory(shape, stream, len(stream))
+
+
+def _shape(shape: Sequence[int], bits: int, sample_bytes: int) -> CData:
+    return ffi.new("dfk_shape *", [*(int(size) for size in shape), bits, sample_bytes])
+
+
+def _view(array: npt.NDArray[np.uint8]) -> CData:
+    """Lend an array's memory to the kernel; it stays alive as long as what is returned."""
+    return ffi.from_buffer("uint8_t[]", array, require_writable=array.flags.writeable)
