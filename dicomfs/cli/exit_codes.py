@@ -43,7 +43,7 @@ class ExitCode(enum.IntEnum):
     INTERNAL = 70
     """A defect in dicomfs; please report it."""
     INTERRUPTED = 130
-    """Stopped by Ctrl-C; what was reported done is done."""
+    """Stopped by Ctrl-C or SIGTERM; what was reported done is done, the same command goes on from there."""
     PIPE_CLOSED = 141
     """The reader of the output went away."""
 

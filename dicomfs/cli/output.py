@@ -1,15 +1,17 @@
 """What a person or a script sees: one result on standard output, everything else on standard error.
 
-Owns tables, the one JSON document, human sizes and progress bars.  Text from files (paths, descriptions) is
-shown with control characters escaped: a name must not be able to drive the terminal.
+Owns tables, the one JSON document, human sizes and progress: bars, or lines.  Text from files (paths,
+descriptions) is shown with control characters escaped: a name must not be able to drive the terminal.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import click
@@ -19,7 +21,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from dicomfs.progress import NullProgress, Progress
+from dicomfs.progress import Progress
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -120,11 +122,61 @@ class _BarProgress:
             self._task = None
 
 
+LINE_SECONDS = 10.0
+"""Between two lines of progress: a log stays readable, and short work writes none."""
+
+
+class LineProgress:
+    """Writes a line on standard error now and then."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._total: int | None = None
+        self._what = ""
+        self._count = 0
+        self._began = self._told = clock()
+
+    def start(self, total: int | None, what: str) -> None:
+        """Begin a task."""
+        self._total, self._what, self._count = total, what, 0
+        self._began = self._told = self._clock()
+
+    def advance(self, amount: int) -> None:
+        """Count, and write a line where one is due."""
+        self._count += amount
+        now = self._clock()
+        if now - self._told >= LINE_SECONDS:
+            self._told = now
+            note(self._line(now - self._began))
+
+    def done(self) -> None:
+        """End the task."""
+        self._what = ""
+
+    def _line(self, seconds: float) -> str:
+        rate = self._count / seconds
+        if not self._total:
+            return f"{self._what}: {size(self._count)}, {size(rate)}/s"
+        left = max(0, self._total - self._count) / rate if rate else 0.0
+        return (
+            f"{self._what}: {share(self._count, self._total)}, {size(self._count)} of {size(self._total)},"
+            f" {size(rate)}/s, {duration(left)} left"
+        )
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people, rounded up: ``40 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Yield a listener that draws bars on a terminal and is silent elsewhere."""
+    """Yield a listener that draws bars on a terminal, and writes a line now and then elsewhere."""
     if not sys.stderr.isatty():
-        yield NullProgress()
+        yield LineProgress()
         return
     columns = (
         TextColumn("{task.description}"),

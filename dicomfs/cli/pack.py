@@ -9,6 +9,7 @@ import click
 from dicomfs.cli import output
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
+from dicomfs.cli.stopping import asked_by_signals
 
 if TYPE_CHECKING:
     from dicomfs.packer import PackReport
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
 @as_json
 @pass_state
 def command(state: State, profile: str | None, as_json: bool) -> int:
-    """Pack all that waits, now; returns when it is sealed, compared and committed."""
-    with opened(state) as archive, output.progress() as progress:
-        report = archive.pack(profile, progress)
+    """Pack all that waits, now; returns when it is sealed, compared and committed.
+
+    Ctrl-C or SIGTERM stops it within seconds: what is committed stays, the rest waits for the next run.
+    """
+    with opened(state) as archive, output.progress() as progress, asked_by_signals() as stop:
+        report = archive.pack(profile, progress, stop)
     if as_json:
         output.emit_json(_document(report))
     else:
@@ -38,6 +42,8 @@ def command(state: State, profile: str | None, as_json: bool) -> int:
             output.note(f"{frames} frames by {codec}")
         for reason, count in report.whole.most_common():
             output.note(f"{count} files stored without splitting: {reason}")
+    if report.stopped:
+        return ExitCode.INTERRUPTED
     return ExitCode.PART_FAILED if report.failed else ExitCode.DONE
 
 
@@ -50,4 +56,5 @@ def _document(report: PackReport) -> dict[str, object]:
         "frames_by_codec": dict(report.codecs),
         "whole": [{"reason": reason, "instances": count} for reason, count in report.whole.most_common()],
         "failed": [{"what": name, "reason": reason} for name, reason in report.failed],
+        "stopped": report.stopped,
     }

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dicomfs.archive import Archive
-from dicomfs.codec.base import CodecId
+from dicomfs.codec.base import CodecId, Settings
 from dicomfs.codec.segment import encode_band
 from dicomfs.codec.trial import Profile, choose
 from dicomfs.errors import CatalogFull, CodecError, TierError, TierFull
@@ -129,10 +129,10 @@ def test_frames_that_the_chosen_codec_refuses_are_coded_otherwise(
 ) -> None:
     real = encode_band
 
-    def refuse(part: Any, layout: Any, height: int, codec: CodecId, effort: int) -> bytes:
+    def refuse(part: Any, layout: Any, height: int, codec: CodecId, settings: Settings) -> bytes:
         if codec is not CodecId.ZSTD:
             raise CodecError(codec.name.lower(), "refused")
-        return real(part, layout, height, codec, effort)
+        return real(part, layout, height, codec, settings)
 
     monkeypatch.setattr(encode, "encode_band", refuse)
     report = filled.pack()

@@ -45,9 +45,36 @@ def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == {"path": "\udcff", "n": 1}
 
 
-def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_of_short_work_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with output.progress() as progress:
         progress.start(10, "reading")
         progress.advance(10)
         progress.done()
     assert capsys.readouterr() == ("", "")
+
+
+def test_progress_of_long_work_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    progress = output.LineProgress(lambda: now)
+    progress.start(100 << 20, "packing")
+    for _ in range(25):
+        now += 1
+        progress.advance(1 << 20)
+    progress.start(None, "recovering")
+    now += 11
+    progress.advance(22 << 10)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "packing: 10.0 %, 10.0 MiB of 100 MiB, 1.00 MiB/s, 2 min left",
+        "packing: 20.0 %, 20.0 MiB of 100 MiB, 1.00 MiB/s, 80 s left",
+        "recovering: 22.0 KiB, 2.00 KiB/s",
+    ]
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(0.0, "0 s"), (0.2, "1 s"), (89.0, "89 s"), (90.0, "2 min"), (5990.0, "1 h 40 min"), (5900.0, "99 min")],
+)
+def test_times_are_shown_rounded_up(seconds: float, text: str) -> None:
+    assert output.duration(seconds) == text

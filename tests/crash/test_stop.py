@@ -1,0 +1,79 @@
+"""Long commands asked to stop: nothing is lost, nothing lies about, and the next run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dicomfs.archive import Archive
+from tests import samples
+from tests.archives import contents, digests, write_sources
+from tests.crash.server import CHECKOUT
+
+PATIENCE_SECONDS = 120
+SERIES = 6
+
+
+def started(root: Path, *command: str) -> subprocess.Popen[str]:
+    """Start a command of dicomfs on an archive."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "dicomfs", "-a", str(root), *command],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        text=True,
+    )
+
+
+def wait_for(process: subprocess.Popen[str], at_work: Callable[[], bool]) -> None:
+    began = time.monotonic()
+    while process.poll() is None and not at_work():
+        assert time.monotonic() - began < PATIENCE_SECONDS, "never began"
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An archive with more in its spool than is packed in a moment."""
+    for number in range(SERIES):
+        write_sources(tmp_path / "in" / str(number), series(number))
+    with Archive.create(tmp_path / "archive") as archive:
+        archive.import_paths([tmp_path / "in"])
+    return tmp_path / "archive"
+
+
+def series(number: int) -> list[bytes]:
+    return samples.ct_series(24, 160, 160, seed=number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_pack_ends_when_asked_and_goes_on_when_called_again(root: Path, number: signal.Signals) -> None:
+    process = started(root, "pack", "--json")
+    wait_for(process, lambda: any((root / "staging").iterdir()))
+    process.send_signal(number)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, err
+    assert "stopping" in err
+    report = json.loads(out)
+    assert report["stopped"]
+    assert report["failed"] == []
+    assert list((root / "staging").iterdir()) == []
+    everything = digests([data for number in range(SERIES) for data in series(number)])
+    with Archive.open(root) as archive:
+        assert archive.catalog.counts().spool_instances == 24 * SERIES - report["instances"]
+        assert archive.catalog.intents() == []
+        assert contents(archive) == everything
+        again = archive.pack()
+        assert (again.instances, again.stopped) == (24 * SERIES - report["instances"], False)
+        assert contents(archive) == everything
+        verified = archive.verify(deep=True)
+    assert (verified.problems, verified.notes) == ([], [])
