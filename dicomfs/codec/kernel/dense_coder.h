@@ -1,0 +1,104 @@
+/* The binary arithmetic coder of the dense stream: 64-bit range, 16-bit probabilities, 32-bit renormalisation. */
+#ifndef DICOMFS_DENSE_CODER_H
+#define DICOMFS_DENSE_CODER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define DENSE_INLINE static inline __attribute__((always_inline))
+
+/* Bytes the decoder may read beyond the end, as zeros: the encoder leaves trailing zeros away. */
+#define DENSE_OVERREAD 8
+
+typedef struct {
+    uint64_t low;   /* encoder: start of the interval; decoder: distance of the code from it */
+    uint64_t range; /* length of the interval, at least 1 << 32 between decisions */
+    uint8_t *out;   /* encoder only */
+    const uint8_t *in; /* decoder only */
+    size_t at, limit;
+    int overflow; /* the output did not fit */
+} dense_coder;
+
+DENSE_INLINE uint64_t dense_fetch(dense_coder *coder) {
+    const size_t at = coder->at;
+    coder->at = at + 4;
+    if (coder->limit >= 4 && at <= coder->limit - 4) {
+        const uint8_t *in = coder->in + at;
+        return (uint64_t)in[0] << 24 | (uint64_t)in[1] << 16 | (uint64_t)in[2] << 8 | in[3];
+    }
+    uint64_t word = 0;
+    for (size_t i = 0; i < 4; i++)
+        word = word << 8 | (at + i < coder->limit ? coder->in[at + i] : 0);
+    return word;
+}
+
+static inline void dense_coder_start_decoder(dense_coder *coder, const uint8_t *in, size_t length) {
+    *coder = (dense_coder){.range = UINT64_MAX, .in = in, .limit = length};
+    coder->low = dense_fetch(coder) << 32;
+    coder->low |= dense_fetch(coder);
+}
+
+static inline void dense_coder_start_encoder(dense_coder *coder, uint8_t *out, size_t capacity) {
+    *coder = (dense_coder){.range = UINT64_MAX, .out = out, .limit = capacity};
+}
+
+static inline void dense_emit(dense_coder *coder) {
+    if (coder->limit < 4 || coder->at > coder->limit - 4) {
+        coder->overflow = 1;
+        return;
+    }
+    const uint32_t word = (uint32_t)(coder->low >> 32);
+    for (int i = 0; i < 4; i++)
+        coder->out[coder->at++] = (uint8_t)(word >> (24 - 8 * i));
+}
+
+/* Adds one to what was written: the interval's start went past the next power of two. */
+static inline void dense_carry(dense_coder *coder) {
+    for (size_t i = coder->at; i > 0 && ++coder->out[i - 1] == 0;)
+        i--;
+}
+
+/* Codes one decision; probability (1 to 65535, of 65536) is that of a one. */
+DENSE_INLINE int dense_code(dense_coder *coder, int bit, uint32_t probability, const int decoding) {
+    const uint64_t one = (coder->range >> 16) * probability;
+    if (decoding) {
+        bit = coder->low < one;
+        coder->low -= bit ? 0 : one;
+    } else if (!bit) {
+        coder->low += one;
+        if (coder->low < one)
+            dense_carry(coder);
+    }
+    coder->range = bit ? one : coder->range - one;
+    if (coder->range >> 32 == 0) {
+        if (decoding) {
+            coder->low = coder->low << 32 | dense_fetch(coder);
+        } else {
+            dense_emit(coder);
+            coder->low <<= 32;
+        }
+        coder->range <<= 32;
+    }
+    return bit;
+}
+
+/* Codes the low `count` bits of value, each as likely as not. */
+DENSE_INLINE uint32_t dense_code_plain(dense_coder *coder, uint32_t value, int count, const int decoding) {
+    uint32_t out = 0;
+    while (count-- > 0)
+        out = out << 1 | (uint32_t)dense_code(coder, decoding ? 0 : (int)(value >> count & 1), 32768, decoding);
+    return out;
+}
+
+/* Writes as few bytes as tell a number inside the interval; zeros at the end go without saying. */
+static inline void dense_coder_finish(dense_coder *coder) {
+    const uint64_t end = coder->low + coder->range - 1;
+    if (end < coder->low)
+        dense_carry(coder);
+    coder->low = end & ~(uint64_t)UINT32_MAX;
+    dense_emit(coder);
+    while (!coder->overflow && coder->at > 0 && coder->out[coder->at - 1] == 0)
+        coder->at--;
+}
+
+#endif

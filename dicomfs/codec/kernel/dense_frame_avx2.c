@@ -1,0 +1,24 @@
+/* Coding of frames with AVX2.  The results are those of dense_frame_base. */
+#if defined(__x86_64__)
+#define DENSE_USE_AVX2 1
+#include <immintrin.h>
+#include <string.h>
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,bmi,bmi2"))), apply_to = function)
+#else
+#pragma GCC target("avx2,bmi,bmi2")
+#endif
+#include "dense_core.h"
+
+void dense_frame_avx2(dense_model *model, const uint16_t *samples) {
+    if (samples)
+        dense_frame_with(model, samples, DENSE_BLOCKS(0), 0);
+    else
+        dense_frame_with(model, NULL, DENSE_BLOCKS(0), 1);
+}
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#else
+typedef int dense_no_avx2; /* a translation unit must declare something */
+#endif

@@ -1,0 +1,171 @@
+/* Weighted normal equations of a segment's taps, window sums of them, and their solution.
+ *
+ * A matrix holds the upper triangle in rows of whole groups of eight: row i has the groups from i / 8 on.  Its last
+ * column is the right side.  All floating point here is binary32 in a fixed order; sums over samples are integers.
+ */
+#ifndef DICOMFS_DENSE_LINEAR_H
+#define DICOMFS_DENSE_LINEAR_H
+
+#include <string.h>
+
+#include "dense_coder.h"
+#include "dense_format.h"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+/* Vectors never cross a call, everything being inlined. */
+#pragma GCC diagnostic ignored "-Wpsabi"
+/* Products and sums are rounded one by one.  GCC knows no pragma for it: its -ffp-contract=off does. */
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#endif
+
+#define DENSE_SEGMENT 16
+
+typedef float dense_f8 __attribute__((vector_size(32), may_alias));
+typedef int32_t dense_i8 __attribute__((vector_size(32), may_alias));
+typedef int32_t dense_i4 __attribute__((vector_size(16), may_alias));
+typedef uint16_t dense_u16x8 __attribute__((vector_size(16), may_alias, aligned(2)));
+
+/* Groups before row i, and groups of a whole matrix. */
+#define DENSE_ROW_AT(blocks, i) ((i) * (blocks) - 4 * ((i) >> 3) * (((i) >> 3) - 1) - ((i) & 7) * ((i) >> 3))
+#define DENSE_GROUPS(blocks) (4 * (blocks) * ((blocks) + 1))
+#define DENSE_MOST_GROUPS DENSE_GROUPS(4)
+
+#define DENSE_RIDGE_FACTOR 1.0005f
+#define DENSE_RIDGE 300.0f
+#define DENSE_LEAST_PIVOT 1.0f
+
+DENSE_INLINE dense_f8 dense_splat(float value) {
+    return (dense_f8){value, value, value, value, value, value, value, value};
+}
+
+/* sum + weight * matrix, element by element. */
+DENSE_INLINE void dense_add_matrix(dense_f8 *sum, const dense_f8 *matrix, float weight, const int blocks) {
+    const dense_f8 factor = dense_splat(weight);
+    for (int i = 0; i < DENSE_GROUPS(blocks); i++)
+        sum[i] = sum[i] + factor * matrix[i];
+}
+
+#if defined(__AVX2__) || defined(DENSE_USE_AVX2)
+typedef __m256i dense_products;
+DENSE_INLINE dense_products dense_no_products(void) { return _mm256_setzero_si256(); }
+DENSE_INLINE dense_products dense_add_products(dense_products sum, int32_t pair, const int16_t *pairs) {
+    return _mm256_add_epi32(
+        sum, _mm256_madd_epi16(_mm256_set1_epi32(pair), _mm256_load_si256((const __m256i *)(const void *)pairs)));
+}
+DENSE_INLINE dense_f8 dense_float_products(dense_products sum) { return (dense_f8)_mm256_cvtepi32_ps(sum); }
+#elif defined(__SSE2__)
+typedef struct {
+    __m128i low, high;
+} dense_products;
+DENSE_INLINE dense_products dense_no_products(void) {
+    return (dense_products){_mm_setzero_si128(), _mm_setzero_si128()};
+}
+DENSE_INLINE dense_products dense_add_products(dense_products sum, int32_t pair, const int16_t *pairs) {
+    const __m128i *both = (const __m128i *)(const void *)pairs;
+    const __m128i factor = _mm_set1_epi32(pair);
+    return (dense_products){_mm_add_epi32(sum.low, _mm_madd_epi16(factor, _mm_load_si128(both))),
+                            _mm_add_epi32(sum.high, _mm_madd_epi16(factor, _mm_load_si128(both + 1)))};
+}
+DENSE_INLINE dense_f8 dense_float_products(dense_products sum) {
+    dense_f8 out;
+    _mm_store_ps((float *)&out, _mm_cvtepi32_ps(sum.low));
+    _mm_store_ps((float *)&out + 4, _mm_cvtepi32_ps(sum.high));
+    return out;
+}
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+typedef struct {
+    int32x4_t low, high;
+} dense_products;
+DENSE_INLINE dense_products dense_no_products(void) { return (dense_products){vdupq_n_s32(0), vdupq_n_s32(0)}; }
+DENSE_INLINE int32x4_t dense_madd(int16x8_t a, int16x8_t b) {
+    return vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b));
+}
+DENSE_INLINE dense_products dense_add_products(dense_products sum, int32_t pair, const int16_t *pairs) {
+    const int16x8_t factor = vreinterpretq_s16_s32(vdupq_n_s32(pair));
+    return (dense_products){vaddq_s32(sum.low, dense_madd(factor, vld1q_s16(pairs))),
+                            vaddq_s32(sum.high, dense_madd(factor, vld1q_s16(pairs + 8)))};
+}
+DENSE_INLINE dense_f8 dense_float_products(dense_products sum) {
+    dense_f8 out;
+    vst1q_f32((float *)&out, vcvtq_f32_s32(sum.low));
+    vst1q_f32((float *)&out + 4, vcvtq_f32_s32(sum.high));
+    return out;
+}
+#else
+typedef dense_i8 dense_products;
+DENSE_INLINE dense_products dense_no_products(void) { return (dense_i8){0}; }
+DENSE_INLINE dense_products dense_add_products(dense_products sum, int32_t pair, const int16_t *pairs) {
+    int16_t factor[2];
+    memcpy(factor, &pair, sizeof factor);
+    for (int i = 0; i < 8; i++)
+        sum[i] += factor[0] * pairs[2 * i] + factor[1] * pairs[2 * i + 1];
+    return sum;
+}
+DENSE_INLINE dense_f8 dense_float_products(dense_products sum) { return __builtin_convertvector(sum, dense_f8); }
+#endif
+
+/* Adds the products of all terms of a segment to matrix.  pairs[p][t] holds term t of samples 2p and 2p + 1. */
+DENSE_INLINE void dense_add_segment(dense_f8 *matrix, const int16_t (*pairs)[2 * DENSE_MOST_TERMS],
+                                    const int pair_count, const int blocks) {
+    for (int group = 0; group < blocks; group++)
+        for (int i = group * 8; i < group * 8 + 8; i += 2) {
+            dense_products sum[2][4];
+            for (int j = 0; j < blocks - group; j++)
+                sum[0][j] = sum[1][j] = dense_no_products();
+            for (int p = 0; p < pair_count; p++) {
+                int32_t factor[2];
+                memcpy(factor, &pairs[p][2 * i], sizeof factor);
+                for (int j = 0; j < blocks - group; j++) {
+                    const int16_t *terms = &pairs[p][16 * (group + j)];
+                    sum[0][j] = dense_add_products(sum[0][j], factor[0], terms);
+                    sum[1][j] = dense_add_products(sum[1][j], factor[1], terms);
+                }
+            }
+            dense_f8 *row = matrix + DENSE_ROW_AT(blocks, i), *next = matrix + DENSE_ROW_AT(blocks, i + 1);
+            for (int j = 0; j < blocks - group; j++) {
+                row[j] = row[j] + dense_float_products(sum[0][j]);
+                next[j] = next[j] + dense_float_products(sum[1][j]);
+            }
+        }
+}
+
+/* Solves for the weights of the first `taps` terms by elimination without pivoting; matrix is used up.  The
+ * weights of other terms become 0. */
+DENSE_INLINE void dense_solve(dense_f8 *matrix, float *weights, const int taps, const int blocks) {
+    const int terms = 8 * blocks;
+    float lower[DENSE_MOST_TERMS][DENSE_MOST_TERMS] __attribute__((aligned(32)));
+    float right[DENSE_MOST_TERMS] __attribute__((aligned(32)));
+    for (int k = 0; k < taps; k++) {
+        const dense_f8 *pivot_row = matrix + DENSE_ROW_AT(blocks, k) - (k >> 3);
+        const float *pivots = (const float *)pivot_row;
+        float pivot = pivots[k] * DENSE_RIDGE_FACTOR + DENSE_RIDGE;
+        if (!(pivot > DENSE_LEAST_PIVOT))
+            pivot = DENSE_LEAST_PIVOT;
+        const float inverse = 1.0f / pivot;
+        right[k] = pivots[terms - 1] * inverse;
+        for (int i = k + 1; i < taps; i++) {
+            const float factor = pivots[i] * inverse;
+            lower[i][k] = factor;
+            const dense_f8 factors = dense_splat(factor);
+            dense_f8 *row = matrix + DENSE_ROW_AT(blocks, i) - (i >> 3);
+            for (int j = i >> 3; j < blocks; j++)
+                row[j] = row[j] - factors * pivot_row[j];
+        }
+    }
+    for (int j = taps - 1; j >= 0; j--) {
+        const float weight = right[j];
+        weights[j] = weight;
+        for (int k = 0; k < j; k++)
+            right[k] = right[k] - lower[j][k] * weight;
+    }
+    for (int j = taps; j < terms; j++)
+        weights[j] = 0.0f;
+}
+
+#endif
