@@ -48,7 +48,7 @@ class PackReport:
     """What a run of the packer did."""
 
     instances: int = 0
-    series: int = 0
+    series_numbers: set[int] = field(default_factory=set)
     raw_bytes: int = 0
     stored_bytes: int = 0
     whole: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -59,6 +59,11 @@ class PackReport:
     """What waits in the spool because packing it failed: (series or instance, reason)."""
     stopped: bool = False
     """It was asked to stop; what is not counted here still waits."""
+
+    @property
+    def series(self) -> int:
+        """How many series the instances are of."""
+        return len(self.series_numbers)
 
     def fail(self, instance: InstanceId, reason: str) -> None:
         """List an instance, once."""
@@ -306,7 +311,7 @@ class Packer:
 def _count(report: PackReport, plan: BatchPlan, built: BuiltBatch) -> None:
     assert built.headers is not None
     report.instances += len(plan.instances)
-    report.series += len(plan.series)
+    report.series_numbers |= {series.number for _, _, series, _ in plan.series}
     report.raw_bytes += plan.raw_bytes
     report.stored_bytes += sum(pack.summary.size for pack in [*built.packs, built.headers])
     for instance in plan.instances:
