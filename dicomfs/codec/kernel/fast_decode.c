@@ -1,0 +1,340 @@
+/* The decoder of the fast stream: opens it and yields frame after frame; see kernel.h and docs/codec.md. */
+#include "fast_entropy.h"
+#include "fast_rows.h"
+
+#include <string.h>
+
+#define RAW_RESERVE_PER_COLUMN 3 /* FAST_RAW_LIMIT bits and to spare */
+#define RESERVE_MORE 32
+
+typedef struct {
+    uint32_t first, last, class;
+} span;
+
+typedef struct {
+    dfk_shape shape;
+    fast_geometry geometry;
+    fast_plan plan;
+    fast_scaling scaling;
+    const fast_rows *rows;
+    uint32_t mode, frame, ring_frames;
+    int failed;
+    fast_frame ring[FAST_MOST_DISTANCE + 1];
+    fast_side side;
+    fast_map_models map;
+    fast_entropy entropy;
+    uint32_t values[FAST_TABLES][FAST_TOKENS + 1];
+    uint32_t *slots;
+    uint8_t *classes, *used, *context;
+    uint16_t *unfold;
+    int32_t *value, *mask;
+    span *spans;
+    const uint8_t *stored;
+} decoder;
+
+static int shape_valid(const dfk_shape *shape)
+{
+    const uint32_t most = 65535;
+    return shape != NULL && shape->frames - 1 < most && shape->rows - 1 < most && shape->columns - 1 < most &&
+           shape->bits - 1 < 16 && shape->sample_bytes - 1 < 2 && shape->bits <= 8 * shape->sample_bytes;
+}
+
+static uint32_t ring_size(const dfk_shape *shape)
+{
+    return shape->frames < FAST_MOST_DISTANCE + 1 ? shape->frames : FAST_MOST_DISTANCE + 1;
+}
+
+static uint32_t blocks(uint32_t length, uint32_t block_log)
+{
+    return (length + (1u << block_log) - 1) >> block_log;
+}
+
+/* Takes all memory but the ring of frames. */
+static decoder *lay_out(dfk_arena *arena, const dfk_shape *shape)
+{
+    uint64_t width = fast_geometry_of(shape).stride;
+    size_t words = 2 * (2 * width + RESERVE_MORE), raw = 2 * (RAW_RESERVE_PER_COLUMN * width + RESERVE_MORE);
+    decoder *d = dfk_take(arena, 1, sizeof *d);
+    uint32_t *slots = dfk_take(arena, FAST_TABLES, FAST_FREQUENCIES * sizeof *slots);
+    uint8_t *classes = dfk_take(arena, blocks(shape->rows, 3), blocks(shape->columns, 3));
+    uint8_t *used = dfk_take(arena, 1u << shape->bits, 1);
+    uint8_t *context = dfk_take(arena, width, 1);
+    uint16_t *unfold = dfk_take(arena, 1u << shape->bits, sizeof *unfold);
+    int32_t *value = dfk_take(arena, width, sizeof *value);
+    int32_t *mask = dfk_take(arena, width, sizeof *mask);
+    span *spans = dfk_take(arena, blocks(shape->columns, 3), sizeof *spans);
+    uint8_t *words_tail = dfk_take(arena, words, 1), *raw_tail = dfk_take(arena, raw, 1);
+    if (arena->start == NULL || arena->used > arena->size)
+        return NULL;
+    memset(d, 0, sizeof *d);
+    d->shape = *shape;
+    d->geometry = fast_geometry_of(shape);
+    d->slots = slots;
+    d->classes = classes;
+    d->used = used;
+    d->context = context;
+    d->unfold = unfold;
+    d->value = value;
+    d->mask = mask;
+    d->spans = spans;
+    d->entropy.words.tail = words_tail;
+    d->entropy.words.reserve = words / 2;
+    d->entropy.raw.tail = raw_tail;
+    d->entropy.raw.reserve = raw / 2;
+    return d;
+}
+
+int64_t dfk_fast_decoder_memory(const dfk_shape *shape)
+{
+    if (!shape_valid(shape))
+        return DFK_BAD_ARGUMENT;
+    dfk_arena arena = {NULL, 0, 0};
+    lay_out(&arena, shape);
+    fast_geometry geometry = fast_geometry_of(shape);
+    for (uint32_t i = 0; i < ring_size(shape); i++)
+        fast_frame_take(&arena, &geometry);
+    return arena.used > INT64_MAX / 2 ? DFK_BAD_ARGUMENT : (int64_t)arena.used + DFK_ALIGNMENT;
+}
+
+static void build_tables(decoder *d)
+{
+    fast_plan *plan = &d->plan;
+    for (uint32_t t = 0; t < plan->tables; t++)
+        fast_decoding_table_fill(plan, &plan->table[t], d->slots + t * FAST_FREQUENCIES, d->values[t]);
+    for (uint32_t i = 0; i < FAST_CONTEXTS; i++) {
+        uint32_t t = plan->table_of[i];
+        d->entropy.by_context[i] = (fast_decoding_table){d->slots + t * FAST_FREQUENCIES, d->values[t]};
+    }
+    if (plan->folded)
+        for (uint32_t sample = 0, at = 0; sample < 1u << d->shape.bits; sample++)
+            if (d->used[sample])
+                d->unfold[at++] = (uint16_t)sample;
+}
+
+static void set_scaling(decoder *d)
+{
+    const fast_plan *plan = &d->plan;
+    d->scaling = (fast_scaling){plan->bits, plan->fraction, plan->error_shift, plan->spiked,
+                                (int32_t)plan->spike - (1 << (plan->bits - 1))};
+}
+
+static int read_length(const uint8_t **at, const uint8_t *end, size_t *length)
+{
+    *length = 0;
+    for (uint32_t shift = 0; shift <= 28 && *at < end; shift += 7) {
+        uint8_t byte = *(*at)++;
+        *length |= (size_t)(byte & 0x7F) << shift;
+        if (byte < 0x80)
+            return *length <= (size_t)(end - *at) ? 0 : DFK_DAMAGED;
+    }
+    return DFK_DAMAGED;
+}
+
+static int open_coded(decoder *d, const uint8_t *at, const uint8_t *end)
+{
+    size_t side, raw;
+    if (read_length(&at, end, &side) || read_length(&at, end, &raw) || (size_t)(end - at) < side + raw)
+        return DFK_DAMAGED;
+    fast_side_read(&d->side, at, side);
+    if (fast_header(&d->side, &d->plan, &d->shape, d->used))
+        return DFK_DAMAGED;
+    at += side;
+    d->entropy.raw.at = at;
+    d->entropy.raw.end = at += raw;
+    if ((size_t)(end - at) < 4 * FAST_LANES)
+        return DFK_DAMAGED;
+    for (uint32_t lane = 0; lane < FAST_LANES; lane++, at += 4)
+        d->entropy.state[lane] = at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+    d->entropy.words.at = at;
+    d->entropy.words.end = end;
+    set_scaling(d);
+    build_tables(d);
+    fast_bits_reset(&d->map, sizeof d->map);
+    return 0;
+}
+
+/* Only as many frames are kept as references reach back. */
+static int take_ring(decoder *d, dfk_arena *arena)
+{
+    uint32_t farthest = 0;
+    for (uint32_t i = 0; i < d->plan.references; i++)
+        farthest = d->plan.distance[i] > farthest ? d->plan.distance[i] : farthest;
+    d->ring_frames = farthest + 1 < d->shape.frames ? farthest + 1 : d->shape.frames;
+    for (uint32_t i = 0; i < d->ring_frames; i++) {
+        d->ring[i] = fast_frame_take(arena, &d->geometry);
+        if (d->ring[i].error == NULL)
+            return DFK_BAD_ARGUMENT;
+    }
+    return 0;
+}
+
+int dfk_fast_open(const dfk_shape *shape, const uint8_t *stream, size_t length, void *memory, size_t memory_bytes)
+{
+    if (!shape_valid(shape) || stream == NULL || memory == NULL)
+        return DFK_BAD_ARGUMENT;
+    dfk_arena arena = dfk_arena_over(memory, memory_bytes);
+    decoder *d = lay_out(&arena, shape);
+    if (d == NULL)
+        return DFK_BAD_ARGUMENT;
+    d->rows = fast_rows_best();
+    d->failed = DFK_DAMAGED;
+    if (length < 2 || stream[0] != FAST_VERSION || stream[1] > FAST_CODED)
+        return DFK_DAMAGED;
+    d->mode = stream[1];
+    if (d->mode == FAST_STORED) {
+        uint64_t bits = (uint64_t)shape->frames * shape->rows * shape->columns * shape->bits;
+        if (length - 2 != (bits + 7) / 8)
+            return DFK_DAMAGED;
+        d->stored = stream + 2;
+    } else if (open_coded(d, stream + 2, stream + length)) {
+        return DFK_DAMAGED;
+    } else if (take_ring(d, &arena)) {
+        return DFK_BAD_ARGUMENT;
+    }
+    d->failed = 0;
+    return 0;
+}
+
+/* Reads the classes of one row of blocks and joins neighbours of the same class. */
+static int read_spans(decoder *d, uint32_t block_row, uint32_t stage, uint32_t *count)
+{
+    uint32_t across = blocks(d->shape.columns, d->plan.block_log), size = 1u << d->plan.block_log;
+    uint8_t *row = d->classes + (size_t)block_row * across;
+    *count = 0;
+    for (uint32_t b = 0; b < across; b++) {
+        uint32_t before = d->frame ? row[b] : 0, above = block_row ? *(row + b - across) : before;
+        uint32_t left = b ? row[b - 1] : above;
+        uint32_t class = fast_side_class(&d->side, &d->map, left, above, before, 0);
+        if (class >= d->plan.stage[stage].classes && class != FAST_COPY_ABOVE && (class != FAST_COPY_BEFORE || !stage))
+            return DFK_DAMAGED;
+        row[b] = (uint8_t)class;
+        if (b && class == left)
+            d->spans[*count - 1].last += size;
+        else
+            d->spans[(*count)++] = (span){b * size, (b + 1) * size, class};
+    }
+    d->spans[*count - 1].last = d->shape.columns;
+    return 0;
+}
+
+static int read_values(decoder *d, const fast_frame *frames, uint32_t stage, uint32_t row, uint32_t spans)
+{
+    uint32_t stride = d->geometry.stride;
+    size_t at = (size_t)row * stride;
+    d->rows->contexts(frames[0].error + at, stage ? frames[1].error + at : NULL, stride, d->shape.columns, d->context);
+    fast_entropy *e = &d->entropy;
+    fast_input_prepare(&e->words);
+    fast_input_prepare(&e->raw);
+    for (uint32_t i = 0; i < spans; i++) {
+        span s = d->spans[i];
+        if (s.class < FAST_CLASSES)
+            fast_entropy_values(e, d->context, s.first, s.last, d->value);
+        else
+            for (uint32_t x = s.first; x < s.last; x++)
+                d->value[x] = (int32_t)d->plan.spiked; /* no error */
+    }
+    d->rows->residuals(&d->scaling, d->shape.columns, d->value, d->mask, frames[0].error + at);
+    fast_pad_errors(&d->geometry, frames[0], row);
+    return e->words.at > e->words.end || e->raw.at + (e->raw_bit > 0) > e->raw.end ? DFK_DAMAGED : 0;
+}
+
+static int rebuild_row(decoder *d, const fast_frame *frames, uint32_t stage, uint32_t row, uint32_t spans)
+{
+    const fast_stage *s = &d->plan.stage[stage];
+    ptrdiff_t stride = d->geometry.stride;
+    int16_t *sample = frames[0].sample + row * stride;
+    fast_neighbours around;
+    fast_neighbours_at(s, FAST_SERIAL_TAPS, frames, d->geometry.stride, row, &around);
+    fast_pad_left(&d->geometry, frames[0], row);
+    uint32_t outside = 0;
+    for (uint32_t i = 0; i < spans; i++) {
+        uint32_t first = d->spans[i].first, last = d->spans[i].last, class = d->spans[i].class;
+        if (class < FAST_CLASSES)
+            outside |= d->rows->reconstruct(&d->scaling, &around, s->weight[class], s->offset[class], first, last,
+                                            d->value, d->plan.spiked ? d->mask : NULL, sample);
+        else
+            memcpy(sample + first, (class == FAST_COPY_ABOVE ? sample - stride : frames[1].sample + row * stride) + first,
+                   (last - first) * sizeof *sample);
+    }
+    fast_pad_right(&d->geometry, frames[0], row);
+    return outside ? DFK_DAMAGED : 0;
+}
+
+static void deliver_row(const decoder *d, const int16_t *sample, uint32_t row, void *out)
+{
+    const uint32_t columns = d->shape.columns, half = 1u << (d->plan.bits - 1);
+    const size_t at = (size_t)row * columns;
+    if (d->plan.folded) {
+        /* Ranks beyond the last value, which only a damaged stream has, must not be looked up. */
+        const uint32_t last = d->plan.values - 1;
+        for (uint32_t x = 0; x < columns; x++) {
+            uint32_t rank = (uint32_t)(sample[x] + (int32_t)half);
+            uint16_t value = d->unfold[rank < last ? rank : last];
+            if (d->shape.sample_bytes == 1)
+                ((uint8_t *)out)[at + x] = (uint8_t)value;
+            else
+                ((uint16_t *)out)[at + x] = value;
+        }
+    } else if (d->shape.sample_bytes == 1) {
+        for (uint32_t x = 0; x < columns; x++)
+            ((uint8_t *)out)[at + x] = (uint8_t)(sample[x] + (int32_t)half);
+    } else {
+        for (uint32_t x = 0; x < columns; x++)
+            ((uint16_t *)out)[at + x] = (uint16_t)(sample[x] + (int32_t)half);
+    }
+}
+
+static int decode_frame(decoder *d, void *out)
+{
+    uint32_t distance[DFK_REFERENCES], stage = fast_stage_of(&d->plan, d->frame, distance), spans = 0;
+    fast_frame frames[FAST_STAGES];
+    frames[0] = d->ring[d->frame % d->ring_frames];
+    for (uint32_t i = 0; i < stage; i++)
+        frames[1 + i] = d->ring[(d->frame - distance[i]) % d->ring_frames];
+    fast_pad_above(&d->geometry, frames[0], stage ? &frames[1] : NULL);
+    for (uint32_t row = 0; row < d->shape.rows; row++) {
+        if ((row & ((1u << d->plan.block_log) - 1)) == 0 && read_spans(d, row >> d->plan.block_log, stage, &spans))
+            return DFK_DAMAGED;
+        if (read_values(d, frames, stage, row, spans) || rebuild_row(d, frames, stage, row, spans))
+            return DFK_DAMAGED;
+        deliver_row(d, frames[0].sample + (size_t)row * d->geometry.stride, row, out);
+    }
+    fast_pad_below(&d->geometry, frames[0]);
+    return 0;
+}
+
+/* Samples as they are, bit after bit, lowest first. */
+static void unpack_frame(const decoder *d, void *out)
+{
+    const uint32_t bits = d->shape.bits;
+    const size_t count = (size_t)d->shape.rows * d->shape.columns;
+    uint64_t at = (uint64_t)d->frame * count * bits;
+    for (size_t i = 0; i < count; i++, at += bits) {
+        const uint8_t *from = d->stored + (at >> 3);
+        uint32_t shift = at & 7, value = from[0];
+        for (uint32_t byte = 1; 8 * byte < shift + bits; byte++)
+            value |= (uint32_t)from[byte] << (8 * byte);
+        value = value >> shift & ((1u << bits) - 1);
+        if (d->shape.sample_bytes == 1)
+            ((uint8_t *)out)[i] = (uint8_t)value;
+        else
+            ((uint16_t *)out)[i] = (uint16_t)value;
+    }
+}
+
+int dfk_fast_next(void *memory, void *out)
+{
+    if (memory == NULL || out == NULL)
+        return DFK_BAD_ARGUMENT;
+    decoder *d = (decoder *)(void *)dfk_arena_over(memory, SIZE_MAX).start;
+    if (d->failed)
+        return d->failed;
+    if (d->frame == d->shape.frames)
+        return DFK_NO_MORE;
+    if (d->mode == FAST_STORED)
+        unpack_frame(d, out);
+    else if (decode_frame(d, out))
+        return d->failed = DFK_DAMAGED;
+    d->frame++;
+    return 0;
+}

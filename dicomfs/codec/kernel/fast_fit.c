@@ -1,0 +1,325 @@
+/* Predictors and classes of a stage: blocks are shared out among classes by what each class's predictor leaves over,
+ * and predictors are fitted to their blocks, by turns.
+ */
+#include "fast_encoder.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Squares of errors are never taken for less than this: rounding alone leaves a twelfth. */
+#define LEAST_VARIANCE 0.15
+#define LEAST_DEVIATION 0.35
+#define BUCKETS 2048
+#define BUCKETS_PER_OCTAVE 24
+#define BITS_OTHER_CLASS 5.0
+#define BITS_SAME_CLASS 1.0
+
+typedef struct {
+    fast_encoder *e;
+    fast_stage *stage;
+    uint32_t number, first, last; /* frames */
+    uint32_t across, down, dimensions;
+    uint32_t trained;
+    double origin;
+    double coefficient[FAST_CLASSES / FAST_CLASS_GROUP][FAST_MOST_DIMENSIONS * FAST_CLASS_GROUP];
+    double weights_sum[FAST_CLASSES], offset[FAST_CLASSES];
+} fitting;
+
+static uint8_t *class_at(const fitting *f, uint32_t frame, uint32_t by, uint32_t bx)
+{
+    return f->e->classes + ((size_t)frame * f->down + by) * f->across + bx;
+}
+
+static int same(const int16_t *a, const int16_t *b, size_t stride, uint32_t height, uint32_t width)
+{
+    for (uint32_t y = 0; y < height; y++, a += stride, b += stride)
+        if (memcmp(a, b, width * sizeof *a))
+            return 0;
+    return 1;
+}
+
+/* Blocks that are copies get their class for good; returns how many are left. */
+static uint64_t mark_copies(fitting *f)
+{
+    fast_encoder *e = f->e;
+    uint32_t size = 1u << e->plan.block_log, distance[DFK_REFERENCES];
+    size_t stride = e->geometry.stride;
+    uint64_t left = 0;
+    for (uint32_t frame = f->first; frame < f->last; frame++) {
+        uint32_t references = fast_stage_of(&e->plan, frame, distance);
+        for (uint32_t by = 0; by < f->down; by++)
+            for (uint32_t bx = 0; bx < f->across; bx++) {
+                uint32_t row = by * size, column = bx * size;
+                uint32_t height = e->shape.rows - row < size ? e->shape.rows - row : size;
+                uint32_t width = e->shape.columns - column < size ? e->shape.columns - column : size;
+                const int16_t *at = e->frames[frame].sample + row * stride + column;
+                uint8_t *class = class_at(f, frame, by, bx);
+                *class = 0;
+                if (same(at, at - stride, stride, height, width))
+                    *class = FAST_COPY_ABOVE;
+                else if (references && same(at, e->frames[frame - distance[0]].sample + row * stride + column, stride,
+                                            height, width))
+                    *class = FAST_COPY_BEFORE;
+                else
+                    left++;
+            }
+    }
+    return left;
+}
+
+/* Takes about every step-th block that is no copy, spread without regularity. */
+static void train_on(fitting *f, uint64_t left)
+{
+    fast_encoder *e = f->e;
+    uint64_t step = (left + e->effort.trained - 1) / e->effort.trained, index = 0;
+    double total = 0;
+    f->trained = 0;
+    for (uint32_t frame = f->first; frame < f->last; frame++)
+        for (uint32_t by = 0; by < f->down; by++)
+            for (uint32_t bx = 0; bx < f->across; bx++) {
+                if (*class_at(f, frame, by, bx) >= FAST_CLASSES)
+                    continue;
+                uint32_t hash = (uint32_t)(index++ * 2654435761u) >> 8;
+                if (f->trained == e->effort.trained || hash % step)
+                    continue;
+                fast_block *block = &e->block[f->trained++];
+                fast_gram(e, f->number, frame, by << e->plan.block_log, bx << e->plan.block_log, block);
+                total += block->mean;
+            }
+    f->origin = f->trained ? (double)(int32_t)(total / f->trained) : 0;
+}
+
+static int32_t entry(const fast_block *block, uint32_t i, uint32_t j)
+{
+    return block->product[i * (i + 1) / 2 + j];
+}
+
+/* First classes: by how far samples are from those left of and above them, as many blocks in each. */
+static void start_classes(fitting *f)
+{
+    uint32_t count[BUCKETS] = {0}, before = 0;
+    uint32_t own = f->dimensions - 1;
+    for (uint32_t b = 0; b < f->trained; b++) {
+        fast_block *block = &f->e->block[b];
+        double left = (double)entry(block, own, own) - 2.0 * entry(block, own, 0) + entry(block, 0, 0);
+        double above = (double)entry(block, own, own) - 2.0 * entry(block, own, 2) + entry(block, 2, 2);
+        double scale = (double)(1 << block->shift);
+        block->error = (left + above) * 0.5 * scale * scale;
+        double level = fast_log2(block->error / block->samples + LEAST_VARIANCE) + 4;
+        block->class = (uint32_t)dfk_clamp((int32_t)(level * BUCKETS_PER_OCTAVE), 0, BUCKETS - 1);
+        count[block->class]++;
+    }
+    for (uint32_t i = 0; i < BUCKETS; i++) {
+        uint32_t here = count[i];
+        count[i] = (uint32_t)(((uint64_t)before + here / 2) * f->stage->classes / (f->trained ? f->trained : 1));
+        before += here;
+    }
+    for (uint32_t b = 0; b < f->trained; b++)
+        f->e->block[b].class = count[f->e->block[b].class];
+}
+
+/* Rounds a predictor so that the sum of its weights keeps its value. */
+static void set_predictor(fitting *f, uint32_t class, const double *solution)
+{
+    const fast_plan *plan = &f->e->plan;
+    fast_stage *s = f->stage;
+    double one = (double)(1 << plan->fraction), running = 0;
+    int32_t before = 0, total = 0;
+    for (uint32_t i = 0; i < s->taps; i++) {
+        double wanted = running + solution[i] * one;
+        if (!(wanted > -1e8 && wanted < 1e8))
+            wanted = running;
+        running = wanted;
+        int32_t rounded = (int32_t)(running + (running < 0 ? -0.5 : 0.5));
+        int32_t weight = dfk_clamp(rounded - before, -32767, 32767);
+        before = rounded;
+        total += weight;
+        s->weight[class][i] = (int16_t)weight;
+    }
+    double offset = (solution[s->taps] + f->origin * (1 - total / one)) * 8;
+    int32_t eighths = offset > -4e5 && offset < 4e5 ? (int32_t)(offset + (offset < 0 ? -0.5 : 0.5)) : 0;
+    s->offset[class] = eighths * (1 << (plan->fraction - 3)) + (1 << (plan->fraction - 1));
+    if (!fast_weights_hold(plan, s, class)) {
+        memset(s->weight[class], 0, sizeof s->weight[class]);
+        s->weight[class][0] = (int16_t)(1 << plan->fraction);
+        s->offset[class] = 1 << (plan->fraction - 1);
+    }
+}
+
+/* The predictor in the form that quadratic forms take: what is left of a sample. */
+static void set_coefficients(fitting *f, uint32_t class)
+{
+    const fast_stage *s = f->stage;
+    double one = (double)(1 << f->e->plan.fraction), sum = 0;
+    double *to = f->coefficient[class / FAST_CLASS_GROUP] + class % FAST_CLASS_GROUP;
+    for (uint32_t i = 0; i < s->taps; i++) {
+        double weight = s->weight[class][i] / one;
+        to[i * FAST_CLASS_GROUP] = -weight;
+        sum += weight;
+    }
+    to[(s->taps + 1) * FAST_CLASS_GROUP] = 1;
+    f->weights_sum[class] = sum;
+    f->offset[class] = s->offset[class] / one - 0.5;
+}
+
+static void solve_classes(fitting *f)
+{
+    fast_encoder *e = f->e;
+    memset(e->scratch, 0, (size_t)f->stage->classes * FAST_PRODUCTS * sizeof *e->scratch);
+    for (uint32_t b = 0; b < f->trained; b++) {
+        const fast_block *block = &e->block[b];
+        double weight = 1 / (block->error / block->samples + LEAST_VARIANCE);
+        fast_gram_add(block, f->dimensions, weight, f->origin, e->scratch + (size_t)block->class * FAST_PRODUCTS);
+    }
+    for (uint32_t c = 0; c < f->stage->classes; c++) {
+        double solution[FAST_MOST_DIMENSIONS];
+        if (fast_solve(e->scratch + (size_t)c * FAST_PRODUCTS, f->dimensions - 1, solution))
+            set_predictor(f, c, solution);
+        set_coefficients(f, c);
+    }
+}
+
+/* Squares of the errors that every class leaves in a block. */
+static void class_errors(fitting *f, const fast_block *block, double *error)
+{
+    double scale = (double)(1 << block->shift);
+    for (uint32_t g = 0; g * FAST_CLASS_GROUP < f->stage->classes; g++) {
+        double *constant = f->coefficient[g] + f->stage->taps * FAST_CLASS_GROUP;
+        for (uint32_t k = 0; k < FAST_CLASS_GROUP; k++) {
+            uint32_t c = g * FAST_CLASS_GROUP + k;
+            constant[k] = (block->mean * (1 - f->weights_sum[c]) - f->offset[c]) / scale;
+        }
+        f->e->rows->forms(block->product, f->dimensions, f->coefficient[g], error + g * FAST_CLASS_GROUP);
+        for (uint32_t k = 0; k < FAST_CLASS_GROUP; k++)
+            error[g * FAST_CLASS_GROUP + k] *= scale * scale;
+    }
+}
+
+static void assign_trained(fitting *f)
+{
+    double error[FAST_CLASSES];
+    for (uint32_t b = 0; b < f->trained; b++) {
+        fast_block *block = &f->e->block[b];
+        class_errors(f, block, error);
+        uint32_t best = 0;
+        for (uint32_t c = 1; c < f->stage->classes; c++)
+            if (error[c] < error[best])
+                best = c;
+        block->class = best;
+        block->error = error[best] > 0 ? error[best] : 0;
+    }
+}
+
+/* Sum of the sizes of the errors that a class leaves in a block. */
+static uint32_t class_sizes(const fitting *f, const fast_block *block, uint32_t class, const fast_frame *frames)
+{
+    fast_encoder *e = f->e;
+    uint32_t size = 1u << e->plan.block_log, last = block->column + size;
+    last = last < e->shape.columns ? last : e->shape.columns;
+    uint32_t bottom = block->row + size < e->shape.rows ? block->row + size : e->shape.rows;
+    uint32_t total = 0;
+    for (uint32_t y = block->row; y < bottom; y++) {
+        fast_neighbours around;
+        int32_t predicted[FAST_CHUNK];
+        fast_neighbours_at(f->stage, 0, frames, e->geometry.stride, y, &around);
+        const int16_t *sample = frames[0].sample + (size_t)y * e->geometry.stride;
+        e->rows->predict(&around, f->stage->weight[class], f->stage->offset[class], e->plan.fraction, block->column,
+                         predicted);
+        for (uint32_t x = block->column; x < last; x++)
+            total += (uint32_t)abs(sample[x] - predicted[x - block->column]);
+    }
+    return total;
+}
+
+/* Classes in the order of their error, as many as are tried. */
+static uint32_t best_classes(const fitting *f, const double *error, uint32_t *best)
+{
+    uint32_t count = 0, most = f->e->effort.candidates;
+    for (uint32_t c = 0; c < f->stage->classes; c++) {
+        uint32_t at = most - 1;
+        if (count < most)
+            at = count++;
+        else if (!(error[c] < error[best[at]]))
+            continue;
+        for (; at > 0 && error[c] < error[best[at - 1]]; at--)
+            best[at] = best[at - 1];
+        best[at] = c;
+    }
+    return count;
+}
+
+static void assign_all(fitting *f)
+{
+    fast_encoder *e = f->e;
+    fast_block block;
+    for (uint32_t frame = f->first; frame < f->last; frame++) {
+        uint32_t distance[DFK_REFERENCES], references = fast_stage_of(&e->plan, frame, distance);
+        fast_frame frames[FAST_STAGES] = {e->frames[frame]};
+        for (uint32_t i = 0; i < references; i++)
+            frames[1 + i] = e->frames[frame - distance[i]];
+        for (uint32_t by = 0; by < f->down; by++)
+            for (uint32_t bx = 0; bx < f->across; bx++) {
+                uint8_t *class = class_at(f, frame, by, bx);
+                if (*class >= FAST_CLASSES)
+                    continue;
+                double error[FAST_CLASSES], least = 0;
+                uint32_t best[FAST_CLASSES], chosen = 0;
+                fast_gram(e, f->number, frame, by << e->plan.block_log, bx << e->plan.block_log, &block);
+                class_errors(f, &block, error);
+                uint32_t count = best_classes(f, error, best);
+                for (uint32_t i = 0; i < count; i++) {
+                    double size = class_sizes(f, &block, best[i], frames);
+                    double bits = block.samples * fast_log2(size / block.samples + LEAST_DEVIATION);
+                    int like = (bx && class[-1] == best[i]) + (by && *(class - f->across) == best[i]);
+                    bits += like ? BITS_SAME_CLASS : BITS_OTHER_CLASS;
+                    if (i == 0 || bits < least) {
+                        least = bits;
+                        chosen = best[i];
+                    }
+                }
+                *class = (uint8_t)chosen;
+            }
+    }
+}
+
+/* As many classes as the samples can pay for. */
+static uint32_t class_count(const fitting *f, uint64_t left)
+{
+    uint64_t samples = left << (2 * f->e->plan.block_log);
+    uint64_t worth = samples / 2048;
+    return (uint32_t)(worth < 1 ? 1 : worth > f->e->effort.classes ? f->e->effort.classes : worth);
+}
+
+void fast_fit_stage(fast_encoder *e, uint32_t number)
+{
+    static const uint8_t near_taps[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 18, 19, 20, 21, 22, 23, 24, 25, 30, 39};
+    fitting f = {.e = e, .stage = &e->plan.stage[number], .number = number};
+    uint32_t ignored[DFK_REFERENCES];
+    f.first = e->shape.frames;
+    for (uint32_t frame = 0; frame < e->shape.frames; frame++)
+        if (fast_stage_of(&e->plan, frame, ignored) == number) {
+            f.first = frame < f.first ? frame : f.first;
+            f.last = frame + 1;
+        }
+    f.across = fast_blocks(e->shape.columns, e->plan.block_log);
+    f.down = fast_blocks(e->shape.rows, e->plan.block_log);
+    f.stage->taps = 0;
+    for (uint32_t i = 0; i < sizeof near_taps; i++)
+        if ((uint32_t)fast_taps[near_taps[i]].reference <= number)
+            f.stage->tap[f.stage->taps++] = near_taps[i];
+    f.dimensions = f.stage->taps + 2;
+    uint64_t left = mark_copies(&f);
+    f.stage->classes = class_count(&f, left);
+    train_on(&f, left);
+    start_classes(&f);
+    for (uint32_t c = 0; c < f.stage->classes; c++) {
+        double w_alone[FAST_MOST_DIMENSIONS] = {1};
+        set_predictor(&f, c, w_alone);
+    }
+    for (uint32_t i = 0; i < e->effort.iterations; i++) {
+        solve_classes(&f);
+        if (i + 1 < e->effort.iterations)
+            assign_trained(&f);
+    }
+    assign_all(&f);
+}

@@ -1,0 +1,77 @@
+/* Frames with padding of the fast stream, and which samples taps name. */
+#include "fast_rows.h"
+
+#include <string.h>
+
+fast_geometry fast_geometry_of(const dfk_shape *shape)
+{
+    uint32_t stride = (shape->columns + FAST_CHUNK - 1) / FAST_CHUNK * FAST_CHUNK + 2 * FAST_SIDE;
+    fast_geometry geometry = {shape->frames, shape->rows, shape->columns, stride,
+                              (uint64_t)stride * (shape->rows + FAST_ABOVE + FAST_BELOW)};
+    return geometry;
+}
+
+fast_frame fast_frame_take(dfk_arena *arena, const fast_geometry *geometry)
+{
+    uint64_t origin = (uint64_t)FAST_ABOVE * geometry->stride + FAST_SIDE;
+    int16_t *sample = dfk_take(arena, geometry->plane, sizeof *sample);
+    uint8_t *error = dfk_take(arena, geometry->plane, 1);
+    fast_frame frame = {sample ? sample + origin : NULL, error ? error + origin : NULL};
+    return frame;
+}
+
+void fast_pad_above(const fast_geometry *g, fast_frame frame, const fast_frame *first)
+{
+    ptrdiff_t stride = g->stride, width = stride - FAST_SIDE;
+    for (ptrdiff_t row = -FAST_ABOVE; row < 0; row++)
+        for (ptrdiff_t x = -FAST_SIDE; x < width; x++) {
+            ptrdiff_t from = x < 0 ? 0 : x < (ptrdiff_t)g->columns ? x : (ptrdiff_t)g->columns - 1;
+            frame.sample[row * stride + x] = first ? first->sample[from] : 0;
+            frame.error[row * stride + x] = first ? first->error[from] : 0;
+        }
+}
+
+void fast_pad_left(const fast_geometry *g, fast_frame frame, uint32_t row)
+{
+    int16_t *at = frame.sample + (ptrdiff_t)row * g->stride, value = *(at - g->stride);
+    for (int i = 1; i <= FAST_SIDE; i++)
+        at[-i] = value;
+}
+
+void fast_pad_right(const fast_geometry *g, fast_frame frame, uint32_t row)
+{
+    int16_t *at = frame.sample + (size_t)row * g->stride, value = at[g->columns - 1];
+    for (uint32_t x = g->columns; x < g->stride - FAST_SIDE; x++)
+        at[x] = value;
+}
+
+void fast_pad_errors(const fast_geometry *g, fast_frame frame, uint32_t row)
+{
+    uint8_t *at = frame.error + (size_t)row * g->stride;
+    memset(at - FAST_SIDE, at[0], FAST_SIDE);
+    memset(at + g->columns, at[g->columns - 1], g->stride - FAST_SIDE - g->columns);
+}
+
+void fast_pad_below(const fast_geometry *g, fast_frame frame)
+{
+    size_t stride = g->stride;
+    int16_t *sample = frame.sample + (g->rows - 1) * stride - FAST_SIDE;
+    uint8_t *error = frame.error + (g->rows - 1) * stride - FAST_SIDE;
+    for (size_t row = 1; row <= FAST_BELOW; row++) {
+        memcpy(sample + row * stride, sample, stride * sizeof *sample);
+        memcpy(error + row * stride, error, stride);
+    }
+}
+
+void fast_neighbours_at(const fast_stage *stage, uint32_t skipped, const fast_frame *frames, uint32_t stride,
+                        uint32_t row, fast_neighbours *around)
+{
+    uint32_t count = stage->taps - skipped;
+    for (uint32_t i = 0; i < count; i++) {
+        fast_tap tap = fast_taps[stage->tap[skipped + i]];
+        around->tap[i] = frames[tap.reference].sample + ((ptrdiff_t)row + tap.row) * (ptrdiff_t)stride + tap.column;
+    }
+    if (count & 1)
+        around->tap[count] = around->tap[count - 1];
+    around->pairs = (count + 1) / 2;
+}

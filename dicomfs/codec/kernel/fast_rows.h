@@ -1,0 +1,74 @@
+/* Frames with padding, and the work on their rows that is done many samples at a time.
+ *
+ * The row functions exist once in portable form and once more where the processor offers wider vectors; both give
+ * the same results, and fast_rows_best names the better set.
+ */
+#ifndef DICOMFS_FAST_ROWS_H
+#define DICOMFS_FAST_ROWS_H
+
+#include "fast_format.h"
+
+#define FAST_CHUNK 16
+#define FAST_CLASS_GROUP 8
+
+/* Both point at row 0, column 0 of planes whose rows are `stride` apart. */
+typedef struct {
+    int16_t *sample;
+    uint8_t *error;
+} fast_frame;
+
+typedef struct {
+    uint32_t frames, rows, columns;
+    uint32_t stride;
+    uint64_t plane; /* samples with padding */
+} fast_geometry;
+
+/* Neighbouring samples of one row with the weights of one class, by pairs. */
+typedef struct {
+    const int16_t *tap[FAST_TAPS]; /* at column 0; an odd one out is listed twice */
+    uint32_t pairs;
+} fast_neighbours;
+
+/* What turns values into samples. */
+typedef struct {
+    uint32_t bits, fraction, error_shift, spiked;
+    int32_t spike; /* as it stands in planes: less half the range */
+} fast_scaling;
+
+typedef struct {
+    /* Contexts of a row (columns rounded up to FAST_CHUNK) from the errors above it and, unless null, of the first
+     * reference around the same row. */
+    void (*contexts)(const uint8_t *error, const uint8_t *before, uint32_t stride, uint32_t columns, uint8_t *out);
+    /* Values to residuals, in place, with their errors; mask is 0 where the sample is the spike, else -1. */
+    void (*residuals)(const fast_scaling *scaling, uint32_t columns, int32_t *value, int32_t *mask, uint8_t *error);
+    /* Samples of columns first to last (first a multiple of 8) from residuals; mask is null without spikes.  Returns
+     * 0 when all are in range. */
+    uint32_t (*reconstruct)(const fast_scaling *scaling, const fast_neighbours *around, const int16_t *weight,
+                            int32_t offset, uint32_t first, uint32_t last, const int32_t *residual,
+                            const int32_t *mask, int16_t *sample);
+    /* Predictions of FAST_CHUNK columns from `at`, where the samples to the left are all known. */
+    void (*predict)(const fast_neighbours *around, const int16_t *weight, int32_t offset, uint32_t fraction,
+                    uint32_t at, int32_t *out);
+    /* Quadratic forms of a block's products, entry (i, j <= i) at i * (i + 1) / 2 + j, for FAST_CLASS_GROUP vectors at
+     * once: coefficient i of vector k at i * FAST_CLASS_GROUP + k. */
+    void (*forms)(const int32_t *product, uint32_t count, const double *coefficient, double *out);
+} fast_rows;
+
+const fast_rows *fast_rows_best(void);
+extern const fast_rows fast_rows_portable;
+extern const fast_rows fast_rows_avx2;
+
+fast_geometry fast_geometry_of(const dfk_shape *shape);
+fast_frame fast_frame_take(dfk_arena *arena, const fast_geometry *geometry);
+/* Padding above a frame, left of a row before and right of it after its samples stand, and below a whole frame. */
+void fast_pad_above(const fast_geometry *geometry, fast_frame frame, const fast_frame *first_reference);
+void fast_pad_left(const fast_geometry *geometry, fast_frame frame, uint32_t row);
+void fast_pad_right(const fast_geometry *geometry, fast_frame frame, uint32_t row);
+void fast_pad_errors(const fast_geometry *geometry, fast_frame frame, uint32_t row);
+void fast_pad_below(const fast_geometry *geometry, fast_frame frame);
+
+/* The taps of a stage from number `skipped` on, at one row. */
+void fast_neighbours_at(const fast_stage *stage, uint32_t skipped, const fast_frame *frames, uint32_t stride,
+                        uint32_t row, fast_neighbours *around);
+
+#endif
