@@ -228,7 +228,7 @@ static int read_values(decoder *d, const fast_frame *frames, uint32_t stage, uin
     for (uint32_t i = 0; i < spans; i++) {
         span s = d->spans[i];
         if (s.class < FAST_CLASSES)
-            fast_entropy_values(e, d->context, s.first, s.last, d->value);
+            fast_entropy_values(e, d->plan.stage[stage].shift[s.class], d->context, s.first, s.last, d->value);
         else
             for (uint32_t x = s.first; x < s.last; x++)
                 d->value[x] = (int32_t)d->plan.spiked; /* no error */

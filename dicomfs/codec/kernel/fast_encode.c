@@ -6,7 +6,7 @@
 #define HEADER_BYTES 2
 #define LENGTH_BYTES 5
 #define FRACTION 12
-#define MEAN_ERROR 24 /* errors in the planes are scaled to about this at most */
+#define MEAN_ERROR 300 /* errors in the planes are scaled to about this at most */
 #define RAW_BYTES_PER_SAMPLE 3
 
 static int settings_valid(const dfk_shape *shape, const dfk_settings *settings)
@@ -20,8 +20,8 @@ static int settings_valid(const dfk_shape *shape, const dfk_settings *settings)
 static fast_effort effort_of(uint32_t effort)
 {
     if (effort <= 3)
-        return (fast_effort){.classes = 32, .trained = 4096, .iterations = 6, .candidates = 4, .rounds = 0};
-    return (fast_effort){.classes = 64, .trained = 8192, .iterations = 12, .candidates = 12, .rounds = 0};
+        return (fast_effort){.classes = 32, .trained = 4096, .iterations = 8, .candidates = 6, .lists = 3};
+    return (fast_effort){.classes = 64, .trained = 8192, .iterations = 12, .candidates = 12, .lists = 4};
 }
 
 static int lay_out(dfk_arena *arena, const dfk_shape *shape, const dfk_settings *settings, fast_encoder **encoder)
@@ -97,7 +97,7 @@ static uint32_t choose_error_shift(const fast_encoder *e)
 static void choose_plan(fast_encoder *e)
 {
     fast_plan *plan = &e->plan;
-    plan->block_log = 4;
+    plan->block_log = 3;
     plan->fraction = FRACTION;
     fast_mark_stages(plan, e->shape.frames);
     for (uint32_t s = 0; s < FAST_STAGES; s++)
@@ -106,6 +106,7 @@ static void choose_plan(fast_encoder *e)
     plan->error_shift = 0;
     fast_code_values(e, e->shape.frames);
     plan->error_shift = choose_error_shift(e);
+    fast_choose_shifts(e);
     fast_choose_spike(e);
     fast_code_values(e, e->shape.frames);
     fast_choose_tables(e);

@@ -20,7 +20,7 @@ typedef struct {
     uint32_t trained;       /* most blocks that predictors are fitted to */
     uint32_t iterations;
     uint32_t candidates;    /* classes a block tries in full */
-    uint32_t rounds;        /* times that the best classes fit their blocks anew */
+    uint32_t lists;         /* of taps that are tried */
 } fast_effort;
 
 /* Sums of products of a block's centred samples: entry (i, j <= i) at i * (i + 1) / 2 + j. */
@@ -71,6 +71,8 @@ int fast_choose_samples(fast_encoder *encoder, const void *samples);
 void fast_fit_stage(fast_encoder *encoder, uint32_t stage);
 /* Computes values and contexts of the first frames, and counts tokens per context. */
 void fast_code_values(fast_encoder *encoder, uint32_t frames);
+/* Chooses how far each class moves the activity, from values coded without. */
+void fast_choose_shifts(fast_encoder *encoder);
 /* Chooses whether one sample value has a symbol of its own. */
 void fast_choose_spike(fast_encoder *encoder);
 /* Chooses the tables of all values and which contexts share them. */

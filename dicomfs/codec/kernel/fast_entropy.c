@@ -77,9 +77,10 @@ static inline __attribute__((always_inline)) void refill(cursor *c)
     c->bits = load_u64(c->raw) >> c->bit;
 }
 
-void fast_entropy_values(fast_entropy *entropy, const uint8_t *context, uint32_t first, uint32_t last, int32_t *value)
+void fast_entropy_values(fast_entropy *entropy, int32_t shift, const uint8_t *context, uint32_t first, uint32_t last,
+                         int32_t *value)
 {
-    const fast_decoding_table *tables = entropy->by_context;
+    const fast_decoding_table *tables = entropy->by_context + shift;
     cursor c = {entropy->words.at, entropy->raw.at, 0, entropy->raw_bit};
     uint32_t state[FAST_LANES], x = first;
     memcpy(state, entropy->state, sizeof state);

@@ -30,7 +30,7 @@ void fast_decoding_table_fill(const fast_plan *plan, const fast_table *table, ui
 
 void fast_input_prepare(fast_input *input);
 /* The values of columns first (a multiple of FAST_LANES) to last; both inputs are prepared. */
-void fast_entropy_values(fast_entropy *entropy, const uint8_t *context, uint32_t first, uint32_t last,
+void fast_entropy_values(fast_entropy *entropy, int32_t shift, const uint8_t *context, uint32_t first, uint32_t last,
                          int32_t *value);
 
 #endif

@@ -13,15 +13,21 @@
 #define BUCKETS_PER_OCTAVE 24
 #define BITS_OTHER_CLASS 5.0
 #define BITS_SAME_CLASS 1.0
+#define BITS_PER_WEIGHT 10.0
+/* What a tap must save per sample to be worth its time in the decoder. */
+#define BITS_PER_TAP 0.0005
+#define TRIAL_BLOCKS 1024
+#define TRIAL_ITERATIONS 4
 
 typedef struct {
     fast_encoder *e;
     fast_stage *stage;
     uint32_t number, first, last; /* frames */
     uint32_t across, down, dimensions;
+    uint64_t left; /* blocks that are no copies */
     uint32_t trained;
     double origin;
-    double coefficient[FAST_CLASSES / FAST_CLASS_GROUP][FAST_MOST_DIMENSIONS * FAST_CLASS_GROUP];
+    float coefficient[FAST_CLASSES / FAST_CLASS_GROUP][FAST_MOST_DIMENSIONS * FAST_CLASS_GROUP];
     double weights_sum[FAST_CLASSES], offset[FAST_CLASSES];
 } fitting;
 
@@ -38,13 +44,13 @@ static int same(const int16_t *a, const int16_t *b, size_t stride, uint32_t heig
     return 1;
 }
 
-/* Blocks that are copies get their class for good; returns how many are left. */
-static uint64_t mark_copies(fitting *f)
+/* Blocks that are copies get their class for good; the others are counted. */
+static void mark_copies(fitting *f)
 {
     fast_encoder *e = f->e;
     uint32_t size = 1u << e->plan.block_log, distance[DFK_REFERENCES];
     size_t stride = e->geometry.stride;
-    uint64_t left = 0;
+    f->left = 0;
     for (uint32_t frame = f->first; frame < f->last; frame++) {
         uint32_t references = fast_stage_of(&e->plan, frame, distance);
         for (uint32_t by = 0; by < f->down; by++)
@@ -61,17 +67,16 @@ static uint64_t mark_copies(fitting *f)
                                             height, width))
                     *class = FAST_COPY_BEFORE;
                 else
-                    left++;
+                    f->left++;
             }
     }
-    return left;
 }
 
 /* Takes about every step-th block that is no copy, spread without regularity. */
-static void train_on(fitting *f, uint64_t left)
+static void train_on(fitting *f, uint32_t most)
 {
     fast_encoder *e = f->e;
-    uint64_t step = (left + e->effort.trained - 1) / e->effort.trained, index = 0;
+    uint64_t step = (f->left + most - 1) / most, index = 0;
     double total = 0;
     f->trained = 0;
     for (uint32_t frame = f->first; frame < f->last; frame++)
@@ -80,7 +85,7 @@ static void train_on(fitting *f, uint64_t left)
                 if (*class_at(f, frame, by, bx) >= FAST_CLASSES)
                     continue;
                 uint32_t hash = (uint32_t)(index++ * 2654435761u) >> 8;
-                if (f->trained == e->effort.trained || hash % step)
+                if (f->trained == most || hash % step)
                     continue;
                 fast_block *block = &e->block[f->trained++];
                 fast_gram(e, f->number, frame, by << e->plan.block_log, bx << e->plan.block_log, block);
@@ -151,10 +156,10 @@ static void set_coefficients(fitting *f, uint32_t class)
 {
     const fast_stage *s = f->stage;
     double one = (double)(1 << f->e->plan.fraction), sum = 0;
-    double *to = f->coefficient[class / FAST_CLASS_GROUP] + class % FAST_CLASS_GROUP;
+    float *to = f->coefficient[class / FAST_CLASS_GROUP] + class % FAST_CLASS_GROUP;
     for (uint32_t i = 0; i < s->taps; i++) {
         double weight = s->weight[class][i] / one;
-        to[i * FAST_CLASS_GROUP] = -weight;
+        to[i * FAST_CLASS_GROUP] = (float)-weight;
         sum += weight;
     }
     to[(s->taps + 1) * FAST_CLASS_GROUP] = 1;
@@ -180,14 +185,14 @@ static void solve_classes(fitting *f)
 }
 
 /* Squares of the errors that every class leaves in a block. */
-static void class_errors(fitting *f, const fast_block *block, double *error)
+static void class_errors(fitting *f, const fast_block *block, float *error)
 {
-    double scale = (double)(1 << block->shift);
+    const float scale = (float)(1 << block->shift);
     for (uint32_t g = 0; g * FAST_CLASS_GROUP < f->stage->classes; g++) {
-        double *constant = f->coefficient[g] + f->stage->taps * FAST_CLASS_GROUP;
+        float *constant = f->coefficient[g] + f->stage->taps * FAST_CLASS_GROUP;
         for (uint32_t k = 0; k < FAST_CLASS_GROUP; k++) {
             uint32_t c = g * FAST_CLASS_GROUP + k;
-            constant[k] = (block->mean * (1 - f->weights_sum[c]) - f->offset[c]) / scale;
+            constant[k] = (float)((block->mean * (1 - f->weights_sum[c]) - f->offset[c]) / scale);
         }
         f->e->rows->forms(block->product, f->dimensions, f->coefficient[g], error + g * FAST_CLASS_GROUP);
         for (uint32_t k = 0; k < FAST_CLASS_GROUP; k++)
@@ -197,7 +202,7 @@ static void class_errors(fitting *f, const fast_block *block, double *error)
 
 static void assign_trained(fitting *f)
 {
-    double error[FAST_CLASSES];
+    float error[FAST_CLASSES];
     for (uint32_t b = 0; b < f->trained; b++) {
         fast_block *block = &f->e->block[b];
         class_errors(f, block, error);
@@ -206,7 +211,7 @@ static void assign_trained(fitting *f)
             if (error[c] < error[best])
                 best = c;
         block->class = best;
-        block->error = error[best] > 0 ? error[best] : 0;
+        block->error = error[best] > 0 ? (double)error[best] : 0;
     }
 }
 
@@ -232,7 +237,7 @@ static uint32_t class_sizes(const fitting *f, const fast_block *block, uint32_t 
 }
 
 /* Classes in the order of their error, as many as are tried. */
-static uint32_t best_classes(const fitting *f, const double *error, uint32_t *best)
+static uint32_t best_classes(const fitting *f, const float *error, uint32_t *best)
 {
     uint32_t count = 0, most = f->e->effort.candidates;
     for (uint32_t c = 0; c < f->stage->classes; c++) {
@@ -262,7 +267,8 @@ static void assign_all(fitting *f)
                 uint8_t *class = class_at(f, frame, by, bx);
                 if (*class >= FAST_CLASSES)
                     continue;
-                double error[FAST_CLASSES], least = 0;
+                double least = 0;
+                float error[FAST_CLASSES];
                 uint32_t best[FAST_CLASSES], chosen = 0;
                 fast_gram(e, f->number, frame, by << e->plan.block_log, bx << e->plan.block_log, &block);
                 class_errors(f, &block, error);
@@ -283,16 +289,65 @@ static void assign_all(fitting *f)
 }
 
 /* As many classes as the samples can pay for. */
-static uint32_t class_count(const fitting *f, uint64_t left)
+static uint32_t class_count(const fitting *f)
 {
-    uint64_t samples = left << (2 * f->e->plan.block_log);
-    uint64_t worth = samples / 2048;
+    uint64_t samples = f->left << (2 * f->e->plan.block_log);
+    uint64_t worth = samples / 4096;
     return (uint32_t)(worth < 1 ? 1 : worth > f->e->effort.classes ? f->e->effort.classes : worth);
+}
+
+/* Lists of taps, each in the order of fast_taps: near ones, wide in this frame, wide in references, all. */
+static const uint64_t tap_lists[] = {UINT64_C(0x8043fe03ff), UINT64_C(0x8043ffffff), UINT64_C(0xf87fffe03ff), UINT64_C(0xfffffffffff)};
+
+/* Fits predictors to at most so many blocks; returns the bits that their errors take at best. */
+static double train(fitting *f, uint64_t taps, uint32_t blocks, uint32_t iterations)
+{
+    fast_encoder *e = f->e;
+    fast_stage *s = f->stage;
+    s->taps = 0;
+    for (uint32_t i = 0; i < FAST_TAPS; i++)
+        if ((taps >> i & 1) && (uint32_t)fast_taps[i].reference <= f->number)
+            s->tap[s->taps++] = (uint8_t)i;
+    f->dimensions = s->taps + 2;
+    train_on(f, blocks);
+    start_classes(f);
+    for (uint32_t c = 0; c < s->classes; c++) {
+        double w_alone[FAST_MOST_DIMENSIONS] = {1};
+        memset(s->weight[c], 0, sizeof s->weight[c]);
+        set_predictor(f, c, w_alone);
+    }
+    for (uint32_t i = 0; i < iterations; i++) {
+        solve_classes(f);
+        assign_trained(f);
+    }
+    double bits = 0;
+    for (uint32_t b = 0; b < f->trained; b++) {
+        const fast_block *block = &e->block[b];
+        bits += 0.5 * block->samples * fast_log2(block->error / block->samples + LEAST_VARIANCE);
+    }
+    return f->trained ? bits / f->trained * (double)f->left : 0;
+}
+
+/* Tries lists of taps on few blocks; those that weigh on the header or the decoder must gain that much. */
+static uint64_t choose_taps(fitting *f)
+{
+    fast_encoder *e = f->e;
+    double least = 0;
+    uint64_t best = 0, samples = f->left << (2 * e->plan.block_log);
+    for (uint32_t i = 0; i < e->effort.lists; i++) {
+        uint64_t taps = tap_lists[i];
+        double bits = train(f, taps, TRIAL_BLOCKS, TRIAL_ITERATIONS);
+        bits += f->stage->taps * (f->stage->classes * BITS_PER_WEIGHT + (double)samples * BITS_PER_TAP);
+        if (i == 0 || bits < least) {
+            least = bits;
+            best = taps;
+        }
+    }
+    return best;
 }
 
 void fast_fit_stage(fast_encoder *e, uint32_t number)
 {
-    static const uint8_t near_taps[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 18, 19, 20, 21, 22, 23, 24, 25, 30, 39};
     fitting f = {.e = e, .stage = &e->plan.stage[number], .number = number};
     uint32_t ignored[DFK_REFERENCES];
     f.first = e->shape.frames;
@@ -303,23 +358,8 @@ void fast_fit_stage(fast_encoder *e, uint32_t number)
         }
     f.across = fast_blocks(e->shape.columns, e->plan.block_log);
     f.down = fast_blocks(e->shape.rows, e->plan.block_log);
-    f.stage->taps = 0;
-    for (uint32_t i = 0; i < sizeof near_taps; i++)
-        if ((uint32_t)fast_taps[near_taps[i]].reference <= number)
-            f.stage->tap[f.stage->taps++] = near_taps[i];
-    f.dimensions = f.stage->taps + 2;
-    uint64_t left = mark_copies(&f);
-    f.stage->classes = class_count(&f, left);
-    train_on(&f, left);
-    start_classes(&f);
-    for (uint32_t c = 0; c < f.stage->classes; c++) {
-        double w_alone[FAST_MOST_DIMENSIONS] = {1};
-        set_predictor(&f, c, w_alone);
-    }
-    for (uint32_t i = 0; i < e->effort.iterations; i++) {
-        solve_classes(&f);
-        if (i + 1 < e->effort.iterations)
-            assign_trained(&f);
-    }
+    mark_copies(&f);
+    f.stage->classes = class_count(&f);
+    train(&f, choose_taps(&f), e->effort.trained, e->effort.iterations);
     assign_all(&f);
 }

@@ -27,11 +27,12 @@ enum { FAST_COPY_ABOVE = FAST_CLASSES, FAST_COPY_BEFORE };
 #define FAST_TOKENS 64
 #define FAST_DIRECT 24 /* values below it are tokens of their own */
 #define FAST_TABLES 32
-#define FAST_ACTIVITIES 48 /* steps of neighbouring errors */
+#define FAST_MOST_SHIFT 10 /* steps that a class moves the activity by, up or down */
+#define FAST_ACTIVITIES (64 + 2 * FAST_MOST_SHIFT) /* steps of neighbouring errors */
 #define FAST_SURROUNDS 3   /* how much of the neighbourhood is the spike value */
 #define FAST_CONTEXTS (FAST_ACTIVITIES * FAST_SURROUNDS)
-#define FAST_ERROR_LIMIT 127 /* an error in the error plane; the bit above marks a spike */
-#define FAST_SPIKE_MARK 128
+#define FAST_ERROR_LIMIT 2047 /* an error in the error plane */
+#define FAST_SPIKE_BIT 15 /* of the error plane marks a spike */
 #define FAST_RAW_LIMIT 20 /* most raw bits of one value */
 
 /* Rows and columns of padding around a plane; taps reach no further. */
@@ -53,6 +54,7 @@ typedef struct {
     uint32_t classes;
     int16_t weight[FAST_CLASSES][FAST_TAPS];
     int32_t offset[FAST_CLASSES]; /* with the half that rounds */
+    int8_t shift[FAST_CLASSES];   /* of the activity */
 } fast_stage;
 
 typedef struct {

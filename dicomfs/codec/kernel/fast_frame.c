@@ -15,7 +15,7 @@ fast_frame fast_frame_take(dfk_arena *arena, const fast_geometry *geometry)
 {
     uint64_t origin = (uint64_t)FAST_ABOVE * geometry->stride + FAST_SIDE;
     int16_t *sample = dfk_take(arena, geometry->plane, sizeof *sample);
-    uint8_t *error = dfk_take(arena, geometry->plane, 1);
+    uint16_t *error = dfk_take(arena, geometry->plane, sizeof *error);
     fast_frame frame = {sample ? sample + origin : NULL, error ? error + origin : NULL};
     return frame;
 }
@@ -47,19 +47,21 @@ void fast_pad_right(const fast_geometry *g, fast_frame frame, uint32_t row)
 
 void fast_pad_errors(const fast_geometry *g, fast_frame frame, uint32_t row)
 {
-    uint8_t *at = frame.error + (size_t)row * g->stride;
-    memset(at - FAST_SIDE, at[0], FAST_SIDE);
-    memset(at + g->columns, at[g->columns - 1], g->stride - FAST_SIDE - g->columns);
+    uint16_t *at = frame.error + (size_t)row * g->stride, last = at[g->columns - 1];
+    for (int i = 1; i <= FAST_SIDE; i++)
+        at[-i] = at[0];
+    for (uint32_t x = g->columns; x < g->stride - FAST_SIDE; x++)
+        at[x] = last;
 }
 
 void fast_pad_below(const fast_geometry *g, fast_frame frame)
 {
     size_t stride = g->stride;
     int16_t *sample = frame.sample + (g->rows - 1) * stride - FAST_SIDE;
-    uint8_t *error = frame.error + (g->rows - 1) * stride - FAST_SIDE;
+    uint16_t *error = frame.error + (g->rows - 1) * stride - FAST_SIDE;
     for (size_t row = 1; row <= FAST_BELOW; row++) {
         memcpy(sample + row * stride, sample, stride * sizeof *sample);
-        memcpy(error + row * stride, error, stride);
+        memcpy(error + row * stride, error, stride * sizeof *error);
     }
 }
 

@@ -1,15 +1,13 @@
 /* Products that least squares are fitted from, in integers, and the solution of the normal equations. */
 #include "fast_encoder.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#define BLOCK_SAMPLES 256
 /* Products of centred samples up to this size add up within 32 bits over a block. */
 #define CENTRED_LIMIT 2896
 
 typedef struct {
-    int16_t sample[FAST_MOST_DIMENSIONS][BLOCK_SAMPLES];
+    int16_t sample[FAST_MOST_DIMENSIONS + 3][FAST_BLOCK_SAMPLES];
 } gathered;
 
 static void gather(const fast_encoder *e, const int16_t *from, uint32_t height, uint32_t width, int16_t *to)
@@ -21,29 +19,28 @@ static void gather(const fast_encoder *e, const int16_t *from, uint32_t height, 
 /* Subtracts the mean of the block from all taps and makes them small enough. */
 static void centre(gathered *all, uint32_t count, uint32_t samples, fast_block *block)
 {
-    int32_t sum = 0, largest = 0;
+    int32_t sum = 0;
     for (uint32_t i = 0; i < samples; i++)
         sum += all->sample[count - 1][i];
     block->mean = sum / (int32_t)samples;
-    for (uint32_t t = 0; t < count; t++)
+    int32_t least = block->mean, largest = block->mean;
+    for (uint32_t t = 0; t < count; t++) {
+        int16_t low = INT16_MAX, high = INT16_MIN;
         for (uint32_t i = 0; i < samples; i++) {
-            int32_t size = abs(all->sample[t][i] - block->mean);
-            largest = size > largest ? size : largest;
+            low = all->sample[t][i] < low ? all->sample[t][i] : low;
+            high = all->sample[t][i] > high ? all->sample[t][i] : high;
         }
+        least = low < least ? low : least;
+        largest = high > largest ? high : largest;
+    }
+    int32_t size = largest - block->mean > block->mean - least ? largest - block->mean : block->mean - least;
     block->shift = 0;
-    while (largest >> block->shift > CENTRED_LIMIT)
+    while (size >> block->shift > CENTRED_LIMIT)
         block->shift++;
+    const int32_t mean = block->mean, shift = (int32_t)block->shift;
     for (uint32_t t = 0; t < count; t++)
         for (uint32_t i = 0; i < samples; i++)
-            all->sample[t][i] = (int16_t)((all->sample[t][i] - block->mean) / (1 << block->shift));
-}
-
-static int32_t dot(const int16_t *restrict a, const int16_t *restrict b, uint32_t samples)
-{
-    int32_t sum = 0;
-    for (uint32_t i = 0; i < samples; i++)
-        sum += (int32_t)a[i] * b[i];
-    return sum;
+            all->sample[t][i] = (int16_t)((all->sample[t][i] - mean) >> shift);
 }
 
 void fast_gram(const fast_encoder *e, uint32_t stage, uint32_t frame, uint32_t row, uint32_t column,
@@ -72,10 +69,10 @@ void fast_gram(const fast_encoder *e, uint32_t stage, uint32_t frame, uint32_t r
     memcpy(all.sample[count], all.sample[count - 1], block->samples * sizeof(int16_t));
     for (uint32_t i = 0; i < block->samples; i++)
         all.sample[count - 1][i] = 1;
-    int32_t *product = block->product;
+    uint32_t whole = (block->samples + FAST_CHUNK - 1) / FAST_CHUNK * FAST_CHUNK;
     for (uint32_t i = 0; i <= count; i++)
-        for (uint32_t j = 0; j <= i; j++)
-            *product++ = dot(all.sample[i], all.sample[j], block->samples);
+        memset(all.sample[i] + block->samples, 0, (whole - block->samples) * sizeof(int16_t));
+    e->rows->products(all.sample[0], count + 1, whole, block->product);
 }
 
 void fast_gram_add(const fast_block *block, uint32_t count, double weight, double origin, double *system)

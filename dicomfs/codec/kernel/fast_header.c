@@ -18,7 +18,7 @@ const fast_tap fast_taps[FAST_TAPS] = {
 #define LARGEST_SHIFT 15
 
 typedef struct {
-    fast_number run, weight[WEIGHT_MODELS], offset, spike, correction;
+    fast_number run, weight[WEIGHT_MODELS], offset, shift, spike, correction;
     fast_bit tap[FAST_STAGES], context[4], table_tree[FAST_TABLES], corrected;
 } header_models;
 
@@ -130,6 +130,10 @@ static int stage(fast_side *side, header_models *m, fast_plan *plan, uint32_t re
         if (offset != (int32_t)offset)
             return DFK_DAMAGED;
         s->offset[c] = (int32_t)offset;
+        int32_t shift = fast_side_signed(side, &m->shift, s->shift[c]);
+        if (shift < -FAST_MOST_SHIFT || shift > FAST_MOST_SHIFT)
+            return DFK_DAMAGED;
+        s->shift[c] = (int8_t)shift;
         if (!fast_weights_hold(plan, s, c))
             return DFK_DAMAGED;
     }

@@ -192,6 +192,40 @@ static void fit_corrections(const fast_plan *plan, fast_table *t, const uint32_t
         *t = tried;
 }
 
+void fast_choose_shifts(fast_encoder *e)
+{
+    double mean[FAST_CONTEXTS], sum[FAST_STAGES][FAST_CLASSES] = {{0}}, expected[FAST_STAGES][FAST_CLASSES] = {{0}};
+    for (uint32_t i = 0; i < FAST_CONTEXTS; i++) {
+        uint64_t count = 0;
+        for (uint32_t t = 0; t < FAST_TOKENS; t++)
+            count += e->tokens[i][t];
+        mean[i] = ((double)e->total[i] + 0.5) / ((double)count + 1);
+    }
+    uint32_t across = fast_blocks(e->shape.columns, e->plan.block_log);
+    uint32_t down = fast_blocks(e->shape.rows, e->plan.block_log), distance[DFK_REFERENCES];
+    const uint8_t *context = e->context;
+    const uint32_t *value = e->value;
+    for (uint32_t f = 0; f < e->shape.frames; f++) {
+        uint32_t stage = fast_stage_of(&e->plan, f, distance);
+        for (uint32_t y = 0; y < e->shape.rows; y++) {
+            const uint8_t *class = e->classes + ((size_t)f * down + (y >> e->plan.block_log)) * across;
+            for (uint32_t x = 0; x < e->shape.columns; x++, context++, value++) {
+                uint32_t c = class[x >> e->plan.block_log];
+                if (c >= FAST_CLASSES)
+                    continue;
+                sum[stage][c] += *value;
+                expected[stage][c] += mean[*context];
+            }
+        }
+    }
+    for (uint32_t s = 0; s < FAST_STAGES; s++)
+        for (uint32_t c = 0; c < FAST_CLASSES; c++) {
+            double steps = 4 * fast_log2((sum[s][c] + 1) / (expected[s][c] + 1));
+            int32_t shift = (int32_t)(steps + (steps < 0 ? -0.5 : 0.5));
+            e->plan.stage[s].shift[c] = (int8_t)dfk_clamp(shift, -FAST_MOST_SHIFT, FAST_MOST_SHIFT);
+        }
+}
+
 void fast_choose_tables(fast_encoder *e)
 {
     grouping g;

@@ -14,7 +14,7 @@
 #undef TARGET
 
 const fast_rows fast_rows_portable = {portable_contexts, portable_residuals, portable_reconstruct, portable_predict,
-                                       portable_forms};
+                                       portable_products, portable_forms};
 
 #if defined(__x86_64__)
 #define NAME(function) avx2_##function
@@ -25,7 +25,8 @@ const fast_rows fast_rows_portable = {portable_contexts, portable_residuals, por
 #undef TARGET
 #undef WIDE
 
-const fast_rows fast_rows_avx2 = {avx2_contexts, avx2_residuals, avx2_reconstruct, avx2_predict, avx2_forms};
+const fast_rows fast_rows_avx2 = {avx2_contexts, avx2_residuals, avx2_reconstruct, avx2_predict, avx2_products,
+                                   avx2_forms};
 
 const fast_rows *fast_rows_best(void)
 {

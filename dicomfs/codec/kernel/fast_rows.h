@@ -9,12 +9,13 @@
 #include "fast_format.h"
 
 #define FAST_CHUNK 16
-#define FAST_CLASS_GROUP 8
+#define FAST_CLASS_GROUP 16
+#define FAST_BLOCK_SAMPLES 256
 
 /* Both point at row 0, column 0 of planes whose rows are `stride` apart. */
 typedef struct {
     int16_t *sample;
-    uint8_t *error;
+    uint16_t *error;
 } fast_frame;
 
 typedef struct {
@@ -38,9 +39,9 @@ typedef struct {
 typedef struct {
     /* Contexts of a row (columns rounded up to FAST_CHUNK) from the errors above it and, unless null, of the first
      * reference around the same row. */
-    void (*contexts)(const uint8_t *error, const uint8_t *before, uint32_t stride, uint32_t columns, uint8_t *out);
+    void (*contexts)(const uint16_t *error, const uint16_t *before, uint32_t stride, uint32_t columns, uint8_t *out);
     /* Values to residuals, in place, with their errors; mask is 0 where the sample is the spike, else -1. */
-    void (*residuals)(const fast_scaling *scaling, uint32_t columns, int32_t *value, int32_t *mask, uint8_t *error);
+    void (*residuals)(const fast_scaling *scaling, uint32_t columns, int32_t *value, int32_t *mask, uint16_t *error);
     /* Samples of columns first to last (first a multiple of 8) from residuals; mask is null without spikes.  Returns
      * 0 when all are in range. */
     uint32_t (*reconstruct)(const fast_scaling *scaling, const fast_neighbours *around, const int16_t *weight,
@@ -49,9 +50,12 @@ typedef struct {
     /* Predictions of FAST_CHUNK columns from `at`, where the samples to the left are all known. */
     void (*predict)(const fast_neighbours *around, const int16_t *weight, int32_t offset, uint32_t fraction,
                     uint32_t at, int32_t *out);
+    /* Products of all pairs of `count` rows of FAST_BLOCK_SAMPLES, of which the first `samples` (a multiple of
+     * FAST_CHUNK) are summed: pair (i, j <= i) at i * (i + 1) / 2 + j.  No sum may leave 32 bits.  Three more rows may be read. */
+    void (*products)(const int16_t *rows, uint32_t count, uint32_t samples, int32_t *out);
     /* Quadratic forms of a block's products, entry (i, j <= i) at i * (i + 1) / 2 + j, for FAST_CLASS_GROUP vectors at
      * once: coefficient i of vector k at i * FAST_CLASS_GROUP + k. */
-    void (*forms)(const int32_t *product, uint32_t count, const double *coefficient, double *out);
+    void (*forms)(const int32_t *product, uint32_t count, const float *coefficient, float *out);
 } fast_rows;
 
 const fast_rows *fast_rows_best(void);

@@ -3,29 +3,30 @@
  * 16-bit products fit the multiply-and-add instructions of x86, elsewhere the compiler finds its own.
  */
 
-TARGET static void NAME(contexts)(const uint8_t *restrict error, const uint8_t *restrict before, uint32_t stride,
+TARGET static void NAME(contexts)(const uint16_t *restrict error, const uint16_t *restrict before, uint32_t stride,
                                   uint32_t columns, uint8_t *restrict out)
 {
     const uint32_t limit = FAST_ERROR_LIMIT;
     for (uint32_t x0 = 0; x0 < columns; x0 += FAST_CHUNK) {
-        const uint8_t *n = error - stride + x0, *nn = n - stride, *c = before ? before + x0 : NULL;
+        const uint16_t *n = error - stride + x0, *nn = n - stride, *c = before ? before + x0 : NULL;
         uint16_t sum[FAST_CHUNK], marks[FAST_CHUNK];
         for (int i = 0; i < FAST_CHUNK; i++) {
             sum[i] = (uint16_t)(3 * (n[i] & limit) + 2 * (n[i - 1] & limit) + 2 * (n[i + 1] & limit) +
-                                (n[i - 2] & limit) + (n[i + 2] & limit) + (nn[i] & limit));
-            marks[i] = (uint16_t)((n[i] >> 7) + (n[i - 1] >> 7) + (n[i + 1] >> 7));
+                                (n[i - 2] & limit) + (n[i + 2] & limit) + (nn[i - 1] & limit) + (nn[i] & limit) +
+                                (nn[i + 1] & limit));
+            marks[i] = (uint16_t)((n[i] >> FAST_SPIKE_BIT) + (n[i - 1] >> FAST_SPIKE_BIT) + (n[i + 1] >> FAST_SPIKE_BIT));
         }
         if (c != NULL) {
-            const uint8_t *s = c + stride;
+            const uint16_t *s = c + stride;
             for (int i = 0; i < FAST_CHUNK; i++) {
                 sum[i] = (uint16_t)(sum[i] + 2 * (c[i] & limit) + (c[i - 1] & limit) + (c[i + 1] & limit) +
                                     (s[i] & limit) + (((s[i - 1] & limit) + (s[i + 1] & limit)) >> 1));
-                marks[i] = (uint16_t)(marks[i] + (c[i] >> 7));
+                marks[i] = (uint16_t)(marks[i] + (c[i] >> FAST_SPIKE_BIT));
             }
         } else {
             for (int i = 0; i < FAST_CHUNK; i++) {
                 sum[i] = (uint16_t)(sum[i] + (sum[i] >> 1));
-                marks[i] = (uint16_t)(marks[i] + (nn[i] >> 7));
+                marks[i] = (uint16_t)(marks[i] + (nn[i] >> FAST_SPIKE_BIT));
             }
         }
         for (int i = 0; i < FAST_CHUNK; i++) {
@@ -34,13 +35,13 @@ TARGET static void NAME(contexts)(const uint8_t *restrict error, const uint8_t *
             uint32_t bits;
             memcpy(&bits, &value, sizeof bits);
             uint32_t surround = (uint32_t)(marks[i] > 0) + (uint32_t)(marks[i] > 2);
-            out[x0 + (uint32_t)i] = (uint8_t)((bits >> 21) - (127u << 2) + surround * FAST_ACTIVITIES);
+            out[x0 + (uint32_t)i] = (uint8_t)((bits >> 21) - (127u << 2) + FAST_MOST_SHIFT + surround * FAST_ACTIVITIES);
         }
     }
 }
 
 TARGET static void NAME(residuals)(const fast_scaling *scaling, uint32_t columns, int32_t *restrict value,
-                                   int32_t *restrict mask, uint8_t *restrict error)
+                                   int32_t *restrict mask, uint16_t *restrict error)
 {
     const uint32_t shift = scaling->error_shift;
     const int32_t spiked = scaling->spiked != 0, spike = scaling->spike;
@@ -49,7 +50,7 @@ TARGET static void NAME(residuals)(const fast_scaling *scaling, uint32_t columns
             int32_t z = value[x], size = (z + 1) >> 1;
             value[x] = (z >> 1) ^ -(z & 1);
             int32_t scaled = size >> shift;
-            error[x] = (uint8_t)(scaled < FAST_ERROR_LIMIT ? scaled : FAST_ERROR_LIMIT);
+            error[x] = (uint16_t)(scaled < FAST_ERROR_LIMIT ? scaled : FAST_ERROR_LIMIT);
         }
         return;
     }
@@ -59,7 +60,7 @@ TARGET static void NAME(residuals)(const fast_scaling *scaling, uint32_t columns
         scaled = scaled < FAST_ERROR_LIMIT ? scaled : FAST_ERROR_LIMIT;
         value[x] = (residual & keep) | (spike & ~keep);
         mask[x] = keep;
-        error[x] = (uint8_t)((scaled & keep) | (FAST_SPIKE_MARK & ~keep));
+        error[x] = (uint16_t)((scaled & keep) | ((1 << FAST_SPIKE_BIT) & ~keep));
     }
 }
 
@@ -141,22 +142,72 @@ TARGET static void NAME(predict)(const fast_neighbours *around, const int16_t *w
         out[i] = sum[i] >> fraction;
 }
 
-TARGET static void NAME(forms)(const int32_t *restrict product, uint32_t count, const double *restrict coefficient,
-                               double *restrict out)
+/* Products of row a with four rows one after the other. */
+TARGET static inline void NAME(four_products)(const int16_t *restrict a, const int16_t *restrict b, uint32_t samples,
+                                              int32_t *restrict out)
 {
-    double total[FAST_CLASS_GROUP] = {0};
-    for (uint32_t i = 0; i < count; i++) {
-        double inner[FAST_CLASS_GROUP] = {0};
-        for (uint32_t j = 0; j < i; j++) {
-            double entry = 2.0 * *product++;
-            for (int k = 0; k < FAST_CLASS_GROUP; k++)
-                inner[k] += entry * coefficient[j * FAST_CLASS_GROUP + (uint32_t)k];
-        }
-        double own = *product++;
-        for (int k = 0; k < FAST_CLASS_GROUP; k++) {
-            double value = coefficient[i * FAST_CLASS_GROUP + (uint32_t)k];
-            total[k] += value * (inner[k] + own * value);
+#if defined(WIDE)
+    __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
+                      _mm256_setzero_si256()};
+    for (uint32_t n = 0; n < samples; n += FAST_CHUNK) {
+        __m256i one = _mm256_loadu_si256((const __m256i *)(a + n));
+        for (int r = 0; r < 4; r++) {
+            __m256i other = _mm256_loadu_si256((const __m256i *)(b + r * FAST_BLOCK_SAMPLES + n));
+            sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(one, other));
         }
     }
-    memcpy(out, total, sizeof total);
+    __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(sum[0], sum[1]), _mm256_hadd_epi32(sum[2], sum[3]));
+    __m128i all = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    _mm_storeu_si128((__m128i *)out, all);
+#elif defined(__SSE2__)
+    for (int r = 0; r < 4; r++) {
+        __m128i sum = _mm_setzero_si128();
+        for (uint32_t n = 0; n < samples; n += 8)
+            sum = _mm_add_epi32(sum, _mm_madd_epi16(_mm_loadu_si128((const __m128i *)(a + n)),
+                                                    _mm_loadu_si128((const __m128i *)(b + r * FAST_BLOCK_SAMPLES + n))));
+        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
+        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
+        out[r] = _mm_cvtsi128_si32(sum);
+    }
+#else
+    for (int r = 0; r < 4; r++) {
+        int32_t sum = 0;
+        for (uint32_t n = 0; n < samples; n++)
+            sum += (int32_t)a[n] * b[r * FAST_BLOCK_SAMPLES + (int)n];
+        out[r] = sum;
+    }
+#endif
+}
+
+TARGET static void NAME(products)(const int16_t *restrict rows, uint32_t count, uint32_t samples,
+                                  int32_t *restrict out)
+{
+    for (uint32_t i = 0; i < count; i++)
+        for (uint32_t j = 0; j <= i; j += 4) {
+            int32_t four[4];
+            NAME(four_products)(rows + i * FAST_BLOCK_SAMPLES, rows + j * FAST_BLOCK_SAMPLES, samples, four);
+            for (uint32_t r = 0; r < 4 && j + r <= i; r++)
+                *out++ = four[r];
+        }
+}
+
+TARGET static void NAME(forms)(const int32_t *restrict product, uint32_t count, const float *restrict coefficient,
+                               float *restrict out)
+{
+    typedef float lanes __attribute__((vector_size(32), aligned(4), may_alias));
+    const lanes *vector = (const lanes *)coefficient;
+    lanes total0 = {0}, total1 = {0};
+    for (uint32_t i = 0; i < count; i++) {
+        lanes inner0 = {0}, inner1 = {0};
+        for (uint32_t j = 0; j < i; j++) {
+            float entry = 2.0f * (float)*product++;
+            inner0 += entry * vector[2 * j];
+            inner1 += entry * vector[2 * j + 1];
+        }
+        float own = (float)*product++;
+        total0 += vector[2 * i] * (inner0 + own * vector[2 * i]);
+        total1 += vector[2 * i + 1] * (inner1 + own * vector[2 * i + 1]);
+    }
+    memcpy(out, &total0, sizeof total0);
+    memcpy(out + 8, &total1, sizeof total1);
 }

@@ -17,9 +17,9 @@ typedef struct {
 
 static void copied(const row_work *w, uint32_t first, uint32_t last)
 {
-    uint8_t *error = w->frames[0].error + (size_t)w->row * w->e->geometry.stride;
+    uint16_t *error = w->frames[0].error + (size_t)w->row * w->e->geometry.stride;
     memset(w->context + first, FAST_SKIPPED, last - first);
-    memset(error + first, 0, last - first);
+    memset(error + first, 0, (last - first) * sizeof *error);
 }
 
 /* Values of up to FAST_CHUNK samples of one class. */
@@ -29,21 +29,22 @@ static void predicted(const row_work *w, const fast_neighbours *around, uint32_t
     const fast_plan *plan = &e->plan;
     size_t at = (size_t)w->row * e->geometry.stride;
     const int16_t *sample = w->frames[0].sample + at;
-    uint8_t *error = w->frames[0].error + at;
+    uint16_t *error = w->frames[0].error + at;
     int32_t prediction[FAST_CHUNK];
     e->rows->predict(around, w->stage->weight[class], w->stage->offset[class], plan->fraction, first, prediction);
     for (uint32_t x = first; x < last; x++) {
         int32_t residual = sample[x] - prediction[x - first];
         uint32_t size = (uint32_t)abs(residual), z = residual < 0 ? 2 * size - 1 : 2 * size, context = e->row_context[x];
+        context = (uint32_t)((int32_t)context + w->stage->shift[class]);
         w->context[x] = (uint8_t)context;
         if (plan->spiked && sample[x] == w->spike) {
             w->value[x] = 0;
-            error[x] = FAST_SPIKE_MARK;
+            error[x] = 1 << FAST_SPIKE_BIT;
             e->tokens[context][FAST_TOKENS]++;
             continue;
         }
         size >>= plan->error_shift;
-        error[x] = (uint8_t)(size < FAST_ERROR_LIMIT ? size : FAST_ERROR_LIMIT);
+        error[x] = (uint16_t)(size < FAST_ERROR_LIMIT ? size : FAST_ERROR_LIMIT);
         e->tokens[context][fast_token_of(z)]++;
         e->total[context] += z;
         w->value[x] = z + plan->spiked;
