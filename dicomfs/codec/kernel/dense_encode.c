@@ -1,12 +1,25 @@
 /* The encoder of the dense stream: looks at the samples, tries what the header can choose, writes. */
 #include "dense_model.h"
 
+#define VALUES 65536
+#define SPIKE_CANDIDATES 4
+/* A value rarer than one sample in so many is no spike. */
+#define RARE 200
+/* A choice must gain this part of what the trial takes. */
+#define WORTH_WHILE 1000
+#define LEAST_TRIAL_EFFORT 2
+#define TRIAL_FRAMES 4
+#define LEAST_TRIAL_ROWS 16
+#ifndef TRIAL_SAMPLES
+#define TRIAL_SAMPLES 9000 /* times effort */
+#endif
+
 static uint32_t sample_at(const dfk_shape *shape, const void *samples, size_t index) {
     return shape->sample_bytes == 1 ? ((const uint8_t *)samples)[index] : ((const uint16_t *)samples)[index];
 }
 
 static dense_header plain_header(const dfk_settings *settings) {
-    dense_header header = {.level = 0};
+    dense_header header = {.level = settings->level};
     uint32_t count = 0;
     for (int i = 0; i < DFK_REFERENCES; i++) {
         int known = settings->references[i] == 0;
@@ -25,20 +38,31 @@ static int settings_ok(const dfk_settings *settings) {
     return ok;
 }
 
-/* Memory of an encoder: a model, one frame of samples as they are coded, and what tells used values. */
+/* Memory of an encoder: a model, one frame of samples as they are coded, and how often each value occurs. */
 typedef struct {
-    dense_model *model;
+    dfk_shape shape;
+    const void *samples;
+    uint8_t *out;
+    size_t capacity;
     uint16_t *frame;
-    uint8_t *used;
+    uint32_t *counts;
+    uint16_t *closed; /* what each value becomes when the gaps are closed */
     void *model_memory;
     size_t model_bytes;
 } dense_encoder;
 
+/* A part of the stack: all columns of some rows of the first frames. */
+typedef struct {
+    uint32_t frames, first_row, rows;
+} dense_part;
+
 static int64_t layout(dense_encoder *encoder, const dfk_shape *shape, const dense_header *header, void *memory,
                       size_t bytes) {
     dfk_arena arena = memory ? dfk_arena_over(memory, bytes) : (dfk_arena){0};
+    encoder->shape = *shape;
     encoder->frame = dfk_take(&arena, (uint64_t)shape->rows * shape->columns, sizeof(uint16_t));
-    encoder->used = dfk_take(&arena, 65536, 1);
+    encoder->counts = dfk_take(&arena, VALUES, sizeof(uint32_t));
+    encoder->closed = dfk_take(&arena, VALUES, sizeof(uint16_t));
     const int64_t needed = dense_layout(NULL, shape, header, NULL, 0);
     encoder->model_memory = dfk_take(&arena, 1, needed < 0 ? UINT64_MAX : (uint64_t)needed);
     encoder->model_bytes = (size_t)needed;
@@ -70,43 +94,145 @@ static int64_t write_stored(const dfk_shape *shape, const void *samples, uint8_t
     return (int64_t)at;
 }
 
-static int64_t write_coded(dense_encoder *encoder, const dfk_shape *shape, const dense_header *header,
-                           const void *samples, uint8_t *out, size_t capacity) {
+/* Brings the rows of a part of frame f to the form in which they are coded. */
+static void load_frame(const dense_encoder *encoder, const dense_part *part, uint32_t f) {
+    const dfk_shape *shape = &encoder->shape;
+    const size_t start = ((size_t)f * shape->rows + part->first_row) * shape->columns;
+    const size_t count = (size_t)part->rows * shape->columns;
+    for (size_t i = 0; i < count; i++)
+        encoder->frame[i] = encoder->closed[sample_at(shape, encoder->samples, start + i)];
+}
+
+static void prepare_gaps(const dense_encoder *encoder, const dense_header *header) {
+    uint32_t removed = 0, next = 0;
+    for (uint32_t value = 0; value < VALUES; value++) {
+        if (next < header->gap_count && value == header->gaps[next].at + removed) {
+            removed += header->gaps[next].size;
+            value += header->gaps[next++].size;
+        }
+        if (value < VALUES)
+            encoder->closed[value] = (uint16_t)(value - removed);
+    }
+}
+
+static int64_t write_coded(const dense_encoder *encoder, const dense_header *header, const dense_part *part) {
     uint8_t head[DENSE_LARGEST_HEADER];
-    const size_t start = dense_write_header(header, head), pixels = (size_t)shape->rows * shape->columns;
-    if (start > capacity)
+    const size_t start = dense_write_header(header, head);
+    if (start > encoder->capacity)
         return DFK_NO_ROOM;
-    memcpy(out, head, start);
+    memcpy(encoder->out, head, start);
+    dfk_shape shape = encoder->shape;
+    shape.frames = part->frames;
+    shape.rows = part->rows;
     dense_model *model = NULL;
-    const int64_t needed = dense_layout(&model, shape, header, encoder->model_memory, encoder->model_bytes);
+    const int64_t needed = dense_layout(&model, &shape, header, encoder->model_memory, encoder->model_bytes);
     if (needed < 0)
         return needed;
     dense_start(model);
-    dense_coder_start_encoder(&model->coder, out + start, capacity - start);
-    for (uint32_t f = 0; f < shape->frames && !model->coder.overflow; f++) {
-        for (size_t i = 0; i < pixels; i++)
-            encoder->frame[i] = (uint16_t)sample_at(shape, samples, f * pixels + i);
+    dense_coder_start_encoder(&model->coder, encoder->out + start, encoder->capacity - start);
+    for (uint32_t f = 0; f < shape.frames && !model->coder.overflow; f++) {
+        load_frame(encoder, part, f);
         dense_code_frame(model, encoder->frame);
     }
     dense_coder_finish(&model->coder);
     return model->coder.overflow ? DFK_NO_ROOM : (int64_t)(start + model->coder.at);
 }
 
+/* The part on which choices are tried: a few frames, of them rows in the middle. */
+static dense_part trial_part(const dfk_shape *shape, uint32_t samples) {
+    dense_part part = {shape->frames < TRIAL_FRAMES ? shape->frames : TRIAL_FRAMES, 0, shape->rows};
+    const uint64_t wanted = 1 + samples / ((uint64_t)part.frames * shape->columns);
+    if (wanted < shape->rows) {
+        part.rows = wanted < LEAST_TRIAL_ROWS ? (LEAST_TRIAL_ROWS < shape->rows ? LEAST_TRIAL_ROWS : shape->rows)
+                                              : (uint32_t)wanted;
+        part.first_row = (shape->rows - part.rows) / 2;
+    } else {
+        const uint64_t frames = 1 + samples / ((uint64_t)shape->rows * shape->columns);
+        part.frames = frames < shape->frames ? (uint32_t)frames : shape->frames;
+    }
+    return part;
+}
+
+/* Keeps a changed header when it makes the trial part smaller by more than it costs elsewhere. */
+static int better(const dense_encoder *encoder, const dense_part *part, dense_header *best, int64_t *best_length,
+                  const dense_header *changed) {
+    const int64_t length = write_coded(encoder, changed, part);
+    if (length < 0 || length + length / WORTH_WHILE >= *best_length)
+        return 0;
+    *best = *changed;
+    *best_length = length;
+    return 1;
+}
+
+/* Values that occur often are worth a symbol of their own where the prediction is near to them. */
+static void try_spikes(const dense_encoder *encoder, const dense_part *part, dense_header *best, int64_t *length) {
+    const uint64_t total = (uint64_t)encoder->shape.frames * encoder->shape.rows * encoder->shape.columns;
+    uint32_t candidates[SPIKE_CANDIDATES] = {0, best->largest}, count = best->largest ? 2 : 1;
+    for (uint32_t round = 0; round < 2; round++) {
+        uint32_t mode = VALUES;
+        for (uint32_t value = 0; value <= best->largest; value++) {
+            int known = 0;
+            for (uint32_t i = 0; i < count; i++)
+                known |= candidates[i] == value;
+            if (!known && (mode == VALUES || encoder->counts[value] > encoder->counts[mode]))
+                mode = value;
+        }
+        if (mode < VALUES)
+            candidates[count++] = mode;
+    }
+    for (uint32_t i = 0; i < count && best->spike_count < DENSE_SPIKES; i++) {
+        if (encoder->counts[candidates[i]] < total / RARE)
+            continue;
+        dense_header changed = *best;
+        changed.spikes[changed.spike_count++] = candidates[i];
+        better(encoder, part, best, length, &changed);
+    }
+}
+
+static void choose(const dense_encoder *encoder, const dfk_settings *settings, dense_header *header) {
+    const dense_part part = trial_part(&encoder->shape, TRIAL_SAMPLES * settings->effort);
+    int64_t length = write_coded(encoder, header, &part);
+    if (length < 0)
+        return;
+    dense_header changed = *header;
+    if (part.frames > 2 && header->references[1]) {
+        changed.list = 1;
+        better(encoder, &part, header, &length, &changed);
+    }
+    changed = *header;
+    changed.parity = 1;
+    better(encoder, &part, header, &length, &changed);
+    try_spikes(encoder, &part, header, &length);
+}
+
+static void count_values(const dense_encoder *encoder, dense_header *header) {
+    const size_t count = (size_t)encoder->shape.frames * encoder->shape.rows * encoder->shape.columns;
+    memset(encoder->counts, 0, VALUES * sizeof *encoder->counts);
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t value = sample_at(&encoder->shape, encoder->samples, i);
+        encoder->counts[value]++;
+        header->largest = value > header->largest ? value : header->largest;
+    }
+}
+
 int64_t dfk_dense_encode(const dfk_shape *shape, const dfk_settings *settings, const void *samples, uint8_t *out,
                          size_t capacity, void *memory, size_t memory_bytes) {
     if (!dense_shape_ok(shape) || !settings_ok(settings))
         return DFK_BAD_ARGUMENT;
-    dense_encoder encoder;
+    dense_encoder encoder = {.shape = *shape};
     dense_header header = plain_header(settings);
     if (layout(&encoder, shape, &header, memory, memory_bytes) < 0)
         return DFK_BAD_ARGUMENT;
-    const size_t count = (size_t)shape->frames * shape->rows * shape->columns;
-    for (size_t i = 0; i < count; i++) {
-        const uint32_t value = sample_at(shape, samples, i);
-        header.largest = value > header.largest ? value : header.largest;
-    }
-    const int64_t length = write_coded(&encoder, shape, &header, samples, out, capacity);
-    const uint64_t stored = 2 + (uint64_t)count * shape->sample_bytes;
+    encoder.samples = samples;
+    encoder.out = out;
+    encoder.capacity = capacity;
+    count_values(&encoder, &header);
+    prepare_gaps(&encoder, &header);
+    if (settings->effort >= LEAST_TRIAL_EFFORT)
+        choose(&encoder, settings, &header);
+    const dense_part whole = {shape->frames, 0, shape->rows};
+    const int64_t length = write_coded(&encoder, &header, &whole);
+    const uint64_t stored = 2 + (uint64_t)shape->frames * shape->rows * shape->columns * shape->sample_bytes;
     if (length > 0 && (uint64_t)length < stored)
         return length;
     return write_stored(shape, samples, out, capacity);

@@ -8,14 +8,9 @@
 #else
 #pragma GCC target("avx2,bmi,bmi2")
 #endif
-#include "dense_core.h"
+#include "dense_frame.h"
 
-void dense_frame_avx2(dense_model *model, const uint16_t *samples) {
-    if (samples)
-        dense_frame_with(model, samples, DENSE_BLOCKS(0), 0);
-    else
-        dense_frame_with(model, NULL, DENSE_BLOCKS(0), 1);
-}
+void dense_frame_avx2(dense_model *model, const uint16_t *samples) { dense_frame_any(model, samples); }
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

@@ -44,6 +44,27 @@ DENSE_INLINE dense_f8 dense_splat(float value) {
     return (dense_f8){value, value, value, value, value, value, value, value};
 }
 
+/* Raises `most` to `value` where that is larger (neither is NaN); and eight whole numbers within 16 bits as such.
+ * Pointers keep vectors out of signatures, whose meaning depends on the instruction set. */
+#if defined(DENSE_USE_AVX2) || defined(__AVX2__)
+DENSE_INLINE void dense_raise(dense_f8 *most, const dense_f8 *value) {
+    *most = (dense_f8)_mm256_max_ps((__m256)*most, (__m256)*value);
+}
+DENSE_INLINE dense_i4 dense_narrow(const dense_i8 *whole) {
+    return (dense_i4)_mm_packs_epi32(_mm256_castsi256_si128((__m256i)*whole),
+                                     _mm256_extracti128_si256((__m256i)*whole, 1));
+}
+#else
+DENSE_INLINE void dense_raise(dense_f8 *most, const dense_f8 *value) {
+    const dense_i8 higher = *value > *most;
+    *most = (dense_f8)(((dense_i8)*value & higher) | ((dense_i8)*most & ~higher));
+}
+DENSE_INLINE dense_i4 dense_narrow(const dense_i8 *whole) {
+    typedef int16_t dense_i16x8 __attribute__((vector_size(16)));
+    return (dense_i4)__builtin_convertvector(*whole, dense_i16x8);
+}
+#endif
+
 /* sum + weight * matrix, element by element. */
 DENSE_INLINE void dense_add_matrix(dense_f8 *sum, const dense_f8 *matrix, float weight, const int blocks) {
     const dense_f8 factor = dense_splat(weight);
@@ -110,59 +131,89 @@ DENSE_INLINE dense_products dense_add_products(dense_products sum, int32_t pair,
 DENSE_INLINE dense_f8 dense_float_products(dense_products sum) { return __builtin_convertvector(sum, dense_f8); }
 #endif
 
-/* Adds the products of all terms of a segment to matrix.  pairs[p][t] holds term t of samples 2p and 2p + 1. */
-DENSE_INLINE void dense_add_segment(dense_f8 *matrix, const int16_t (*pairs)[2 * DENSE_MOST_TERMS],
-                                    const int pair_count, const int blocks) {
-    for (int group = 0; group < blocks; group++)
-        for (int i = group * 8; i < group * 8 + 8; i += 2) {
-            dense_products sum[2][4];
-            for (int j = 0; j < blocks - group; j++)
-                sum[0][j] = sum[1][j] = dense_no_products();
-            for (int p = 0; p < pair_count; p++) {
-                int32_t factor[2];
-                memcpy(factor, &pairs[p][2 * i], sizeof factor);
-                for (int j = 0; j < blocks - group; j++) {
-                    const int16_t *terms = &pairs[p][16 * (group + j)];
-                    sum[0][j] = dense_add_products(sum[0][j], factor[0], terms);
-                    sum[1][j] = dense_add_products(sum[1][j], factor[1], terms);
-                }
-            }
-            dense_f8 *row = matrix + DENSE_ROW_AT(blocks, i), *next = matrix + DENSE_ROW_AT(blocks, i + 1);
-            for (int j = 0; j < blocks - group; j++) {
-                row[j] = row[j] + dense_float_products(sum[0][j]);
-                next[j] = next[j] + dense_float_products(sum[1][j]);
+/* Adds the products of the terms of group `group` with those from the group on. */
+DENSE_INLINE void dense_add_group(dense_f8 *matrix, const int16_t (*pairs)[2 * DENSE_MOST_TERMS], const int pair_count,
+                                  const int group, const int blocks) {
+    const int width = blocks - group;
+    for (int i = group * 8; i < group * 8 + 8; i += 2) {
+        dense_products sum[2][4];
+        for (int j = 0; j < width; j++)
+            sum[0][j] = sum[1][j] = dense_no_products();
+        for (int p = 0; p < pair_count; p++) {
+            int32_t factor[2];
+            memcpy(factor, &pairs[p][2 * i], sizeof factor);
+            for (int j = 0; j < width; j++) {
+                const int16_t *terms = &pairs[p][16 * (group + j)];
+                sum[0][j] = dense_add_products(sum[0][j], factor[0], terms);
+                sum[1][j] = dense_add_products(sum[1][j], factor[1], terms);
             }
         }
+        dense_f8 *row = matrix + DENSE_ROW_AT(blocks, i), *next = row + width;
+        for (int j = 0; j < width; j++) {
+            row[j] = row[j] + dense_float_products(sum[0][j]);
+            next[j] = next[j] + dense_float_products(sum[1][j]);
+        }
+    }
 }
 
-/* Solves for the weights of the first `taps` terms by elimination without pivoting; matrix is used up.  The
- * weights of other terms become 0. */
-DENSE_INLINE void dense_solve(dense_f8 *matrix, float *weights, const int taps, const int blocks) {
-    const int terms = 8 * blocks;
+/* Adds the products of all terms of a segment to matrix.  pairs[p][2 * t + i] is term t of sample 2 * p + i. */
+DENSE_INLINE void dense_add_segment(dense_f8 *matrix, const int16_t (*pairs)[2 * DENSE_MOST_TERMS],
+                                    const int pair_count, const int blocks) {
+    dense_add_group(matrix, pairs, pair_count, 0, blocks);
+    dense_add_group(matrix, pairs, pair_count, 1, blocks);
+    dense_add_group(matrix, pairs, pair_count, 2, blocks);
+    if (blocks > 3)
+        dense_add_group(matrix, pairs, pair_count, 3, blocks);
+}
+
+typedef struct {
     float lower[DENSE_MOST_TERMS][DENSE_MOST_TERMS] __attribute__((aligned(32)));
     float right[DENSE_MOST_TERMS] __attribute__((aligned(32)));
+} dense_elimination;
+
+/* Subtracts multiples of row k from the rows [from, to) of one group. */
+DENSE_INLINE void dense_eliminate(dense_f8 *matrix, dense_elimination *work, int k, int from, int to, float inverse,
+                                  const int group, const int blocks) {
+    const int width = blocks - group;
+    const dense_f8 *pivot_row = matrix + DENSE_ROW_AT(blocks, k) + (group - (k >> 3));
+    const float *pivots = (const float *)(pivot_row - group);
+    dense_f8 *row = matrix + DENSE_ROW_AT(blocks, from);
+    for (int i = from; i < to; i++, row += width) {
+        const float factor = pivots[i] * inverse;
+        work->lower[i][k] = factor;
+        const dense_f8 factors = dense_splat(factor);
+        for (int j = 0; j < width; j++)
+            row[j] = row[j] - factors * pivot_row[j];
+    }
+}
+
+/* Solves for the weights of the first `taps` terms by elimination without pivoting; matrix is used up.  Those of
+ * other terms become 0. */
+DENSE_INLINE void dense_solve(dense_f8 *matrix, float *weights, const int taps, const int blocks) {
+    const int terms = 8 * blocks;
+    dense_elimination work;
     for (int k = 0; k < taps; k++) {
-        const dense_f8 *pivot_row = matrix + DENSE_ROW_AT(blocks, k) - (k >> 3);
-        const float *pivots = (const float *)pivot_row;
+        const float *pivots = (const float *)(matrix + DENSE_ROW_AT(blocks, k) - (k >> 3));
         float pivot = pivots[k] * DENSE_RIDGE_FACTOR + DENSE_RIDGE;
         if (!(pivot > DENSE_LEAST_PIVOT))
             pivot = DENSE_LEAST_PIVOT;
         const float inverse = 1.0f / pivot;
-        right[k] = pivots[terms - 1] * inverse;
-        for (int i = k + 1; i < taps; i++) {
-            const float factor = pivots[i] * inverse;
-            lower[i][k] = factor;
-            const dense_f8 factors = dense_splat(factor);
-            dense_f8 *row = matrix + DENSE_ROW_AT(blocks, i) - (i >> 3);
-            for (int j = i >> 3; j < blocks; j++)
-                row[j] = row[j] - factors * pivot_row[j];
-        }
+        work.right[k] = pivots[terms - 1] * inverse;
+        /* Group by group, so that each row's width is a constant. */
+        if (k + 1 < 8)
+            dense_eliminate(matrix, &work, k, k + 1, 8, inverse, 0, blocks);
+        if (k + 1 < 16)
+            dense_eliminate(matrix, &work, k, k + 1 > 8 ? k + 1 : 8, 16, inverse, 1, blocks);
+        if (taps > 16 && k + 1 < 24)
+            dense_eliminate(matrix, &work, k, k + 1 > 16 ? k + 1 : 16, taps < 24 ? taps : 24, inverse, 2, blocks);
+        if (taps > 24)
+            dense_eliminate(matrix, &work, k, k + 1 > 24 ? k + 1 : 24, taps, inverse, 3, blocks);
     }
     for (int j = taps - 1; j >= 0; j--) {
-        const float weight = right[j];
+        const float weight = work.right[j];
         weights[j] = weight;
         for (int k = 0; k < j; k++)
-            right[k] = right[k] - lower[j][k] * weight;
+            work.right[k] = work.right[k] - work.lower[j][k] * weight;
     }
     for (int j = taps; j < terms; j++)
         weights[j] = 0.0f;

@@ -1,5 +1,4 @@
 #include "dense_model.h"
-
 /* round(2^31 * exp(-1 / 256)): one step of the logistic function's table. */
 #define LOGISTIC_STEP 2139111487u
 #define HALF_SLOT (1u << 31)
@@ -25,21 +24,31 @@ int64_t dense_layout(dense_model **out, const dfk_shape *shape, const dense_head
     model->stride = (size_t)model->cells * DENSE_SEGMENT + 2 * DENSE_MARGIN;
     model->plane_samples = model->stride * (shape->rows + DENSE_TOP + DENSE_BOTTOM);
     model->planes = planes_needed(shape, header);
+    const uint32_t level = header->level, solutions = DENSE_USED_SOLUTIONS(level);
+    const uint64_t weight_bytes = DENSE_MOST_TERMS * sizeof(float);
     const uint64_t matrix = DENSE_GROUPS(DENSE_BLOCKS(header->level)) * sizeof(dense_f8);
     model->pixels = dfk_take(&arena, model->planes, model->plane_samples * sizeof(uint16_t));
     model->errors = dfk_take(&arena, model->planes, model->plane_samples * sizeof(uint16_t));
     for (int i = 0; i < 2; i++) {
         int8_t *signs = dfk_take(&arena, model->stride, 1);
         model->signs[i] = signs ? signs + DENSE_MARGIN : NULL;
-        model->cell[i] = dfk_take(&arena, model->cells + 2, matrix);
+        model->cell[i] = dfk_take(&arena, model->cells + 2 * DENSE_CELL_MARGIN, matrix);
     }
     model->history = dfk_take(&arena, (uint64_t)model->cells * model->cell_rows, matrix);
-    model->fixed = dfk_take(&arena, model->cells, matrix);
-    model->weights = dfk_take(&arena, (uint64_t)model->cells * DENSE_MOST_TERMS, sizeof(float));
+    model->fixed = dfk_take(&arena, (uint64_t)model->cells * solutions, matrix);
+    model->weights = dfk_take(&arena, (uint64_t)model->cells * solutions, weight_bytes);
     model->solved = dfk_take(&arena, model->cells, sizeof(int32_t));
-    for (int i = 0; i < DENSE_MIXED; i++)
+    if (level)
+        for (int i = 0; i < 3 * DENSE_SOLUTIONS; i++) {
+            uint16_t *errors = dfk_take(&arena, model->stride, sizeof(uint16_t));
+            model->solution_errors[i / 3][i % 3] = errors ? errors + DENSE_MARGIN : NULL;
+        }
+    for (int i = 0; i < DENSE_USED_CONTEXTS(level); i++)
         model->slots[i] = dfk_take(&arena, (uint64_t)dense_context_count[i] * NODES, sizeof(uint32_t));
-    model->mixer = dfk_take(&arena, NODES * DENSE_SETS * DENSE_INPUTS, sizeof(int32_t));
+    for (int i = 0; i < DENSE_MIXERS(level); i++)
+        model->mixer[i] = dfk_take(&arena, NODES * DENSE_SETS * DENSE_INPUTS(level), sizeof(int32_t));
+    if (level)
+        model->refine = dfk_take(&arena, DENSE_REFINES, sizeof(uint32_t));
     model->bias[0] = dfk_take(&arena, DENSE_BIAS0, sizeof(dense_bias));
     model->bias[1] = dfk_take(&arena, DENSE_BIAS1, sizeof(dense_bias));
     model->low = dfk_take(&arena, DENSE_LOWS, sizeof(uint32_t));
@@ -73,7 +82,7 @@ static void fill_tables(dense_model *model) {
     for (; next < 4096; next++)
         model->stretch[next] = 2047;
     for (int i = 0; i < 1024; i++)
-        model->rate[i] = 655360 / (10 * i + 16);
+        model->rate[i] = 655360 / (10 * i + 24);
 }
 
 static void fill(uint32_t *slots, size_t count) {
@@ -88,17 +97,24 @@ void dense_start(dense_model *model) {
     memset(model->errors, 0, plane_bytes);
     for (int i = 0; i < 2; i++)
         memset(model->signs[i] - DENSE_MARGIN, 0, model->stride);
-    for (int i = 0; i < DENSE_MIXED; i++)
+    const int level = (int)model->header.level, inputs = DENSE_INPUTS(level);
+    for (int i = 0; i < inputs - 1; i++)
         fill(model->slots[i], (size_t)dense_context_count[i] * NODES);
     fill(model->low, DENSE_LOWS);
     fill(model->escapes, DENSE_ESCAPES);
     fill(model->flat, 2);
-    for (int i = 0; i < NODES * DENSE_SETS * DENSE_INPUTS; i++)
-        model->mixer[i] = i % DENSE_INPUTS == DENSE_MIXED ? 0 : 65536 / DENSE_MIXED;
+    for (int m = 0; m < DENSE_MIXERS(level); m++)
+        for (int i = 0; i < NODES * DENSE_SETS * inputs; i++)
+            model->mixer[m][i] = i % inputs == inputs - 1 ? 0 : 65536 / (inputs - 1);
+    if (level)
+        for (int i = 0; i < DENSE_REFINES; i++) {
+            const int step = i % DENSE_REFINE_STEPS;
+            model->refine[i] = model->squash[step == 0 ? 1 : step == 32 ? 4095 : step * 128] * 16u;
+        }
     memset(model->bias[0], 0, DENSE_BIAS0 * sizeof(dense_bias));
     memset(model->bias[1], 0, DENSE_BIAS1 * sizeof(dense_bias));
     memset(&model->segment, 0, sizeof model->segment);
-    memset(model->weights, 0, (size_t)model->cells * DENSE_MOST_TERMS * sizeof(float));
+    memset(model->weights, 0, (size_t)model->cells * DENSE_USED_SOLUTIONS(level) * DENSE_MOST_TERMS * sizeof(float));
     model->frame = 0;
 }
 

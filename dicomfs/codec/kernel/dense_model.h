@@ -12,15 +12,23 @@
 
 /* Cells hold the normal equations of DENSE_SEGMENT columns times this many rows. */
 #define DENSE_CELL_ROWS 8
+#define DENSE_CELL_MARGIN 2
 /* Weights serve this many rows. */
-#ifndef DENSE_SOLVE_ROWS
-#define DENSE_SOLVE_ROWS 2
-#endif
+#define DENSE_SOLVE_ROWS(level) ((level) ? 1 : 2)
 
-#define DENSE_ENERGIES 80
-#define DENSE_MIXED 3               /* contexts that are mixed at level 0 */
-#define DENSE_INPUTS (DENSE_MIXED + 1)
-#define DENSE_SETS 16               /* weight sets of a node */
+/* Sets of weights: level 1 blends the predictions of three windows, the last of which uses fewer taps. */
+#define DENSE_SOLUTIONS 3
+#define DENSE_USED_SOLUTIONS(level) ((level) ? DENSE_SOLUTIONS : 1)
+#define DENSE_NARROW_TAPS 16
+
+#define DENSE_ENERGIES 80 /* quarters of octaves of an energy */
+#define DENSE_SETS 20     /* weight sets of a node */
+#define DENSE_CONTEXTS 8
+#define DENSE_USED_CONTEXTS(level) ((level) ? DENSE_CONTEXTS : 5)
+/* Inputs of a mixer: the contexts' and a constant one. */
+#define DENSE_INPUTS(level) (DENSE_USED_CONTEXTS(level) + 1)
+#define DENSE_MIXERS(level) ((level) ? 2 : 1)
+#define DENSE_REFINE_STEPS 33
 
 /* Decisions about a sample: which slot of a context and which weights they use. */
 enum {
@@ -38,19 +46,18 @@ enum {
 #define DENSE_ESCAPES 24
 
 typedef struct {
-    int32_t mean; /* 1/256 of 1/32 grey level */
+    int32_t mean; /* in 1/256 of 1/32 grey level */
     int32_t count;
 } dense_bias;
 
-/* What is known about a segment before its samples are. */
+/* What is known about a segment before its samples are, and what its samples leave for training. */
 typedef struct {
-    float terms[DENSE_MOST_TERMS][DENSE_SEGMENT] __attribute__((aligned(64)));
-    float base[DENSE_SEGMENT] __attribute__((aligned(64)));
-    float partial[DENSE_SEGMENT] __attribute__((aligned(64)));
-    int32_t above[DENSE_SEGMENT] __attribute__((aligned(64)));  /* energy of the row above, weight 7 of 12 */
-    int32_t behind[DENSE_SEGMENT] __attribute__((aligned(64))); /* energy of the first reference, weight 12 */
-    float energy[DENSE_SEGMENT] __attribute__((aligned(64)));
-    int16_t pairs[DENSE_SEGMENT / 2][2 * DENSE_MOST_TERMS] __attribute__((aligned(64)));
+    float terms[DENSE_MOST_TERMS][DENSE_SEGMENT];
+    float base[DENSE_SEGMENT];
+    float partial[DENSE_SOLUTIONS][DENSE_SEGMENT];
+    int32_t above[DENSE_SEGMENT];  /* energy of the rows above, weight 8 of 12 */
+    int32_t behind[DENSE_SEGMENT]; /* energy of the first reference, weight 12 */
+    float energy[DENSE_SEGMENT];
 } dense_segment;
 
 typedef struct dense_model {
@@ -64,15 +71,17 @@ typedef struct dense_model {
     size_t stride, plane_samples;
 
     uint16_t *pixels, *errors; /* planes of the last frames, frame f in plane f % planes */
-    int8_t *signs[2];
-    dense_f8 *history; /* cells of the frame before, replaced row by row */
-    dense_f8 *cell[2]; /* cells of the row before and of this row, with one cell of zeros on either side */
-    dense_f8 *fixed;   /* the part of the window sum that stays during a row of cells */
+    int8_t *signs[2];          /* of the errors of the row before and of this one */
+    uint16_t *solution_errors[DENSE_SOLUTIONS][3]; /* of this row and the two before */
+    dense_f8 *history;         /* cells of the frame before, replaced row by row */
+    dense_f8 *cell[2];         /* cells of the row before and of this row, with cells of zeros on either side */
+    dense_f8 *fixed;           /* for each cell and solution the part of the window that stays during a row of cells */
     float *weights;
-    int32_t *solved; /* row for which a cell's weights were solved */
+    int32_t *solved; /* for each cell, for which rows its weights are */
 
-    uint32_t *slots[DENSE_MIXED];
-    int32_t *mixer;
+    uint32_t *slots[DENSE_CONTEXTS];
+    int32_t *mixer[2];
+    uint32_t *refine;
     dense_bias *bias[2];
     uint32_t *low;
     uint32_t escapes[DENSE_ESCAPES];
@@ -88,11 +97,20 @@ typedef struct dense_model {
     dense_segment segment __attribute__((aligned(64)));
 } dense_model;
 
-static const uint32_t dense_context_count[DENSE_MIXED] = {
-    DENSE_ENERGIES, (DENSE_ENERGIES / 2) * (DENSE_ENERGIES / 2), 16 * (DENSE_ENERGIES / 2)};
+static const uint32_t dense_context_count[DENSE_CONTEXTS] = {
+    9 * 4 * 4 * (DENSE_ENERGIES / 8),
+    (DENSE_ENERGIES / 2) * (DENSE_ENERGIES / 2),
+    16 * (DENSE_ENERGIES / 2),
+    32 * (DENSE_ENERGIES / 2),
+    DENSE_ENERGIES * (DENSE_ENERGIES / 4),
+    128 * (DENSE_ENERGIES / 8),
+    (DENSE_ENERGIES / 2) * (DENSE_ENERGIES / 2),
+    9 * 9 * (DENSE_ENERGIES / 4),
+};
 #define DENSE_BIAS0 (128 * (DENSE_ENERGIES / 4))
 #define DENSE_BIAS1 (9 * 4 * (DENSE_ENERGIES / 4))
 #define DENSE_LOWS (DENSE_ENERGIES * 16)
+#define DENSE_REFINES (NODES * (DENSE_ENERGIES / 2) * DENSE_REFINE_STEPS)
 
 /* Lays a model out in memory; with memory null only counts.  Returns the bytes, or DFK_BAD_ARGUMENT. */
 int64_t dense_layout(dense_model **model, const dfk_shape *shape, const dense_header *header, void *memory,
@@ -104,9 +122,14 @@ void dense_start(dense_model *model);
 /* Codes the next frame with the best instructions that the machine has; samples is null to decode. */
 void dense_code_frame(dense_model *model, const uint16_t *samples);
 
-/* The row of samples of plane y of the frame, for y from -DENSE_TOP to rows + DENSE_BOTTOM - 1. */
+/* The first row of a frame; rows from -DENSE_TOP to rows + DENSE_BOTTOM - 1 exist. */
 DENSE_INLINE uint16_t *dense_plane(const dense_model *model, uint16_t *planes, uint32_t frame) {
     return planes + model->plane_samples * (frame % model->planes) + model->stride * DENSE_TOP + DENSE_MARGIN;
+}
+
+/* Cell x of the row of cells before (0) or of this one (1). */
+DENSE_INLINE dense_f8 *dense_cell(const dense_model *model, int which, uint32_t x, const int level) {
+    return model->cell[which] + (size_t)(x + DENSE_CELL_MARGIN) * DENSE_GROUPS(DENSE_BLOCKS(level));
 }
 
 void dense_frame_base(dense_model *model, const uint16_t *samples);

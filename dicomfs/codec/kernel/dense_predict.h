@@ -1,0 +1,227 @@
+/* Prediction: terms of a segment, weights by local least squares, and the cells that they are learnt from. */
+#ifndef DICOMFS_DENSE_PREDICT_H
+#define DICOMFS_DENSE_PREDICT_H
+
+#include "dense_model.h"
+
+/* The taps in the row being coded come first in every list: their values are not known before. */
+#define TAP_W 0
+#define TAP_WW 1
+#define TAP_WWW 2
+#define ROW_TAPS 3
+
+/* A sample counts in the normal equations by the square of WEIGHT_SCALE / (mean error + WEIGHT_FLOOR), but by less
+ * where a term would leave 14 bits. */
+#define WEIGHT_SCALE 32.0f
+#define WEIGHT_FLOOR 0.5f
+#define LARGEST_TERM 8191.0f
+
+/* What the windows of the solutions weigh finished cells with: N, NW and NE, then of the frame before the same place,
+ * S of it, and E, W, SE, SW of it.  Of the row of cells being coded all of them take the cell itself, W and E, the
+ * second one WW and EE too; only the third one weighs them, and does without E. */
+typedef struct {
+    float north, north_west, north_east, before, before_south, before_sides;
+} dense_window;
+
+#define NARROW_OWN 2.0f
+#define NARROW_WEST 0.8f
+
+static const dense_window dense_windows[DENSE_SOLUTIONS] = {
+    {1.0f, 0.7f, 0.7f, 0.8f, 0.5f, 0.0f},
+    {1.0f, 0.9f, 0.9f, 0.8f, 0.6f, 0.5f},
+    {0.6f, 0.0f, 0.3f, 0.4f, 0.0f, 0.0f},
+};
+
+DENSE_INLINE dense_f8 dense_load_samples(const uint16_t *samples) {
+    return __builtin_convertvector(*(const dense_u16x8 *)samples, dense_f8);
+}
+
+DENSE_INLINE dense_i8 dense_load_whole(const uint16_t *samples) {
+    return __builtin_convertvector(*(const dense_u16x8 *)samples, dense_i8);
+}
+
+/* Where a tap of the samples of row y lies, or null where there is no such reference. */
+DENSE_INLINE const uint16_t *dense_tap_row(const dense_model *model, const dense_tap *tap, int64_t y) {
+    const uint16_t *plane = tap->plane ? model->reference[tap->plane - 1] : model->row0;
+    return plane ? plane + (y + tap->row) * (int64_t)model->stride + tap->column : NULL;
+}
+
+/* Eight samples' terms of the taps that lie in finished rows, and what these add to the predictions. */
+DENSE_INLINE void dense_prepare_terms(dense_model *model, int64_t y, int64_t x, int place, const float *weights,
+                                      const int level) {
+    dense_segment *segment = &model->segment;
+    const int terms = 8 * DENSE_BLOCKS(level);
+    const dense_tap *list = dense_taps[level][model->header.list];
+    const int64_t at = y * (int64_t)model->stride + x;
+    dense_f8 base = dense_load_samples(model->row0 + at - model->stride);
+    if (model->reference[0])
+        base = (base + dense_load_samples(model->reference[0] + at)) * 0.5f;
+    *(dense_f8 *)&segment->base[place] = base;
+    dense_f8 sum[DENSE_SOLUTIONS];
+    for (int s = 0; s < DENSE_SOLUTIONS; s++)
+        sum[s] = dense_splat(0.0f);
+    for (int i = ROW_TAPS; i < terms - 1; i++) {
+        const uint16_t *row = dense_tap_row(model, &list[i], y);
+        dense_f8 term = dense_splat(0.0f);
+        if (row)
+            term = dense_load_samples(row + x) - base;
+        *(dense_f8 *)&segment->terms[i][place] = term;
+        for (int s = 0; s < DENSE_USED_SOLUTIONS(level); s++)
+            sum[s] = sum[s] + term * weights[s * DENSE_MOST_TERMS + i];
+    }
+    for (int s = 0; s < DENSE_USED_SOLUTIONS(level); s++)
+        *(dense_f8 *)&segment->partial[s][place] = sum[s];
+}
+
+/* How large the errors were around eight samples, as far as finished rows tell. */
+DENSE_INLINE void dense_prepare_energy(dense_model *model, int64_t y, int64_t x, int place) {
+    dense_segment *segment = &model->segment;
+    const int64_t stride = (int64_t)model->stride, at = y * stride + x;
+    const uint16_t *north = model->error0 + at - stride;
+    const dense_i8 sides = dense_load_whole(north - 1) + dense_load_whole(north + 1);
+    *(dense_i8 *)&segment->above[place] = 3 * dense_load_whole(north) + 2 * sides + dense_load_whole(north - stride);
+    if (!model->reference[0])
+        return;
+    const uint16_t *here = model->reference_errors + at;
+    *(dense_i8 *)&segment->behind[place] =
+        4 * dense_load_whole(here) + 2 * (dense_load_whole(here + 1) + dense_load_whole(here + stride)) +
+        dense_load_whole(here - 1) + dense_load_whole(here - stride) + dense_load_whole(here + stride - 1) +
+        dense_load_whole(here + stride + 1);
+}
+
+DENSE_INLINE void dense_prepare(dense_model *model, int64_t y, int64_t x0, const float *weights, const int level) {
+    for (int place = 0; place < DENSE_SEGMENT; place += 8) {
+        dense_prepare_terms(model, y, x0 + place, place, weights, level);
+        dense_prepare_energy(model, y, x0 + place, place);
+    }
+}
+
+DENSE_INLINE void dense_transpose4(dense_i4 *a, dense_i4 *b, dense_i4 *c, dense_i4 *d) {
+#if defined(__clang__)
+#define INTERLEAVE(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
+#else
+#define INTERLEAVE(x, y, i, j, k, l) __builtin_shuffle(x, y, (dense_i4){i, j, k, l})
+#endif
+    const dense_i4 low0 = INTERLEAVE(*a, *b, 0, 4, 1, 5), high0 = INTERLEAVE(*a, *b, 2, 6, 3, 7);
+    const dense_i4 low1 = INTERLEAVE(*c, *d, 0, 4, 1, 5), high1 = INTERLEAVE(*c, *d, 2, 6, 3, 7);
+    *a = INTERLEAVE(low0, low1, 0, 1, 4, 5);
+    *b = INTERLEAVE(low0, low1, 2, 3, 6, 7);
+    *c = INTERLEAVE(high0, high1, 0, 1, 4, 5);
+    *d = INTERLEAVE(high0, high1, 2, 3, 6, 7);
+#undef INTERLEAVE
+}
+
+/* Eight finished samples' terms, weighted and as whole numbers of 16 bits; those from `count` on become 0. */
+DENSE_INLINE void dense_whole_terms(dense_model *model, const uint16_t *row, int place, int count, dense_i4 *whole,
+                                    const int level) {
+    dense_segment *segment = &model->segment;
+    const int terms = 8 * DENSE_BLOCKS(level);
+    const dense_f8 base = *(const dense_f8 *)&segment->base[place];
+    for (int i = 0; i < ROW_TAPS; i++)
+        *(dense_f8 *)&segment->terms[i][place] = dense_load_samples(row + place - 1 - i) - base;
+    *(dense_f8 *)&segment->terms[terms - 1][place] = dense_load_samples(row + place) - base;
+    dense_f8 largest = dense_splat(1.0f);
+    for (int i = 0; i < terms; i++) {
+        const dense_f8 size = (dense_f8)(*(const dense_i8 *)&segment->terms[i][place] & 0x7FFFFFFF);
+        dense_raise(&largest, &size);
+    }
+    const dense_f8 spread = *(const dense_f8 *)&segment->energy[place] * (1.0f / 48.0f) + WEIGHT_FLOOR;
+    const dense_f8 wanted = WEIGHT_SCALE / spread, most = LARGEST_TERM / largest;
+    const dense_i8 over = wanted > most;
+    dense_i8 scale = ((dense_i8)most & over) | ((dense_i8)wanted & ~over);
+    scale &= (dense_i8){0, 1, 2, 3, 4, 5, 6, 7} + place < count;
+    for (int i = 0; i < terms; i++) {
+        const dense_i8 value =
+            __builtin_convertvector(*(const dense_f8 *)&segment->terms[i][place] * (dense_f8)scale, dense_i8);
+        whole[i] = dense_narrow(&value);
+    }
+}
+
+/* Adds the `count` samples of a finished segment to its cell. */
+DENSE_INLINE void dense_train(dense_model *model, int64_t y, int64_t x0, int count, dense_f8 *cell, const int level) {
+    int16_t pairs[DENSE_SEGMENT / 2][2 * DENSE_MOST_TERMS] __attribute__((aligned(64)));
+    const uint16_t *row = model->row0 + y * (int64_t)model->stride + x0;
+    for (int place = 0; place < DENSE_SEGMENT; place += 8) {
+        dense_i4 whole[DENSE_MOST_TERMS];
+        dense_whole_terms(model, row, place, count, whole, level);
+        for (int i = 0; i < 8 * DENSE_BLOCKS(level); i += 4) {
+            dense_transpose4(&whole[i], &whole[i + 1], &whole[i + 2], &whole[i + 3]);
+            for (int j = 0; j < 4; j++)
+                *(dense_i4 *)&pairs[place / 2 + j][2 * i] = whole[i + j];
+        }
+    }
+    dense_add_segment(cell, (const int16_t(*)[2 * DENSE_MOST_TERMS])pairs, DENSE_SEGMENT / 2, DENSE_BLOCKS(level));
+}
+
+/* The part of a cell's window that lies in the finished row of cells and in the frame before. */
+DENSE_INLINE void dense_fix_window(const dense_model *model, uint32_t cell_row, uint32_t x, const dense_window *window,
+                                   dense_f8 *fixed, const int level) {
+    const int blocks = DENSE_BLOCKS(level);
+    const size_t groups = DENSE_GROUPS(blocks), row = model->cells * groups;
+    const dense_f8 *north = dense_cell(model, 0, x, level);
+    memset(fixed, 0, groups * sizeof *fixed);
+    dense_add_matrix(fixed, north, window->north, blocks);
+    if (window->north_west != 0.0f)
+        dense_add_matrix(fixed, north - groups, window->north_west, blocks);
+    dense_add_matrix(fixed, north + groups, window->north_east, blocks);
+    if (!model->frame)
+        return;
+    const int south = cell_row + 1 < model->cell_rows, west = x > 0, east = x + 1 < model->cells;
+    const dense_f8 *before = model->history + cell_row * row + x * groups;
+    dense_add_matrix(fixed, before, window->before, blocks);
+    if (south && window->before_south != 0.0f)
+        dense_add_matrix(fixed, before + row, window->before_south, blocks);
+    if (window->before_sides == 0.0f)
+        return;
+    if (east)
+        dense_add_matrix(fixed, before + groups, window->before_sides, blocks);
+    if (west)
+        dense_add_matrix(fixed, before - groups, window->before_sides, blocks);
+    if (south && east)
+        dense_add_matrix(fixed, before + row + groups, window->before_sides, blocks);
+    if (south && west)
+        dense_add_matrix(fixed, before + row - groups, window->before_sides, blocks);
+}
+
+DENSE_INLINE void dense_fix_windows(dense_model *model, uint32_t cell_row, const int level) {
+    const size_t groups = DENSE_GROUPS(DENSE_BLOCKS(level));
+    dense_f8 *fixed = model->fixed;
+    for (uint32_t x = 0; x < model->cells; x++)
+        for (int s = 0; s < DENSE_USED_SOLUTIONS(level); s++, fixed += groups)
+            dense_fix_window(model, cell_row, x, &dense_windows[s], fixed, level);
+}
+
+/* Weights of all solutions for a cell, as far as it is known. */
+DENSE_INLINE void dense_solve_cell(const dense_model *model, uint32_t x, float *weights, const int level) {
+    const int blocks = DENSE_BLOCKS(level), groups = DENSE_GROUPS(blocks);
+    const dense_f8 *own = dense_cell(model, 1, x, level), *fixed = model->fixed;
+    dense_f8 sum[DENSE_MOST_GROUPS];
+    fixed += (size_t)x * groups * DENSE_USED_SOLUTIONS(level);
+    for (int i = 0; i < groups; i++)
+        sum[i] = ((fixed[i] + own[i]) + own[i - groups]) + own[i + groups];
+    dense_solve(sum, weights, 8 * blocks - 1, blocks);
+    if (!level)
+        return;
+    fixed += groups;
+    for (int i = 0; i < groups; i++)
+        sum[i] = ((((fixed[i] + own[i]) + own[i - groups]) + own[i + groups]) + own[i - 2 * groups]) +
+                 own[i + 2 * groups];
+    dense_solve(sum, weights + DENSE_MOST_TERMS, 8 * blocks - 1, blocks);
+    fixed += groups;
+    const dense_f8 own_weight = dense_splat(NARROW_OWN), west_weight = dense_splat(NARROW_WEST);
+    for (int i = 0; i < groups; i++)
+        sum[i] = (fixed[i] + own_weight * own[i]) + west_weight * own[i - groups];
+    dense_solve(sum, weights + 2 * DENSE_MOST_TERMS, DENSE_NARROW_TAPS, blocks);
+}
+
+/* Keeps a finished row of cells for the next frame and makes room for the next row. */
+DENSE_INLINE void dense_turn_cells(dense_model *model, uint32_t cell_row, const int level) {
+    const size_t row = (size_t)model->cells * DENSE_GROUPS(DENSE_BLOCKS(level)), bytes = row * sizeof(dense_f8);
+    memcpy(model->history + cell_row * row, dense_cell(model, 1, 0, level), bytes);
+    dense_f8 *turn = model->cell[0];
+    model->cell[0] = model->cell[1];
+    model->cell[1] = turn;
+    memset(dense_cell(model, 1, 0, level), 0, bytes);
+}
+
+#endif
