@@ -165,7 +165,37 @@ class StreamPiece:
     length: int
 
 
-Piece = HeaderPiece | FramePiece | StreamPiece
+@dataclass(frozen=True, slots=True)
+class CodedPiece:
+    """A codestream of ``length`` bytes that is written anew from one frame of a stack and a recipe."""
+
+    pack: ObjectKey
+    stack: int
+    frame: int
+    method: int
+    recipe: int
+    """Bytes of the recipe; recipes follow the header pieces in the instance's header bytes."""
+    length: int
+    digest: int
+    """XXH3-64 of the codestream."""
+
+
+@dataclass(frozen=True, slots=True)
+class TranscodedPiece:
+    """A codestream of ``length`` bytes made from ``stored`` bytes of an opaque stream and a recipe."""
+
+    pack: ObjectKey
+    stream: int
+    offset: int
+    stored: int
+    method: int
+    recipe: int
+    length: int
+    digest: int
+    """XXH3-64 of the codestream."""
+
+
+Piece = HeaderPiece | FramePiece | StreamPiece | CodedPiece | TranscodedPiece
 """A file is the concatenation of its pieces, in order."""
 
 

@@ -15,12 +15,21 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
+from dicomfs.codestreams import CodestreamReader
 from dicomfs.dicom.keywords import keyword_value
 from dicomfs.errors import DamagedError, MismatchError, NotFoundError, TierError
-from dicomfs.format.header import SeriesPart
+from dicomfs.format.header import InstanceEntry, SeriesPart
 from dicomfs.frames import FrameReader, Slice, codec_of, segment_of
 from dicomfs.index.catalog import Catalog
-from dicomfs.model import FramePiece, HeaderPiece, InstanceId, Piece, StreamPiece
+from dicomfs.model import (
+    CodedPiece,
+    FramePiece,
+    HeaderPiece,
+    InstanceId,
+    Piece,
+    StreamPiece,
+    TranscodedPiece,
+)
 from dicomfs.packs import PackSource
 from dicomfs.spool import Spool
 
@@ -122,31 +131,36 @@ class _Span:
     start: int
     piece: Piece
     header_at: int
+    """Where its header bytes, or its recipe, begin."""
 
 
 class PackedReader:
-    """Reads an instance from packs: header bytes in memory, frames and streams on demand."""
+    """Reads an instance from packs: header bytes in memory, frames, streams and codestreams on demand."""
 
     def __init__(
-        self, part: SeriesPart, row: int, header: bytes, frames: FrameReader, source: PackSource
+        self,
+        part: SeriesPart,
+        row: int,
+        header: bytes,
+        frames: FrameReader,
+        source: PackSource,
+        codestreams: CodestreamReader | None = None,
     ) -> None:
         entry = part.entries[row]
         self.size, self.sha256 = entry.size, entry.sha256
         for pack in {piece.pack for piece in entry.pieces if not isinstance(piece, HeaderPiece)}:
             source.require(pack, part.packs[pack])
         self._entry, self._header, self._frames, self._source = entry, header, frames, source
-        lengths = [_piece_bytes(piece, frames) for piece in entry.pieces]
-        header_lengths = [piece.length if isinstance(piece, HeaderPiece) else 0 for piece in entry.pieces]
-        starts = [0, *accumulate(lengths)]
-        header_starts = [0, *accumulate(header_lengths)]
-        if starts[-1] != entry.size or header_starts[-1] != len(header):
+        self._codestreams = codestreams or CodestreamReader(frames, source)
+        starts = [0, *accumulate(_piece_bytes(piece, frames) for piece in entry.pieces)]
+        if starts[-1] != entry.size or entry.header_bytes != len(header):
             raise DamagedError(
                 f"instance at position {entry.position}", "its pieces do not add up to its size"
             )
         self._starts = starts
         self._spans = [
             _Span(start, piece, at)
-            for start, piece, at in zip(starts, entry.pieces, header_starts, strict=False)
+            for start, piece, at in zip(starts, entry.pieces, _header_places(entry), strict=False)
         ]
 
     def read(self, offset: int, length: int) -> bytes:
@@ -163,6 +177,11 @@ class PackedReader:
                     if raw is None:
                         return None
                     parts.append(raw[wanted.start : wanted.stop])
+            elif isinstance(span.piece, CodedPiece | TranscodedPiece):
+                made = self._codestreams.ready(span.piece, self._recipe(span.piece, span.header_at))
+                if made is None:
+                    return None
+                parts.append(made[start:stop])
             else:
                 return None
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -173,6 +192,8 @@ class PackedReader:
             if isinstance(span.piece, FramePiece):
                 for wanted in self._slices(span.piece, start, stop):
                     self._frames.fetch(wanted.unit)
+            elif isinstance(span.piece, CodedPiece | TranscodedPiece):
+                self._codestreams.fetch(span.piece, self._recipe(span.piece, span.header_at))
 
     def info(self) -> dict[str, object]:
         codecs = set()
@@ -182,6 +203,13 @@ class PackedReader:
                 segment = segment_of(piece.pack, self._frames.stack(piece.pack, piece.stack), piece.first)
                 codecs.add(codec_of(piece.pack, segment).name.lower())
                 stored += sum(band.length for band in segment.bands) * piece.count / segment.frames
+            elif isinstance(piece, CodedPiece):
+                segment = segment_of(piece.pack, self._frames.stack(piece.pack, piece.stack), piece.frame)
+                codecs.add(codec_of(piece.pack, segment).name.lower())
+                stored += sum(band.length for band in segment.bands) / segment.frames
+            elif isinstance(piece, TranscodedPiece):
+                codecs.add("transcoded")
+                stored += piece.stored
             elif isinstance(piece, StreamPiece):
                 codecs.add("chunks")
                 stored += self._stored_of(piece)
@@ -228,10 +256,16 @@ class PackedReader:
             elif isinstance(piece, FramePiece):
                 for wanted in self._slices(piece, start, stop):
                     yield self._frames.fetch(wanted.unit)[wanted.start : wanted.stop]
+            elif isinstance(piece, CodedPiece | TranscodedPiece):
+                made = self._codestreams.fetch(piece, self._recipe(piece, span.header_at))
+                yield made[start:stop]
             else:
                 yield self._source.pack(piece.pack).read_stream(
                     piece.stream, piece.offset + start, stop - start
                 )
+
+    def _recipe(self, piece: CodedPiece | TranscodedPiece, at: int) -> bytes:
+        return self._header[at : at + piece.recipe]
 
     def _slices(self, piece: FramePiece, start: int, stop: int) -> Iterator[Slice]:
         frame_bytes = self._frames.stack(piece.pack, piece.stack).layout.frame_bytes
@@ -247,12 +281,25 @@ def _piece_bytes(piece: Piece, frames: FrameReader) -> int:
     return piece.length
 
 
+def _header_places(entry: InstanceEntry) -> Iterator[int]:
+    """Where the header bytes of each piece begin: first come those of the file, then all recipes."""
+    header, recipe = 0, entry.header_length
+    for piece in entry.pieces:
+        if isinstance(piece, CodedPiece | TranscodedPiece):
+            yield recipe
+            recipe += piece.recipe
+        else:
+            yield header
+            header += piece.length if isinstance(piece, HeaderPiece) else 0
+
+
 class Reconstructor:
     """Opens instances of an archive for reading.  Thread-safe."""
 
     def __init__(self, catalog: Catalog, spool: Spool, source: PackSource, cache_bytes: int) -> None:
         self._catalog, self._spool, self._source = catalog, spool, source
         self._frames = FrameReader(source, cache_bytes)
+        self._codestreams = CodestreamReader(self._frames, source)
         self._prefetch_bytes = cache_bytes // 8
 
     def open(self, instance: InstanceId) -> SpooledReader | PackedReader:
@@ -286,7 +333,7 @@ class Reconstructor:
                 place.header_key, "lists another instance than the catalog; run `dicomfs recover`"
             )
         header = self._source.header_bytes(place.header_key, place.part_index, place.row)
-        return PackedReader(part, place.row, header, self._frames, self._source)
+        return PackedReader(part, place.row, header, self._frames, self._source, self._codestreams)
 
     def prefetch(self, instance: InstanceId) -> None:
         """Decode an instance into the cache, within bounds.  May block; raises as reading would."""

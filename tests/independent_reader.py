@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from tests.independent_codecs import Refused, Unsupported, decode_band, unzstd
+from tests.independent_codestreams import make
+from tests.independent_columns import integers, texts
 from tests.independent_objects import (
     BLOCK_LIMIT,
     CHUNK_LIMIT,
@@ -81,11 +80,18 @@ class JournalObject:
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of a file: kind H, F or S, its numbers; ``key``: kind, digest, index digest of its pack."""
+    """A run of a file: its kind and numbers; ``key``: kind, digest, index digest of its pack."""
 
     kind: str
     key: tuple[int, bytes, bytes] | None
     numbers: tuple[int, ...]
+    digest: bytes = b""
+    """Of codestreams."""
+
+    @property
+    def recipe(self) -> int:
+        """Bytes of the recipe of a codestream."""
+        return self.numbers[-2] if self.kind in "CT" else 0
 
 
 @dataclass(frozen=True)
@@ -110,46 +116,6 @@ class Instance:
 
 
 # Series parts ----------------------------------------------------------------------------------------------
-
-
-def integers(value: Any, count: int) -> list[int]:
-    """A column of ``count`` integers."""
-    form, first, step, width, data = fields(value, 5)
-    if form == 0:
-        return [first] * count
-    if form == 1:
-        return _signed(np.uint64(first & _MASK) + np.arange(count, dtype=np.uint64) * np.uint64(step & _MASK))
-    zigzags = count if form == 2 else max(count - 1, 0)
-    if form not in {2, 3} or width not in {1, 2, 4, 8} or len(data) != zigzags * width:
-        raise Refused("a column of integers")
-    planes = np.frombuffer(data, np.uint8).reshape(width, zigzags)
-    numbers = np.ascontiguousarray(planes.T).view(f"<u{width}").ravel().astype(np.uint64)
-    plain = (numbers >> np.uint64(1)) ^ (~(numbers & np.uint64(1)) + np.uint64(1))
-    if form == 2:
-        return _signed(plain)
-    sums = np.cumsum(np.concatenate([np.array([first & _MASK], np.uint64), plain]), dtype=np.uint64)
-    return _signed(sums)[:count]
-
-
-_MASK = (1 << 64) - 1
-
-
-def _signed(values: npt.NDArray[np.uint64]) -> list[int]:
-    return [int(one) for one in values.view(np.int64)]
-
-
-def texts(value: Any, count: int) -> list[str]:
-    """A column of ``count`` texts."""
-    shared, rest, data = fields(value, 3)
-    found: list[bytes] = []
-    at = 0
-    for common, more in zip(integers(shared, count), integers(rest, count), strict=True):
-        before = found[-1] if found else b""
-        if not 0 <= common <= len(before) or not 0 <= more <= len(data) - at or common + more > 1024:
-            raise Refused("a column of texts")
-        found.append(before[:common] + data[at : at + more])
-        at += more
-    return [one.decode("utf-8") for one in found]
 
 
 def _patient(value: Any) -> Node:
@@ -189,13 +155,14 @@ def instances_of(part: Any, pack: str, nodes: dict[tuple[str, int], Node]) -> It
     numbers = iter(integers(number, sum(numbered)))
     shown = [next(numbers) if there else None for there in numbered]
     shapes_of_rows = [bytes(shapes[one]).decode("ascii") for one in integers(shape, rows)]
-    pieces = _pieces(shapes_of_rows, keys, (header, frames, stream))
+    coded = part[24] if len(part) > 24 else None
+    pieces = _pieces(shapes_of_rows, keys, (header, frames, stream), coded)
     place = _places(runs)
     columns = zip(*(integers(one, rows) for one in (position, level, body, mtime, order, note)), strict=True)
     for k, (at, form, bulk, time_ns, rank, why) in enumerate(columns):
         found = tuple(next(pieces) for _ in shapes_of_rows[k])
         head = sum(one.numbers[0] for one in found if one.kind == "H")
-        block, offset = place(head)
+        block, offset = place(head + sum(one.recipe for one in found))
         yield Instance(
             patient=patient,
             study=study,
@@ -231,7 +198,7 @@ def _places(runs: Any) -> Callable[[int], tuple[int, int]]:
     return place
 
 
-def _pieces(shapes: Sequence[str], keys: Any, columns: Any) -> Iterator[Piece]:
+def _pieces(shapes: Sequence[str], keys: Any, columns: Any, coded: Any) -> Iterator[Piece]:
     order = "".join(shapes)
     header, frames, stream = columns
     rows = {
@@ -239,13 +206,24 @@ def _pieces(shapes: Sequence[str], keys: Any, columns: Any) -> Iterator[Piece]:
         "F": zip(*(integers(one, order.count("F")) for one in fields(frames, 5)), strict=True),
         "S": zip(*(integers(one, order.count("S")) for one in fields(stream, 4)), strict=True),
     }
+    counts = {kind: order.count(kind) for kind in "CT"}
+    digests: dict[str, Iterator[bytes]] = {}
+    if coded is not None:
+        of_frames, of_streams, data = fields(coded, 3)
+        rows["C"] = zip(*(integers(one, counts["C"]) for one in fields(of_frames, 6)), strict=True)
+        rows["T"] = zip(*(integers(one, counts["T"]) for one in fields(of_streams, 7)), strict=True)
+        cuts = [data[at : at + 8] for at in range(0, len(data), 8)]
+        digests = {"C": iter(cuts[: counts["C"]]), "T": iter(cuts[counts["C"] :])}
+    elif any(counts.values()):
+        raise Refused("codestreams without columns")
     for kind in order:
         numbers: tuple[int, ...] = next(rows[kind])
         if kind == "H":
             yield Piece(kind, None, numbers)
         else:
             pack, name, index = fields(keys[numbers[0]], 3)
-            yield Piece(kind, (pack, name, index), numbers[1:])
+            check = next(digests[kind]) if kind in "CT" else b""
+            yield Piece(kind, (pack, name, index), numbers[1:], check)
 
 
 # Journal ---------------------------------------------------------------------------------------------------
@@ -307,6 +285,7 @@ class TierReader:
     def read(self, instance: Instance) -> bytes:
         """All bytes of a file; raises Refused where a digest, the size or the SHA-256 does not match."""
         header = self._header(instance)
+        recipes = header[sum(piece.numbers[0] for piece in instance.pieces if piece.kind == "H") :]
         out = []
         for piece in instance.pieces:
             if piece.kind == "H":
@@ -315,6 +294,9 @@ class TierReader:
                 header = header[length:]
             elif piece.kind == "F":
                 out += self._frames(self._pack_of(piece), *piece.numbers)
+            elif piece.kind in "CT":
+                out.append(self._codestream(piece, recipes[: piece.recipe]))
+                recipes = recipes[piece.recipe :]
             else:
                 out.append(self._range(self._pack_of(piece), *piece.numbers))
         data = b"".join(out)
@@ -361,7 +343,8 @@ class TierReader:
                 section = section_at(pack.data, place)
                 if section.kind != SERIES_PART:
                     raise Refused("no series part where the index says so")
-                part = fields(structure(payload(pack.data, section, TABLE_LIMIT)), 24)
+                part = structure(payload(pack.data, section, TABLE_LIMIT))
+                fields(part, 24)
                 parts.append(((part[2][0], -part[5], part[3], key), part))
         taken: set[tuple[int, int]] = set()
         for (series, *_, key), part in sorted(parts, key=lambda found: found[0]):
@@ -398,12 +381,25 @@ class TierReader:
             versions.update((one, free + k) for k, one in enumerate(undecided[:-1]))
 
     def _header(self, instance: Instance) -> bytes:
-        length = sum(piece.numbers[0] for piece in instance.pieces if piece.kind == "H")
+        length = sum(piece.numbers[0] if piece.kind == "H" else piece.recipe for piece in instance.pieces)
         pack = self.pack(instance.pack)
         plain = self._blocks.get(
             f"{instance.pack} {instance.block}", lambda: _plain_block(pack, instance.block)
         )
         return cut(plain, instance.block_offset, length)
+
+    def _codestream(self, piece: Piece, recipe: bytes) -> bytes:
+        key = self._pack_of(piece)
+        if piece.kind == "C":
+            stack, frame, method, _, length = piece.numbers
+            (source,) = self._frames(key, stack, frame, 1, 0)
+            found = make(method, source, self.pack(key).tables.stacks[stack][0], recipe)
+        else:
+            stream, offset, stored, method, _, length = piece.numbers
+            found = make(method, self._range(key, stream, offset, stored), None, recipe)
+        if len(found) != length or digest(found) != piece.digest:
+            raise Refused("digest of a codestream")
+        return found
 
     def _frames(self, key: str, stack: int, first: int, count: int, step: int) -> list[bytes]:
         pack = self.pack(key)

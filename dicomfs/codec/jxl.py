@@ -48,21 +48,29 @@ class _Bits:
         return 1 + self.take((9, 13, 18, 30)[self.take(2)])
 
 
+def frame_size(stream: bytes | memoryview) -> tuple[int, int]:
+    """Rows and columns of a bare codestream; raises `CodecError`."""
+    return _take_size(stream, _Bits(bytes(stream[2:34])))
+
+
+def _take_size(stream: bytes | memoryview, reader: _Bits) -> tuple[int, int]:
+    if stream[:2] != _BARE:
+        raise CodecError("jpegxl", "not a bare codestream")
+    small = reader.take(1)
+    height = 8 * (1 + reader.take(5)) if small else reader.take_length()
+    ratio = reader.take(3)
+    if ratio:
+        return height, height * _RATIOS[ratio][0] // _RATIOS[ratio][1]
+    return height, 8 * (1 + reader.take(5)) if small else reader.take_length()
+
+
 def _check_header(stream: memoryview, rows: int, columns: int, bits: int) -> None:
     """Refuse a codestream of another size, with animation, preview, extra channels or floats.
 
     The decoder allocates what the header says.  SizeHeader and ImageMetadata of ISO/IEC 18181-1.
     """
-    if stream[:2] != _BARE:
-        raise CodecError("jpegxl", "not a bare codestream")
     reader = _Bits(bytes(stream[2:34]))
-    small = reader.take(1)
-    height = 8 * (1 + reader.take(5)) if small else reader.take_length()
-    ratio = reader.take(3)
-    if ratio:
-        width = height * _RATIOS[ratio][0] // _RATIOS[ratio][1]
-    else:
-        width = 8 * (1 + reader.take(5)) if small else reader.take_length()
+    height, width = _take_size(stream, reader)
     depth, odd = 8, 0
     if not reader.take(1):
         odd = reader.take(1) or reader.take(1)
@@ -74,7 +82,7 @@ def _check_header(stream: memoryview, rows: int, columns: int, bits: int) -> Non
         raise CodecError("jpegxl", "the codestream is of another size, depth or kind")
 
 
-def _bare(stream: bytes) -> bytes:
+def bare_codestream(stream: bytes) -> bytes:
     """Take the codestream out of the container, which the library insists on above 12 bits or so."""
     if stream[:2] == _BARE:
         return stream
@@ -134,7 +142,7 @@ class JpegXl:
                 usecontainer=False,
                 numthreads=1,
             )
-            return _bare(bytes(stream))
+            return bare_codestream(bytes(stream))
         except (RuntimeError, ValueError, TypeError, MemoryError) as error:
             raise CodecError(self.name, str(error)) from error
 

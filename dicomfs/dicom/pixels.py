@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dicomfs.dicom import values
 from dicomfs.dicom.part10 import DEFLATED, Buffer, Element, Scan
+from dicomfs.dicom.syntax import RLE_LOSSLESS
 from dicomfs.dicom.tags import OVERLAY_BIT_POSITIONS, Tag
 from dicomfs.model import PixelLayout
 
@@ -27,6 +28,7 @@ _PIXEL_CLASS_MODALITIES = frozenset(
     {"CR", "CT", "DX", "IO", "IVOCT", "MG", "MR", "NM", "OCT", "OPT", "PT", "PX", "RF", "RTDOSE", "RTIMAGE"}
     | {"SEG", "XA"}
 )
+_START_OF_IMAGE = b"\xff\xd8"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _SCREEN_WORDS = ("SCREEN", "REPORT", "DOSE_INFO", "PROTOCOL", "SECONDARY CAPTURE")
 
@@ -37,6 +39,10 @@ class RunKind(enum.IntEnum):
     HEADER = 1
     FRAMES = 2
     STREAM = 3
+    CODED = 4
+    """A codestream that a frame and a recipe make."""
+    TRANSCODED = 5
+    """A codestream that may be stored in another coding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +59,13 @@ class SplitPlan:
     """The runs of a file, in order, without gap or overlap: joined they are the file."""
 
     kind: str
-    """``native`` (one run of frames), ``header`` (header bytes only) or ``opaque`` (the rest)."""
+    """``native`` (one run of frames), ``coded`` (codestreams that are taken apart), ``header`` (header bytes
+    only) or ``opaque`` (the rest)."""
     reason: str
     """Why it is not native; '' where it is."""
     runs: tuple[Run, ...]
     layout: PixelLayout | None
-    """Layout of the frames of a native file."""
+    """Layout of the frames of a native file, or of those that codestreams hold."""
     frame_count: int
 
 
@@ -129,6 +136,47 @@ def native_layout(scan: Scan) -> tuple[PixelLayout, int] | str:
     if count > (MANY_TINY_FRAMES if layout.frame_bytes < TINY_FRAME else MAX_FRAMES):
         return "too many frames, or too small ones, to be worth keeping apart"
     return layout, count
+
+
+def codestream_groups(data: Buffer, scan: Scan) -> list[tuple[tuple[int, int], ...]]:
+    """The fragments (offset, length) of each codestream of an encapsulated pixel value, in order.
+
+    A fragment that begins with a start of image (PS3.5 A.4) opens a codestream; where only one frame is
+    declared, all fragments are its.  What follows another rule gives codestreams that nothing reads.
+    """
+    if scan.pixel is None or not scan.fragments:
+        return []
+    fragments = scan.fragments[1:]
+    if max(1, values.integer_string(scan, Tag.NUMBER_OF_FRAMES) or 1) == 1:
+        return [fragments] if fragments else []
+    groups: list[list[tuple[int, int]]] = []
+    run_length = is_run_length(scan)
+    for offset, length in fragments:
+        if run_length or not groups or bytes(data[offset : offset + 2]) == _START_OF_IMAGE:
+            groups.append([])
+        groups[-1].append((offset, length))
+    return [tuple(group) for group in groups]
+
+
+def is_run_length(scan: Scan) -> bool:
+    """Whether the pixel value is coded by PS3.5 annex G."""
+    return scan.syntax.uid == RLE_LOSSLESS
+
+
+def codestream_hint(scan: Scan) -> PixelLayout:
+    """What the attributes say of the frames of an encapsulated value: interleaved, as decoders give them.
+
+    An attribute that is absent or absurd counts as 1 (rows, columns, samples) or 8 (bits).
+    """
+    rows, columns = values.unsigned(scan, Tag.ROWS) or 1, values.unsigned(scan, Tag.COLUMNS) or 1
+    samples = values.unsigned(scan, Tag.SAMPLES_PER_PIXEL) or 1
+    bits = values.unsigned(scan, Tag.BITS_ALLOCATED) or 8
+    bits = bits if bits in {8, 16, 32} else 8
+    stored = min(values.unsigned(scan, Tag.BITS_STORED) or bits, bits)
+    signed = values.unsigned(scan, Tag.PIXEL_REPRESENTATION) == 1
+    return PixelLayout(
+        rows, columns, samples if samples <= MAX_SAMPLES else 1, bits, stored, stored - 1, signed
+    )
 
 
 def _layout(scan: Scan, pixel: Element) -> PixelLayout | str:

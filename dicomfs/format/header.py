@@ -23,7 +23,15 @@ from dicomfs.format.header_index import (
     PartSummaryRecord,
 )
 from dicomfs.format.header_reader import HeaderPackReader, PartSummary
-from dicomfs.format.header_table import InstanceEntry, PartRecord, Run, SeriesPart, decode_part, encode_part
+from dicomfs.format.header_table import (
+    InstanceEntry,
+    PartRecord,
+    Run,
+    SeriesPart,
+    decode_part,
+    encode_part,
+)
+from dicomfs.format.header_table import features as needed_features
 from dicomfs.format.keys import pack_key
 from dicomfs.format.pack import PackSummary
 from dicomfs.format.version import MAX_BLOCK, MAX_CHUNK, Section
@@ -36,6 +44,7 @@ __all__ = [
     "InstanceEntry",
     "PartSummary",
     "SeriesPart",
+    "needed_features",
 ]
 
 _WRITING = "header pack being written"
@@ -61,8 +70,8 @@ class HeaderPackWriter:
     ``file`` makes the writer unusable.  Durability (fsync) is the caller's.
     """
 
-    def __init__(self, file: BinaryIO, archive_id: bytes) -> None:
-        self._head = new_head(PackKind.HEADER, archive_id)
+    def __init__(self, file: BinaryIO, archive_id: bytes, features: Sequence[str] = ()) -> None:
+        self._head = new_head(PackKind.HEADER, archive_id, tuple(features))
         self._writer = SectionWriter(file)
         self._blocks: list[BlockRecord] = []
         self._parts: list[PartSummaryRecord] = []
@@ -91,6 +100,9 @@ class HeaderPackWriter:
         for entry, header in zip(part.entries, headers, strict=True):
             if len(header) != entry.header_bytes or len(header) > MAX_BLOCK:
                 raise FormatError(_WRITING, f"header of {len(header)} bytes, {entry.header_bytes} expected")
+        missing = set(needed_features([part])) - set(self._head.features)
+        if missing:
+            raise FormatError(_WRITING, f"its head lacks the features {sorted(missing)}")
         _check_readable(part)
         record = encode_part(part, self._place(headers))
         offset = self._writer.size

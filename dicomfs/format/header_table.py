@@ -14,6 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomfs.errors import DamagedError, FormatError
+from dicomfs.format.coded_pieces import (
+    FEATURE,
+    CodedColumns,
+    coded_pieces,
+    encode_coded,
+    recipe_lengths,
+    transcoded_pieces,
+)
 from dicomfs.format.columns import IntColumn, TextColumn, decode_ints, decode_texts, encode_ints, encode_texts
 from dicomfs.format.digest import DIGEST_BYTES
 from dicomfs.format.keys import pack_key, parse_pack_key
@@ -29,6 +37,7 @@ from dicomfs.format.version import (
 )
 from dicomfs.model import (
     POSITION_BITS,
+    CodedPiece,
     FramePiece,
     HeaderPiece,
     ObjectKey,
@@ -38,11 +47,19 @@ from dicomfs.model import (
     SeriesNode,
     StreamPiece,
     StudyNode,
+    TranscodedPiece,
 )
 
 _WRITING = "series part being written"
-_KINDS = b"HFS"
-_HEADER, _FRAMES, _STREAM = _KINDS
+_KINDS = b"HFSCT"
+_HEADER, _FRAMES, _STREAM, _CODED, _TRANSCODED = _KINDS
+_KIND_OF: dict[type[Piece], int] = {
+    HeaderPiece: _HEADER,
+    FramePiece: _FRAMES,
+    StreamPiece: _STREAM,
+    CodedPiece: _CODED,
+    TranscodedPiece: _TRANSCODED,
+}
 _MAX_ORDER = 1 << 40
 _SHA256_BYTES = 32
 _Int64s = npt.NDArray[np.int64]
@@ -75,7 +92,14 @@ class InstanceEntry:
 
     @property
     def header_bytes(self) -> int:
-        """Sum of the header pieces."""
+        """Bytes that lie in a header block: those of the header pieces, then all recipes."""
+        return self.header_length + sum(
+            piece.recipe for piece in self.pieces if isinstance(piece, CodedPiece | TranscodedPiece)
+        )
+
+    @property
+    def header_length(self) -> int:
+        """Sum of the header pieces: header bytes that are bytes of the file."""
         return sum(piece.length for piece in self.pieces if isinstance(piece, HeaderPiece))
 
 
@@ -137,7 +161,7 @@ class PartRecord(msgspec.Struct, frozen=True, array_like=True):
     keys: tuple[tuple[Annotated[int, msgspec.Meta(ge=1, le=3)], _Digest, _IndexDigest], ...]
     """Packs that pieces refer to: kind, digest in the object's name, digest of the plain index."""
     shapes: tuple[bytes, ...]
-    """Sequences of piece kinds: H header, F frames, S stream."""
+    """Sequences of piece kinds: H header, F frames, S stream, C and T codestreams."""
     shape: IntColumn
     """Index in ``shapes``."""
     header: IntColumn
@@ -146,6 +170,19 @@ class PartRecord(msgspec.Struct, frozen=True, array_like=True):
     """Index in ``keys``, stack, first, count, step."""
     stream: Annotated[tuple[IntColumn, ...], msgspec.Meta(min_length=4, max_length=4)]
     """Index in ``keys``, stream, offset, length."""
+    coded: CodedColumns | None = None
+    """Since 1.1; only with the feature of that name."""
+
+
+def features(parts: Sequence[SeriesPart]) -> tuple[str, ...]:
+    """What a reader of a header pack with these parts must know."""
+    coded = any(
+        isinstance(piece, CodedPiece | TranscodedPiece)
+        for part in parts
+        for entry in part.entries
+        for piece in entry.pieces
+    )
+    return (FEATURE,) if coded else ()
 
 
 def encode_part(part: SeriesPart, runs: Sequence[Run]) -> PartRecord:
@@ -185,7 +222,7 @@ def encode_part(part: SeriesPart, runs: Sequence[Run]) -> PartRecord:
         has_number=encode_ints([entry.instance_number is not None for entry in entries]),
         number=encode_ints([entry.instance_number for entry in entries if entry.instance_number is not None]),
         uid=encode_texts([entry.sop_instance_uid for entry in entries]),
-        body=encode_ints([entry.size - entry.header_bytes for entry in entries]),
+        body=encode_ints([entry.size - entry.header_length for entry in entries]),
         mtime=encode_ints([entry.mtime_ns for entry in entries]),
         sha256=b"".join(entry.sha256 for entry in entries),
         order=encode_ints([entry.order for entry in entries]),
@@ -197,6 +234,7 @@ def encode_part(part: SeriesPart, runs: Sequence[Run]) -> PartRecord:
         header=encode_ints([piece.length for piece in pieces if isinstance(piece, HeaderPiece)]),
         frames=_encode_rows(frames, 5),
         stream=_encode_rows(streams, 4),
+        coded=encode_coded(pieces, keys),
     )
 
 
@@ -221,10 +259,24 @@ def decode_part(record: PartRecord, artefact: str) -> SeriesPart:
 
 
 def header_lengths(record: PartRecord, artefact: str) -> _Int64s:
-    """Header bytes of each row, shape (rows,); DamagedError."""
+    """Bytes of each row that lie in a header block, recipes among them, shape (rows,); DamagedError."""
     shapes = _shapes(record, artefact)
+    lengths = _piece_lengths(record, shapes, artefact)
+    if record.coded is not None:
+        counts = [[shape.count(kind) for shape in shapes] for kind in (_CODED, _TRANSCODED)]
+        recipes = recipe_lengths(record.coded, sum(counts[0]), sum(counts[1]), artefact)
+        lengths = lengths + _by_row(recipes[0], counts[0]) + _by_row(recipes[1], counts[1])
+    return lengths
+
+
+def _piece_lengths(record: PartRecord, shapes: Sequence[bytes], artefact: str) -> _Int64s:
+    """Bytes of the header pieces of each row."""
     counts = [shape.count(_HEADER) for shape in shapes]
-    lengths = _bounded(record.header, sum(counts), MAX_BLOCK, artefact)
+    return _by_row(_bounded(record.header, sum(counts), MAX_BLOCK, artefact), counts)
+
+
+def _by_row(lengths: _Int64s, counts: Sequence[int]) -> _Int64s:
+    """Sums of the next ``counts[k]`` lengths for each row k."""
     sums = np.concatenate(([0], np.cumsum(lengths)))
     edges = np.concatenate(([0], np.cumsum(np.array(counts, dtype=np.int64)))).astype(np.int64)
     return np.diff(sums[edges])
@@ -260,13 +312,14 @@ class _Entries:
             _HEADER: self._header_pieces(),
             _FRAMES: self._frame_pieces(),
             _STREAM: self._stream_pieces(),
+            **self._coded_pieces(),
         }
 
     def build(self) -> list[InstanceEntry]:
         record, artefact, rows = self._record, self._artefact, self._record.rows
         if len(record.sha256) != rows * _SHA256_BYTES:
             raise DamagedError(artefact, "wrong number of digests in a table")
-        header = header_lengths(record, artefact)
+        header = _piece_lengths(record, self._shapes, artefact)
         sizes = _bounded(record.body, rows, MAX_LENGTH, artefact) + header
         notes = [record.notes[at] for at in self._column(record.note, len(record.notes) - 1)]
         columns = zip(
@@ -318,6 +371,17 @@ class _Entries:
         for key, stream, offset, length in self._piece_rows(self._record.stream, (0,) * 4, limits, _STREAM):
             yield StreamPiece(self._keys[key], stream, offset, length)
 
+    def _coded_pieces(self) -> dict[int, Iterator[Piece]]:
+        columns, coded, other = self._record.coded, self._count(_CODED), self._count(_TRANSCODED)
+        if columns is None:
+            if coded or other:
+                raise DamagedError(self._artefact, "codestreams without columns")
+            return {}
+        return {
+            _CODED: coded_pieces(columns, coded, self._keys, self._artefact),
+            _TRANSCODED: transcoded_pieces(columns, coded, other, self._keys, self._artefact),
+        }
+
     def _piece_rows(
         self, columns: tuple[IntColumn, ...], smallest: tuple[int, ...], largest: tuple[int, ...], kind: int
     ) -> Iterator[tuple[int, ...]]:
@@ -350,5 +414,4 @@ def _key(kind: int, digest: bytes) -> ObjectKey:
 
 
 def _shape_of(entry: InstanceEntry) -> bytes:
-    kinds = {HeaderPiece: _HEADER, FramePiece: _FRAMES, StreamPiece: _STREAM}
-    return bytes(kinds[type(piece)] for piece in entry.pieces)
+    return bytes(_KIND_OF[type(piece)] for piece in entry.pieces)

@@ -11,9 +11,9 @@ from typing import Final
 
 MAJOR: Final = 1
 """A reader refuses objects of a higher major version."""
-MINOR: Final = 0
+MINOR: Final = 1
 """A reader accepts any minor version of a known major: minors only add what may be ignored."""
-KNOWN_FEATURES: Final[frozenset[str]] = frozenset()
+KNOWN_FEATURES: Final[frozenset[str]] = frozenset({"codestreams"})
 """Feature names that this version can read; an unknown name in an object refuses it."""
 
 SECTION_MAGIC: Final = b"\xd1CMFS\r\n\x1a"

@@ -10,16 +10,25 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from dicomfs.dicom.pixels import RunKind
+from dicomfs.dicom.pixels import Run, RunKind
 from dicomfs.format.header import InstanceEntry, SeriesPart
 from dicomfs.format.pack import PackWriter
-from dicomfs.model import FramePiece, HeaderPiece, ObjectKey, PackKind, Piece, StreamPiece
+from dicomfs.model import (
+    CodedPiece,
+    FramePiece,
+    HeaderPiece,
+    ObjectKey,
+    PackKind,
+    Piece,
+    StreamPiece,
+    TranscodedPiece,
+)
 from dicomfs.packing.encode import EncodedStack, StackEncoder
-from dicomfs.packing.plan import BatchPlan, InstancePlan
+from dicomfs.packing.plan import BatchPlan, InstancePlan, StackPlan
+from dicomfs.packing.run import PackRun
 from dicomfs.packing.seal import Staged, Staging
-from dicomfs.packing.spooled import spooled_bytes
-
-_CHUNK_BYTES = 1 << 20
+from dicomfs.packing.spooled import SpooledRanges
+from dicomfs.packing.streams import StreamPlace, StreamWriter, Where
 
 
 @dataclass(slots=True)
@@ -38,8 +47,7 @@ class BuiltBatch:
 class _Places:
     stacks: dict[int, tuple[ObjectKey, EncodedStack]] = field(default_factory=dict)
     """Stack of the batch -> its pack and what became of it."""
-    streams: dict[tuple[int, int], tuple[ObjectKey, int]] = field(default_factory=dict)
-    """(instance, run) -> pack and stream number."""
+    streams: dict[Where, tuple[ObjectKey, StreamPlace]] = field(default_factory=dict)
 
 
 def build_batch(
@@ -61,7 +69,7 @@ def build_batch(
     places = _Places()
     study_of = {index: study.number for _, study, _, indexes in plan.series for index in indexes}
     _write_stacks(plan, study_of, staging, encoder, places, built, advance)
-    _write_streams(plan, study_of, staging, places, built, advance)
+    _write_streams(plan, study_of, staging, encoder.run, places, built, advance)
     digests = {pack.key: pack.summary.index_digest for pack in built.packs}
     parts = []
     for patient, study, series, indexes in plan.series:
@@ -71,11 +79,11 @@ def build_batch(
         }
         packs = {key: digests[key] for key in named}
         part = SeriesPart(patient, study, series, part_number(series.number), high_water, entries, packs)
-        headers = [_header_bytes(plan.instances[index]) for index in indexes]
+        headers = [_header_bytes(plan.instances[index], index, places) for index in indexes]
         parts.append((part, headers))
         built.parts.append(part)
         built.rows.append(indexes)
-        advance(sum(map(len, headers)))
+        advance(sum(entry.header_length for entry in entries))
     built.headers = staging.write_headers(parts)
     return built
 
@@ -99,7 +107,7 @@ def _write_stacks(
             writer: PackWriter, numbers: list[int] = numbers, encoded: dict[int, EncodedStack] = encoded
         ) -> None:
             for number in numbers:
-                encoded[number] = encoder.encode(number, writer, advance)
+                encoded[number] = _encode(number, plan.stacks[number], encoder, writer, advance)
 
         staged = staging.write_pack(kind, fill)
         built.packs.append(staged)
@@ -107,47 +115,43 @@ def _write_stacks(
         places.stacks.update({number: (staged.key, stack) for number, stack in encoded.items()})
 
 
+def _encode(
+    number: int, stack: StackPlan, encoder: StackEncoder, writer: PackWriter, advance: Callable[[int], None]
+) -> EncodedStack:
+    """Encode a stack; ``advance`` is told the bytes of the files, which codestreams are shorter than."""
+    coded = [frame.codestream.run.length for frame in stack.frames if frame.codestream is not None]
+    if not coded:
+        return encoder.encode(number, writer, advance)
+    encoded = encoder.encode(number, writer, lambda _: None)
+    advance(sum(coded) + (len(stack.frames) - len(coded)) * stack.layout.frame_bytes)
+    return encoded
+
+
 def _write_streams(
     plan: BatchPlan,
     study_of: dict[int, int],
     staging: Staging,
+    run: PackRun,
     places: _Places,
     built: BuiltBatch,
     advance: Callable[[int], None],
 ) -> None:
-    groups: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    groups: dict[int, list[Where]] = defaultdict(list)
     for index, instance in enumerate(plan.instances):
-        for run, what in enumerate(instance.split.runs):
-            if what.kind is RunKind.STREAM:
-                groups[study_of[index]].append((index, run))
-    for runs in groups.values():
-        numbers: dict[tuple[int, int], int] = {}
+        for number, what in enumerate(instance.split.runs):
+            if what.kind in (RunKind.STREAM, RunKind.TRANSCODED):
+                groups[study_of[index]].append((index, number))
+    for wheres in groups.values():
+        written: dict[Where, StreamPlace] = {}
 
         def fill(
-            writer: PackWriter,
-            runs: list[tuple[int, int]] = runs,
-            numbers: dict[tuple[int, int], int] = numbers,
+            writer: PackWriter, wheres: list[Where] = wheres, written: dict[Where, StreamPlace] = written
         ) -> None:
-            for index, run in runs:
-                numbers[(index, run)] = _write_stream(writer, plan.instances[index], run, advance)
+            written.update(StreamWriter(plan, run, writer, advance).write(wheres))
 
         staged = staging.write_pack(PackKind.OPAQUE, fill)
         built.packs.append(staged)
-        places.streams.update({place: (staged.key, number) for place, number in numbers.items()})
-
-
-def _write_stream(
-    writer: PackWriter, instance: InstancePlan, run: int, advance: Callable[[int], None]
-) -> int:
-    what = instance.split.runs[run]
-    number = writer.add_stream(what.length)
-    with spooled_bytes(instance.path) as data:
-        for start in range(0, what.length, _CHUNK_BYTES):
-            length = min(_CHUNK_BYTES, what.length - start)
-            at = what.offset + start
-            writer.add_chunk(number, start, bytes(data[at : at + length]))
-            advance(length)
-    return number
+        places.streams.update({where: (staged.key, place) for where, place in written.items()})
 
 
 def _entry(instance: InstancePlan, index: int, places: _Places) -> InstanceEntry:
@@ -174,18 +178,52 @@ def _order(instance: InstancePlan, index: int, places: _Places) -> int:
 
 
 def _pieces(instance: InstancePlan, index: int, places: _Places) -> Iterator[Piece]:
+    frame = 0
     for run, what in enumerate(instance.split.runs):
         if what.kind is RunKind.HEADER:
             yield HeaderPiece(what.length)
-        elif what.kind is RunKind.STREAM:
-            key, stream = places.streams[(index, run)]
-            yield StreamPiece(key, stream, 0, what.length)
+        elif what.kind is RunKind.FRAMES:
+            yield from _frame_pieces(instance, index, places)
+        elif what.kind is RunKind.CODED:
+            yield _coded_piece(instance, (index, frame), what, places)
+            frame += 1
         else:
-            assert instance.stack is not None
-            key, encoded = places.stacks[instance.stack]
-            at = [encoded.places[(index, frame)] for frame in range(instance.split.frame_count)]
-            for first, count, step in progressions(at):
-                yield FramePiece(key, encoded.number, first, count, step)
+            key, place = places.streams[(index, run)]
+            yield _stream_piece(instance, what, key, place)
+
+
+def _frame_pieces(instance: InstancePlan, index: int, places: _Places) -> Iterator[Piece]:
+    assert instance.stack is not None
+    key, encoded = places.stacks[instance.stack]
+    at = [encoded.places[(index, frame)] for frame in range(instance.split.frame_count)]
+    for first, count, step in progressions(at):
+        yield FramePiece(key, encoded.number, first, count, step)
+
+
+def _coded_piece(instance: InstancePlan, frame: tuple[int, int], run: Run, places: _Places) -> Piece:
+    assert instance.stack is not None
+    key, encoded = places.stacks[instance.stack]
+    stream = instance.codestreams[run.offset]
+    place = encoded.places[frame]
+    return CodedPiece(
+        key, encoded.number, place, stream.method, len(stream.recipe), run.length, stream.digest
+    )
+
+
+def _stream_piece(instance: InstancePlan, run: Run, key: ObjectKey, place: StreamPlace) -> Piece:
+    if place.recipe is None:
+        return StreamPiece(key, place.stream, place.offset, run.length)
+    found = instance.codestreams[run.offset]
+    return TranscodedPiece(
+        key,
+        place.stream,
+        place.offset,
+        place.stored,
+        found.method,
+        len(place.recipe),
+        run.length,
+        found.digest,
+    )
 
 
 def progressions(numbers: Sequence[int]) -> Iterator[tuple[int, int, int]]:
@@ -202,10 +240,15 @@ def progressions(numbers: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         start = stop
 
 
-def _header_bytes(instance: InstancePlan) -> bytes:
-    with spooled_bytes(instance.path) as data:
-        return b"".join(
-            bytes(data[run.offset : run.offset + run.length])
-            for run in instance.split.runs
-            if run.kind is RunKind.HEADER
-        )
+def _header_bytes(instance: InstancePlan, index: int, places: _Places) -> bytes:
+    """What lies in the header block: the header bytes of the file, then the recipes of its codestreams."""
+    with SpooledRanges(instance.path) as file:
+        parts = [
+            file.read(run.offset, run.length) for run in instance.split.runs if run.kind is RunKind.HEADER
+        ]
+    for number, run in enumerate(instance.split.runs):
+        if run.kind is RunKind.CODED:
+            parts.append(instance.codestreams[run.offset].recipe)
+        elif run.kind is RunKind.TRANSCODED:
+            parts.append(places.streams[(index, number)][1].recipe or b"")
+    return b"".join(parts)

@@ -24,6 +24,7 @@ from dicomfs.codec.trial import Trial, choose
 from dicomfs.errors import CodecError
 from dicomfs.format.pack import PackWriter
 from dicomfs.model import PixelLayout
+from dicomfs.packing.coded import frame_of
 from dicomfs.packing.plan import BatchPlan, FrameRef, orders
 from dicomfs.packing.run import PackRun
 from dicomfs.packing.spooled import SpooledRanges
@@ -55,7 +56,7 @@ class StackEncoder:
     """
 
     def __init__(self, plan: BatchPlan, run: PackRun) -> None:
-        self._plan, self._run = plan, run
+        self._plan, self.run = plan, run
         self._untried = deque(range(len(plan.stacks)))
         self._tried: dict[int, list[Future[_Choice]]] = {}
 
@@ -88,7 +89,7 @@ class StackEncoder:
         writer: PackWriter,
         advance: Callable[[int], None],
     ) -> None:
-        per_segment = segment_frames(layout, self._run.profile)
+        per_segment = segment_frames(layout, self.run.profile)
 
         def write_one() -> None:
             done = waiting.popleft().result()
@@ -98,10 +99,10 @@ class StackEncoder:
             advance(done.count * layout.frame_bytes)
 
         for first in range(0, len(frames), per_segment):
-            self._run.check()
+            self.run.check()
             run = frames[first : first + per_segment]
-            waiting.append(self._run.pool.submit(self._segment, layout, first, run, trial))
-            if len(waiting) > self._run.workers:
+            waiting.append(self.run.pool.submit(self._segment, layout, first, run, trial))
+            if len(waiting) > self.run.workers:
                 write_one()
         while waiting:
             write_one()
@@ -115,7 +116,7 @@ class StackEncoder:
     def _chosen(self, number: int) -> _Choice:
         """What the trials of a stack say; those of the next stacks are begun."""
         self._try(number)
-        while self._untried and len(self._tried) <= self._run.workers:
+        while self._untried and len(self._tried) <= self.run.workers:
             self._try(self._untried[0])
         tried = self._tried.pop(number)
         return min((future.result() for future in tried), key=lambda choice: choice[1].price)
@@ -123,35 +124,39 @@ class StackEncoder:
     def _try(self, number: int) -> None:
         if number in self._tried:
             return
-        self._run.check()
+        self.run.check()
         with contextlib.suppress(ValueError):
             self._untried.remove(number)
         stack = self._plan.stacks[number]
         candidates = orders(stack.frames)
-        if len(stack.frames) * stack.layout.frame_bytes > self._run.reorder_bytes:
+        if len(stack.frames) * stack.layout.frame_bytes > self.run.reorder_bytes:
             # Files are read in name order: another order would decode segments again and again once the
             # stack does not fit into the decoded cache.
             candidates = candidates[:1]
         self._tried[number] = [
-            self._run.pool.submit(self._choose, frames, stack.layout) for frames in candidates
+            self.run.pool.submit(self._choose, frames, stack.layout) for frames in candidates
         ]
 
     def _choose(self, frames: list[FrameRef], layout: PixelLayout) -> _Choice:
         samples = [self.gather(run) for run in _sample_runs(frames, layout)]
-        return frames, choose(samples, layout, self._run.profile, single=len(frames) == 1)
+        return frames, choose(samples, layout, self.run.profile, single=len(frames) == 1)
 
     def gather(self, frames: Sequence[FrameRef]) -> Raw:
         """The raw bytes of frames, shape (frames, frame bytes).
 
         Raises:
             UnreadableFile: the disk does not give them back.
+            CodecError: a codestream is no longer what it was when the batch was planned.
         """
         layout = self._layout_of(frames[0])
         out = np.empty((len(frames), layout.frame_bytes), dtype=np.uint8)
         for instance, run in itertools.groupby(enumerate(frames), key=lambda one: one[1].instance):
             with SpooledRanges(self._plan.instances[instance].path) as file:
                 for row, frame in run:
-                    file.into(out[row], frame.offset)
+                    if frame.codestream is None:
+                        file.into(out[row], frame.offset)
+                    else:
+                        out[row] = np.frombuffer(frame_of(file, frame.codestream, layout), np.uint8)
         return out
 
     def _layout_of(self, frame: FrameRef) -> PixelLayout:

@@ -17,6 +17,7 @@ from dicomfs.dicom.pixels import Run, RunKind, SplitPlan, burned_in, split
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
 from dicomfs.model import InstanceId, PackKind, PatientNode, PixelLayout, SeriesNode, StudyNode
+from dicomfs.packing.coded import Codestream, take_apart
 from dicomfs.packing.spooled import spooled_bytes
 from dicomfs.spool import Spool
 
@@ -25,6 +26,9 @@ BATCH_BYTES = 1 << 30
 
 BATCH_INSTANCES = 2000
 """Instances committed together: more would keep the catalog's one writer busy for over 100 ms."""
+
+_MAX_CODESTREAMS = 1 << 19
+"""Codestreams of a batch that are taken apart: each is a piece in the tables of its header pack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class FrameRef:
     """What separates repetitions of one position, in the file's own unit."""
     name_order: int
     """Place of the instance in name order."""
+    codestream: Codestream | None = None
+    """What holds the frame, where the file does not hold it as it is."""
 
 
 @dataclass(slots=True)
@@ -64,6 +70,8 @@ class InstancePlan:
     split: SplitPlan
     stack: int | None = None
     """Index of its stack in the batch."""
+    codestreams: dict[int, Codestream] = field(default_factory=dict)
+    """By the offset of their run."""
 
 
 @dataclass(slots=True)
@@ -74,6 +82,8 @@ class BatchPlan:
     stacks: list[StackPlan] = field(default_factory=list)
     series: list[tuple[PatientNode, StudyNode, SeriesNode, list[int]]] = field(default_factory=list)
     """Per series: its nodes and the indexes of its instances, in name order."""
+    codestreams: int = 0
+    """How many codestreams are taken apart."""
 
     @property
     def raw_bytes(self) -> int:
@@ -149,9 +159,13 @@ def _plan_instance(plan: BatchPlan, stacks: dict[object, int], record: SpooledRe
     with spooled_bytes(path) as data:
         found = scan(data)
         parts = split(data, found)
-        instance = InstancePlan(record, path, parts)
+        codestreams: dict[int, Codestream] = {}
+        if parts.kind == "opaque" and found.fragments and plan.codestreams < _MAX_CODESTREAMS:
+            parts, codestreams = take_apart(data, found, parts)
+        instance = InstancePlan(record, path, parts, codestreams=codestreams)
         index = len(plan.instances)
         plan.instances.append(instance)
+        plan.codestreams += len(codestreams)
         if parts.layout is None or parts.frame_count == 0:
             return
         described = attributes(found)
@@ -162,23 +176,32 @@ def _plan_instance(plan: BatchPlan, stacks: dict[object, int], record: SpooledRe
             plan.stacks.append(StackPlan(record.id.series, kind, parts.layout))
         instance.stack = stacks[key]
         order = frame_order(data, found) if parts.frame_count > 1 else None
-        plan.stacks[instance.stack].frames += _frames(parts, described, index, order)
+        plan.stacks[instance.stack].frames += _frames(instance, described, index, order)
 
 
 def _frames(
-    parts: SplitPlan,
+    instance: InstancePlan,
     described: Attributes,
     index: int,
     order: Sequence[tuple[float | None, float | None]] | None,
 ) -> Iterator[FrameRef]:
-    start = next(run.offset for run in parts.runs if run.kind is RunKind.FRAMES)
-    assert parts.layout is not None
     position, time, _ = order_keys(described)
-    for number in range(parts.frame_count):
-        if order is not None and len(order) == parts.frame_count:
+    for number, (offset, codestream) in enumerate(_places(instance)):
+        if order is not None and len(order) == instance.split.frame_count:
             position, time = order[number]
-        offset = start + number * parts.layout.frame_bytes
-        yield FrameRef(index, number, offset, position, time, index)
+        yield FrameRef(index, number, offset, position, time, index, codestream)
+
+
+def _places(instance: InstancePlan) -> Iterator[tuple[int, Codestream | None]]:
+    """Where each frame of a file lies, and in which codestream."""
+    parts = instance.split
+    assert parts.layout is not None
+    for run in parts.runs:
+        if run.kind is RunKind.FRAMES:
+            for number in range(parts.frame_count):
+                yield run.offset + number * parts.layout.frame_bytes, None
+        elif run.kind is RunKind.CODED:
+            yield run.offset, instance.codestreams[run.offset]
 
 
 def orders(frames: Sequence[FrameRef]) -> list[list[FrameRef]]:

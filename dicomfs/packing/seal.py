@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dicomfs.errors import DicomfsError, TierFull
-from dicomfs.format.header import HeaderPackWriter, SeriesPart
+from dicomfs.format.header import HeaderPackWriter, SeriesPart, needed_features
 from dicomfs.format.pack import PackSummary, PackWriter
 from dicomfs.frames import FrameReader
 from dicomfs.model import ObjectKey, PackKind
@@ -80,7 +80,7 @@ class Staging:
         """Write a header pack; raises `TierFull` when the disk is full."""
 
         def make(file: BinaryIO) -> PackSummary:
-            writer = HeaderPackWriter(file, self._archive_id)
+            writer = HeaderPackWriter(file, self._archive_id, needed_features([part for part, _ in parts]))
             for part, headers in parts:
                 writer.add_part(part, headers)
             return writer.finish()

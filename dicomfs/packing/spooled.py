@@ -81,6 +81,12 @@ class SpooledRanges:
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
+    def read(self, offset: int, length: int) -> bytes:
+        """These bytes; raises as `into` does."""
+        data = np.empty(length, np.uint8)
+        self.into(data, offset)
+        return data.tobytes()
+
     def into(self, target: npt.NDArray[np.uint8], offset: int) -> None:
         """Fill ``target``, contiguous bytes, from ``offset`` of the file.
 

@@ -22,8 +22,9 @@ from tests.archives import rows, write_sources
 from tests.compat.test_bands import BANDS, COLUMNS, FRAMES, ROWS, content
 from tests.conftest import CHECKOUT, find_real_data, real_files
 from tests.independent_codecs import Layout, Refused, decode_band
+from tests.independent_columns import integers, texts
 from tests.independent_objects import INDEX, KINDS, Tables, open_pack, scan
-from tests.independent_reader import TierReader, integers, texts
+from tests.independent_reader import TierReader
 
 PROFILES = ("fast", "dense")
 REAL = (
