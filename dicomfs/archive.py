@@ -125,17 +125,19 @@ class Archive:
         Packs in between when the spool grows beyond its limit, so that a large tree needs no second copy.
         """
         progress = progress or NullProgress()
-        acceptor = Acceptor(
-            self.paths, self.catalog, self.spool, self._journal, self.reconstructor, self._repair_spool
-        )
-        importer = Importer(
-            self.paths.root, self.catalog, self.spool, acceptor, self.settings.archive.minimum_free_bytes
-        )
+        reserve_bytes = self.settings.archive.minimum_free_bytes
+        importer = Importer(self.paths.root, self.catalog, self.spool, self.acceptor(), reserve_bytes)
         report = ImportReport()
         for _ in importer.run(sources, report, self.paths.kept_others if keep_others else None, progress):
             if self.catalog.counts().spool_bytes > self.settings.pack.spool_bytes:
                 self.pack(progress=NullProgress())
         return report
+
+    def acceptor(self) -> Acceptor:
+        """What gives numbers and names to files that lie on a desk of the spool."""
+        return Acceptor(
+            self.paths, self.catalog, self.spool, self._journal, self.reconstructor, self._repair_spool
+        )
 
     def pack(
         self,

@@ -68,13 +68,7 @@ class Spool:
 
     def desk(self) -> Desk:
         """A new temporary folder; also clears what dead workers left."""
-        folder = self.folder / "tmp"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        with locked(folder / "lock"):
-            for other in list(folder.iterdir()):
-                if other.is_dir():
-                    _remove_if_dead(other)
-            return Desk(folder)
+        return open_desk(self.folder / "tmp")
 
     def admit(self, files: Iterable[tuple[Path, InstanceId, bytes]]) -> None:
         """Move written and synced files into place and make their names durable.
@@ -115,6 +109,16 @@ class Spool:
     def tidy(self) -> None:
         """Remove empty folders, as an admission or a release that died leaves them."""
         _remove_empty(folder for folder in self.folder.iterdir() if _SERIES.fullmatch(folder.name))
+
+
+def open_desk(folder: Path) -> Desk:
+    """A new desk in a folder of desks, which is made if need be; clears what dead workers left there."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with locked(folder / "lock"):
+        for other in list(folder.iterdir()):
+            if other.is_dir():
+                _remove_if_dead(other)
+        return Desk(folder)
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

@@ -29,6 +29,7 @@ _COMPLETING = "_DICOMFS_COMPLETE"
 COMMANDS = {
     "init": "init",
     "import": "import_",
+    "scp": "scp",
     "pack": "pack",
     "mount": "mount",
     "umount": "umount",

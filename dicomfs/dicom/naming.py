@@ -19,6 +19,8 @@ import unicodedata
 
 MAX_BYTES = 80
 _MAX_INPUT = 1024
+_ROOM_BYTES = 13
+"""Kept free behind a component of its own: an extension, a digest that tells two files apart."""
 _HASH_DIGITS, _LONG_HASH_DIGITS = 8, 16
 
 # Listed, not taken from the Unicode categories: those grow with each Python, and names must never change.
@@ -92,6 +94,20 @@ def escape(text: str) -> str:
     return "%2E" * (len(plain) - len(bare)) + bare
 
 
+def component(text: str, missing: str) -> str:
+    """A whole component made of ``text`` alone, of ``missing`` where that says nothing.
+
+    Short texts without characters to escape stay as they are; what is cut ends with 8 hex digits of its
+    SHA-256, so that different texts stay different.
+    """
+    body = escape(text) or missing
+    bare = body.rstrip(".")
+    body = bare + "%2E" * (len(body) - len(bare))
+    if len(body.encode("utf-8")) > MAX_BYTES - _ROOM_BYTES:
+        body = f"{_cut(body, MAX_BYTES - _ROOM_BYTES - _HASH_DIGITS - 1)}-{folder_hash(text)}"
+    return _unreserved(body)
+
+
 def _percent(match: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in match.group().encode("utf-8", "surrogatepass"))
 
@@ -100,9 +116,13 @@ def _folder(parts: tuple[str, ...], hashed: str) -> str:
     body = " ".join(part for part in map(escape, parts) if part)
     body = _cut(body, MAX_BYTES - _HASH_DIGITS - 1)
     folder = f"{body} {folder_hash(hashed)}" if body else folder_hash(hashed)
-    if folder.split(".")[0].rstrip(" ").upper() in _RESERVED:
-        folder = f"%{ord(folder[0]):02X}{folder[1:]}"
-    return folder
+    return _unreserved(folder)
+
+
+def _unreserved(name: str) -> str:
+    if name.split(".", maxsplit=1)[0].rstrip(" ").upper() in _RESERVED:
+        return f"%{ord(name[0]):02X}{name[1:]}"
+    return name
 
 
 def _cut(text: str, limit: int) -> str:

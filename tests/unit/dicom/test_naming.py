@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dicomfs.dicom.naming import (
     MAX_BYTES,
+    component,
     escape,
     folder_hash,
     instance_name,
@@ -138,3 +139,22 @@ def test_instance_names_have_six_digits_and_a_hash_when_needed() -> None:
     assert instance_name(None, "1.2", 0) == instance_name(None, "1.2", 1) == f"x-{eight}.dcm"
     assert instance_name(None, "1.2", 2) == f"x-{sixteen}.dcm"
     assert instance_name(12345678, "1.2", 0) == "12345678.dcm"
+
+
+@given(ANY_TEXT)
+def test_a_component_is_legal_and_bounded_whatever_it_is_made_of(text: str) -> None:
+    name = component(text, "none")
+    assert 0 < len(name.encode("utf-8")) <= MAX_BYTES
+    assert not FORBIDDEN & set(name)
+    assert name.strip(" .") == name
+
+
+def test_a_component_reads_like_this() -> None:
+    assert component("1.2.840.1", "no-uid") == "1.2.840.1"
+    assert component("CT 1", "no-ae") == "CT 1"
+    assert component("", "no-ae") == component("  ", "no-ae") == "no-ae"
+    assert component("../x", "no-ae") == "%2E%2E%2Fx"
+    assert component("x..", "no-ae") == "x%2E%2E"
+    assert component("con.1", "no-ae") == "%63on.1"
+    assert component("1." * 32, "no-uid") == "1." * 31 + "1%2E"
+    assert component("a" * 90, "no-uid") != component("a" * 91, "no-uid")

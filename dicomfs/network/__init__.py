@@ -1,0 +1,1 @@
+"""The DICOM network, on pynetdicom; nothing here knows archives or disks."""
