@@ -1,14 +1,15 @@
 /* The decoder of the fast stream: opens it and yields frame after frame; see kernel.h and docs/codec.md. */
-#include "fast_entropy.h"
 #include "fast_rows.h"
 
 #include <string.h>
 
 #define RAW_RESERVE_PER_COLUMN 3 /* FAST_RAW_LIMIT bits and to spare */
 #define RESERVE_MORE 32
+#define CHUNK_WEIGHTS ((FAST_TAPS - FAST_SERIAL_TAPS) / 2 * FAST_CHUNK)
 
+/* Columns whose values are coded, or not. */
 typedef struct {
-    uint32_t first, last, class;
+    uint32_t first, last, coded;
 } span;
 
 typedef struct {
@@ -23,12 +24,15 @@ typedef struct {
     fast_side side;
     fast_map_models map;
     fast_entropy entropy;
-    uint32_t values[FAST_TABLES][FAST_TOKENS + 1];
-    uint32_t *slots;
+    fast_decoding_table *tables;
     uint8_t *classes, *used, *context;
     uint16_t *unfold;
-    int32_t *value, *mask;
+    int8_t *shift;
+    int32_t *value[2], *mask[2]; /* of two rows */
+    fast_octet *octet;
+    int16_t *weight;
     span *spans;
+    uint32_t span_count;
     const uint8_t *stored;
 } decoder;
 
@@ -55,13 +59,16 @@ static decoder *lay_out(dfk_arena *arena, const dfk_shape *shape)
     uint64_t width = fast_geometry_of(shape).stride;
     size_t words = 2 * (2 * width + RESERVE_MORE), raw = 2 * (RAW_RESERVE_PER_COLUMN * width + RESERVE_MORE);
     decoder *d = dfk_take(arena, 1, sizeof *d);
-    uint32_t *slots = dfk_take(arena, FAST_TABLES, FAST_FREQUENCIES * sizeof *slots);
+    fast_decoding_table *tables = dfk_take(arena, FAST_TABLES, sizeof *tables);
     uint8_t *classes = dfk_take(arena, blocks(shape->rows, 3), blocks(shape->columns, 3));
     uint8_t *used = dfk_take(arena, 1u << shape->bits, 1);
     uint8_t *context = dfk_take(arena, width, 1);
     uint16_t *unfold = dfk_take(arena, 1u << shape->bits, sizeof *unfold);
-    int32_t *value = dfk_take(arena, width, sizeof *value);
-    int32_t *mask = dfk_take(arena, width, sizeof *mask);
+    int8_t *shift = dfk_take(arena, width, 1);
+    int32_t *value = dfk_take(arena, 2 * width, sizeof *value);
+    int32_t *mask = dfk_take(arena, 2 * width, sizeof *mask);
+    fast_octet *octet = dfk_take(arena, width / FAST_OCTET, sizeof *octet);
+    int16_t *weight = dfk_take(arena, width, CHUNK_WEIGHTS / FAST_CHUNK * sizeof *weight);
     span *spans = dfk_take(arena, blocks(shape->columns, 3), sizeof *spans);
     uint8_t *words_tail = dfk_take(arena, words, 1), *raw_tail = dfk_take(arena, raw, 1);
     if (arena->start == NULL || arena->used > arena->size)
@@ -69,13 +76,18 @@ static decoder *lay_out(dfk_arena *arena, const dfk_shape *shape)
     memset(d, 0, sizeof *d);
     d->shape = *shape;
     d->geometry = fast_geometry_of(shape);
-    d->slots = slots;
+    d->tables = tables;
     d->classes = classes;
     d->used = used;
     d->context = context;
     d->unfold = unfold;
-    d->value = value;
-    d->mask = mask;
+    d->shift = shift;
+    d->value[0] = value;
+    d->value[1] = value + width;
+    d->mask[0] = mask;
+    d->mask[1] = mask + width;
+    d->octet = octet;
+    d->weight = weight;
     d->spans = spans;
     d->entropy.words.tail = words_tail;
     d->entropy.words.reserve = words / 2;
@@ -100,11 +112,9 @@ static void build_tables(decoder *d)
 {
     fast_plan *plan = &d->plan;
     for (uint32_t t = 0; t < plan->tables; t++)
-        fast_decoding_table_fill(plan, &plan->table[t], d->slots + t * FAST_FREQUENCIES, d->values[t]);
-    for (uint32_t i = 0; i < FAST_CONTEXTS; i++) {
-        uint32_t t = plan->table_of[i];
-        d->entropy.by_context[i] = (fast_decoding_table){d->slots + t * FAST_FREQUENCIES, d->values[t]};
-    }
+        fast_decoding_table_fill(plan, &plan->table[t], &d->tables[t]);
+    for (uint32_t i = 0; i < FAST_CONTEXTS; i++)
+        d->entropy.by_context[i] = &d->tables[plan->table_of[i]];
     if (plan->folded)
         for (uint32_t sample = 0, at = 0; sample < 1u << d->shape.bits; sample++)
             if (d->used[sample])
@@ -115,7 +125,7 @@ static void set_scaling(decoder *d)
 {
     const fast_plan *plan = &d->plan;
     d->scaling = (fast_scaling){plan->bits, plan->fraction, plan->error_shift, plan->spiked,
-                                (int32_t)plan->spike - (1 << (plan->bits - 1))};
+                                1u << (plan->bits - 1), (int32_t)plan->spike - (1 << (plan->bits - 1))};
 }
 
 static int read_length(const uint8_t **at, const uint8_t *end, size_t *length)
@@ -195,109 +205,154 @@ int dfk_fast_open(const dfk_shape *shape, const uint8_t *stream, size_t length, 
     return 0;
 }
 
-/* Reads the classes of one row of blocks and joins neighbours of the same class. */
-static int read_spans(decoder *d, uint32_t block_row, uint32_t stage, uint32_t *count)
+/* Sets how one octet of columns is predicted or copied. */
+static void set_octet(decoder *d, const fast_stage *s, uint32_t number, uint32_t class)
+{
+    fast_octet *octet = &d->octet[number];
+    int copied = class >= FAST_CLASSES;
+    int16_t *weight = d->weight + (size_t)number / 2 * CHUNK_WEIGHTS + number % 2 * FAST_OCTET;
+    memset(d->shift + number * FAST_OCTET, copied ? 0 : s->shift[class], FAST_OCTET);
+    *octet = (fast_octet){.copied = copied ? class : 0};
+    const int16_t none[FAST_TAPS] = {0}, *from = copied ? none : s->weight[class];
+    octet->offset = copied ? 0 : s->offset[class];
+    octet->nearest = (uint32_t)(int32_t)from[0];
+    octet->next = (uint32_t)(int32_t)from[1];
+    for (uint32_t t = FAST_SERIAL_TAPS; t < s->taps; t += 2, weight += FAST_CHUNK)
+        for (uint32_t i = 0; i < FAST_OCTET; i += 2) {
+            weight[i] = from[t];
+            weight[i + 1] = t + 1 < s->taps ? from[t + 1] : 0;
+        }
+}
+
+/* Reads the classes of one row of blocks. */
+static int read_classes(decoder *d, uint32_t block_row, uint32_t stage)
 {
     uint32_t across = blocks(d->shape.columns, d->plan.block_log), size = 1u << d->plan.block_log;
+    const fast_stage *s = &d->plan.stage[stage];
     uint8_t *row = d->classes + (size_t)block_row * across;
-    *count = 0;
+    d->span_count = 0;
     for (uint32_t b = 0; b < across; b++) {
         uint32_t before = d->frame ? row[b] : 0, above = block_row ? *(row + b - across) : before;
         uint32_t left = b ? row[b - 1] : above;
         uint32_t class = fast_side_class(&d->side, &d->map, left, above, before, 0);
-        if (class >= d->plan.stage[stage].classes && class != FAST_COPY_ABOVE && (class != FAST_COPY_BEFORE || !stage))
+        if (class >= s->classes && class != FAST_COPY_ABOVE && (class != FAST_COPY_BEFORE || !stage))
             return DFK_DAMAGED;
         row[b] = (uint8_t)class;
-        if (b && class == left)
-            d->spans[*count - 1].last += size;
+        for (uint32_t o = b * size / FAST_OCTET; o < (b + 1) * size / FAST_OCTET; o++)
+            set_octet(d, s, o, class);
+        uint32_t coded = class < FAST_CLASSES;
+        if (d->span_count && d->spans[d->span_count - 1].coded == coded)
+            d->spans[d->span_count - 1].last += size;
         else
-            d->spans[(*count)++] = (span){b * size, (b + 1) * size, class};
+            d->spans[d->span_count++] = (span){b * size, (b + 1) * size, coded};
     }
-    d->spans[*count - 1].last = d->shape.columns;
+    d->spans[d->span_count - 1].last = d->shape.columns;
     return 0;
 }
 
-static int read_values(decoder *d, const fast_frame *frames, uint32_t stage, uint32_t row, uint32_t spans)
+static int read_values(decoder *d, const fast_frame *frames, uint32_t stage, uint32_t row)
 {
-    uint32_t stride = d->geometry.stride;
+    uint32_t stride = d->geometry.stride, columns = d->shape.columns;
     size_t at = (size_t)row * stride;
-    d->rows->contexts(frames[0].error + at, stage ? frames[1].error + at : NULL, stride, d->shape.columns, d->context);
+    int32_t *value = d->value[row & 1];
+    d->rows->contexts(d->plan.spiked, frames[0].error + at, stage ? frames[1].error + at : NULL, stride, columns, d->context);
+    uint8_t *restrict context = d->context;
+    const int8_t *restrict shift = d->shift;
+    for (uint32_t x = 0; x < columns; x++)
+        context[x] = (uint8_t)(context[x] + shift[x]);
     fast_entropy *e = &d->entropy;
     fast_input_prepare(&e->words);
     fast_input_prepare(&e->raw);
-    for (uint32_t i = 0; i < spans; i++) {
+    for (uint32_t i = 0; i < d->span_count; i++) {
         span s = d->spans[i];
-        if (s.class < FAST_CLASSES)
-            fast_entropy_values(e, d->plan.stage[stage].shift[s.class], d->context, s.first, s.last, d->value);
+        if (s.coded)
+            d->rows->values(e, d->context, s.first, s.last, value);
         else
             for (uint32_t x = s.first; x < s.last; x++)
-                d->value[x] = (int32_t)d->plan.spiked; /* no error */
+                value[x] = (int32_t)d->plan.spiked; /* no error */
     }
-    d->rows->residuals(&d->scaling, d->shape.columns, d->value, d->mask, frames[0].error + at);
+    d->rows->residuals(&d->scaling, columns, value, d->mask[row & 1], frames[0].error + at);
     fast_pad_errors(&d->geometry, frames[0], row);
     return e->words.at > e->words.end || e->raw.at + (e->raw_bit > 0) > e->raw.end ? DFK_DAMAGED : 0;
 }
 
-static int rebuild_row(decoder *d, const fast_frame *frames, uint32_t stage, uint32_t row, uint32_t spans)
+/* Describes a row whose residuals stand. */
+static void set_row(const decoder *d, const fast_frame *frames, uint32_t stage, uint32_t row,
+                    fast_neighbours *around, fast_row *out)
 {
-    const fast_stage *s = &d->plan.stage[stage];
-    ptrdiff_t stride = d->geometry.stride;
-    int16_t *sample = frames[0].sample + row * stride;
-    fast_neighbours around;
-    fast_neighbours_at(s, FAST_SERIAL_TAPS, frames, d->geometry.stride, row, &around);
-    fast_pad_left(&d->geometry, frames[0], row);
-    uint32_t outside = 0;
-    for (uint32_t i = 0; i < spans; i++) {
-        uint32_t first = d->spans[i].first, last = d->spans[i].last, class = d->spans[i].class;
-        if (class < FAST_CLASSES)
-            outside |= d->rows->reconstruct(&d->scaling, &around, s->weight[class], s->offset[class], first, last,
-                                            d->value, d->plan.spiked ? d->mask : NULL, sample);
-        else
-            memcpy(sample + first, (class == FAST_COPY_ABOVE ? sample - stride : frames[1].sample + row * stride) + first,
-                   (last - first) * sizeof *sample);
-    }
-    fast_pad_right(&d->geometry, frames[0], row);
-    return outside ? DFK_DAMAGED : 0;
+    size_t at = (size_t)row * d->geometry.stride;
+    fast_neighbours_at(&d->plan.stage[stage], FAST_SERIAL_TAPS, frames, d->geometry.stride, row, around);
+    out->around = around;
+    out->sample = frames[0].sample + at;
+    out->above = out->sample - d->geometry.stride;
+    out->before = stage ? frames[1].sample + at : NULL;
+    out->residual = d->value[row & 1];
+    out->mask = d->mask[row & 1];
 }
 
-static void deliver_row(const decoder *d, const int16_t *sample, uint32_t row, void *out)
+/* Decodes one row, or two: those of a pair lie in the same blocks. */
+static int decode_rows(decoder *d, const fast_frame *frames, uint32_t stage, uint32_t row, uint32_t count)
 {
-    const uint32_t columns = d->shape.columns, half = 1u << (d->plan.bits - 1);
-    const size_t at = (size_t)row * columns;
-    if (d->plan.folded) {
-        /* Ranks beyond the last value, which only a damaged stream has, must not be looked up. */
-        const uint32_t last = d->plan.values - 1;
-        for (uint32_t x = 0; x < columns; x++) {
-            uint32_t rank = (uint32_t)(sample[x] + (int32_t)half);
-            uint16_t value = d->unfold[rank < last ? rank : last];
-            if (d->shape.sample_bytes == 1)
-                ((uint8_t *)out)[at + x] = (uint8_t)value;
-            else
-                ((uint16_t *)out)[at + x] = value;
-        }
-    } else if (d->shape.sample_bytes == 1) {
-        for (uint32_t x = 0; x < columns; x++)
-            ((uint8_t *)out)[at + x] = (uint8_t)(sample[x] + (int32_t)half);
-    } else {
-        for (uint32_t x = 0; x < columns; x++)
-            ((uint16_t *)out)[at + x] = (uint16_t)(sample[x] + (int32_t)half);
+    fast_row rows[2];
+    fast_neighbours around[2];
+    for (uint32_t i = 0; i < count; i++) {
+        if (read_values(d, frames, stage, row + i))
+            return DFK_DAMAGED;
+        set_row(d, frames, stage, row + i, &around[i], &rows[i]);
     }
+    fast_pad_left(&d->geometry, frames[0], row);
+    fast_row_terms terms = {d->shape.columns, d->geometry.stride - FAST_SIDE, d->octet, d->weight, CHUNK_WEIGHTS};
+    return d->rows->rebuild(&d->scaling, &terms, &rows[0], count > 1 ? &rows[1] : NULL) ? DFK_DAMAGED : 0;
+}
+
+static void unfold_row(const decoder *d, const int16_t *sample, size_t at, void *out)
+{
+    /* Ranks beyond the last value, which only a damaged stream has, must not be looked up. */
+    const uint32_t half = 1u << (d->plan.bits - 1), last = d->plan.values - 1;
+    for (uint32_t x = 0; x < d->shape.columns; x++) {
+        uint32_t rank = (uint32_t)(sample[x] + (int32_t)half);
+        uint16_t value = d->unfold[rank < last ? rank : last];
+        if (d->shape.sample_bytes == 1)
+            ((uint8_t *)out)[at + x] = (uint8_t)value;
+        else
+            ((uint16_t *)out)[at + x] = value;
+    }
+}
+
+static void deliver_row(const decoder *d, const int16_t *restrict sample, uint32_t row, void *out)
+{
+    const uint32_t columns = d->shape.columns;
+    const int32_t half = 1 << (d->plan.bits - 1);
+    const size_t at = (size_t)row * columns;
+    uint8_t *restrict bytes = (uint8_t *)out + at;
+    uint16_t *restrict words = (uint16_t *)out + at;
+    if (d->plan.folded)
+        unfold_row(d, sample, at, out);
+    else if (d->shape.sample_bytes == 1)
+        for (uint32_t x = 0; x < columns; x++)
+            bytes[x] = (uint8_t)(sample[x] + half);
+    else
+        for (uint32_t x = 0; x < columns; x++)
+            words[x] = (uint16_t)(sample[x] + half);
 }
 
 static int decode_frame(decoder *d, void *out)
 {
-    uint32_t distance[DFK_REFERENCES], stage = fast_stage_of(&d->plan, d->frame, distance), spans = 0;
+    uint32_t distance[DFK_REFERENCES], stage = fast_stage_of(&d->plan, d->frame, distance);
     fast_frame frames[FAST_STAGES];
     frames[0] = d->ring[d->frame % d->ring_frames];
     for (uint32_t i = 0; i < stage; i++)
         frames[1 + i] = d->ring[(d->frame - distance[i]) % d->ring_frames];
     fast_pad_above(&d->geometry, frames[0], stage ? &frames[1] : NULL);
-    for (uint32_t row = 0; row < d->shape.rows; row++) {
-        if ((row & ((1u << d->plan.block_log) - 1)) == 0 && read_spans(d, row >> d->plan.block_log, stage, &spans))
+    const uint32_t rows = d->shape.rows, in_block = (1u << d->plan.block_log) - 1;
+    for (uint32_t row = 0; row < rows; row += 2) {
+        uint32_t count = rows - row < 2 ? 1 : 2;
+        if ((row & in_block) == 0 && read_classes(d, row >> d->plan.block_log, stage))
             return DFK_DAMAGED;
-        if (read_values(d, frames, stage, row, spans) || rebuild_row(d, frames, stage, row, spans))
+        if (decode_rows(d, frames, stage, row, count))
             return DFK_DAMAGED;
-        deliver_row(d, frames[0].sample + (size_t)row * d->geometry.stride, row, out);
+        for (uint32_t i = row; i < row + count; i++)
+            deliver_row(d, frames[0].sample + (size_t)i * d->geometry.stride, i, out);
     }
     fast_pad_below(&d->geometry, frames[0]);
     return 0;

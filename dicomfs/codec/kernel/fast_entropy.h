@@ -1,4 +1,4 @@
-/* The samples' entropy coder of the fast stream, static rANS in interleaved lanes, in its decoding form. */
+/* The entropy coder of the fast stream's samples, static rANS in interleaved lanes, in its decoding form. */
 #ifndef DICOMFS_FAST_ENTROPY_H
 #define DICOMFS_FAST_ENTROPY_H
 
@@ -13,24 +13,37 @@ typedef struct {
     int in_tail;
 } fast_input;
 
+/* A slot holds its symbol, its frequency << 8 and its place among the slots of the symbol << 20; behind the slots
+ * stands for each symbol its first value << 5 with the number of raw bits. */
 typedef struct {
-    const uint32_t *slots; /* FAST_FREQUENCIES: symbol, frequency less one << 8, place among its slots << 20 */
-    const uint32_t *values; /* of each symbol: first value << 5, raw bits */
+    uint32_t slot[FAST_FREQUENCIES];
+    uint32_t value[FAST_TOKENS + 1];
+    uint32_t spare[64 - (FAST_TOKENS + 1) % 64]; /* keeps tables from sharing cache lines */
 } fast_decoding_table;
 
 typedef struct {
     uint32_t state[FAST_LANES];
     fast_input words, raw;
     uint32_t raw_bit; /* of the first byte, 0 to 7 */
-    fast_decoding_table by_context[FAST_CONTEXTS];
+    const fast_decoding_table *by_context[FAST_CONTEXTS];
 } fast_entropy;
 
-/* Fills the slots and values of one table. */
-void fast_decoding_table_fill(const fast_plan *plan, const fast_table *table, uint32_t *slots, uint32_t *values);
-
+void fast_decoding_table_fill(const fast_plan *plan, const fast_table *table, fast_decoding_table *out);
 void fast_input_prepare(fast_input *input);
-/* The values of columns first (a multiple of FAST_LANES) to last; both inputs are prepared. */
-void fast_entropy_values(fast_entropy *entropy, int32_t shift, const uint8_t *context, uint32_t first, uint32_t last,
-                         int32_t *value);
+
+static inline uint64_t fast_load_u64(const uint8_t *from)
+{
+    uint64_t value;
+    __builtin_memcpy(&value, from, sizeof value);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    value = __builtin_bswap64(value);
+#endif
+    return value;
+}
+
+static inline uint32_t fast_load_u16(const uint8_t *from)
+{
+    return (uint32_t)from[0] | (uint32_t)from[1] << 8;
+}
 
 #endif

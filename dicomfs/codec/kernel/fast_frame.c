@@ -33,16 +33,13 @@ void fast_pad_above(const fast_geometry *g, fast_frame frame, const fast_frame *
 
 void fast_pad_left(const fast_geometry *g, fast_frame frame, uint32_t row)
 {
-    int16_t *at = frame.sample + (ptrdiff_t)row * g->stride, value = *(at - g->stride);
-    for (int i = 1; i <= FAST_SIDE; i++)
-        at[-i] = value;
+    int16_t *at = frame.sample + (ptrdiff_t)row * g->stride;
+    fast_pad_row_left(at, *(at - g->stride));
 }
 
 void fast_pad_right(const fast_geometry *g, fast_frame frame, uint32_t row)
 {
-    int16_t *at = frame.sample + (size_t)row * g->stride, value = at[g->columns - 1];
-    for (uint32_t x = g->columns; x < g->stride - FAST_SIDE; x++)
-        at[x] = value;
+    fast_pad_row_right(frame.sample + (size_t)row * g->stride, g->columns, g->stride - FAST_SIDE);
 }
 
 void fast_pad_errors(const fast_geometry *g, fast_frame frame, uint32_t row)

@@ -6,9 +6,11 @@
 #ifndef DICOMFS_FAST_ROWS_H
 #define DICOMFS_FAST_ROWS_H
 
-#include "fast_format.h"
+#include "fast_entropy.h"
 
 #define FAST_CHUNK 16
+#define FAST_OCTET 8
+#define FAST_ROW_LAG 2 /* chunks that the upper of two rows is ahead, for taps to its right */
 #define FAST_CLASS_GROUP 16
 #define FAST_BLOCK_SAMPLES 256
 
@@ -33,20 +35,45 @@ typedef struct {
 /* What turns values into samples. */
 typedef struct {
     uint32_t bits, fraction, error_shift, spiked;
+    uint32_t half;
     int32_t spike; /* as it stands in planes: less half the range */
 } fast_scaling;
+
+/* How FAST_OCTET columns of a row of blocks are predicted. */
+typedef struct {
+    int32_t offset;
+    uint32_t nearest, next; /* weights of the serial taps, as they multiply unsigned numbers */
+    uint32_t copied;        /* 0 or the class of a copied block */
+} fast_octet;
+
+/* All columns of a row of blocks. */
+typedef struct {
+    uint32_t columns, padded; /* up to where rows are padded */
+    const fast_octet *octet;
+    const int16_t *weight;    /* of the other taps, chunk after chunk */
+    size_t chunk_weights;
+} fast_row_terms;
+
+typedef struct {
+    const fast_neighbours *around;
+    const int16_t *above, *before;
+    const int32_t *residual, *mask;
+    int16_t *sample;
+    uint32_t w, ww, outside;
+} fast_row;
 
 typedef struct {
     /* Contexts of a row (columns rounded up to FAST_CHUNK) from the errors above it and, unless null, of the first
      * reference around the same row. */
-    void (*contexts)(const uint16_t *error, const uint16_t *before, uint32_t stride, uint32_t columns, uint8_t *out);
+    void (*contexts)(uint32_t spiked, const uint16_t *error, const uint16_t *before, uint32_t stride, uint32_t columns, uint8_t *out);
+    /* The values of columns first (a multiple of FAST_LANES) to last, both inputs being prepared. */
+    void (*values)(fast_entropy *entropy, const uint8_t *context, uint32_t first, uint32_t last,
+                   int32_t *value);
     /* Values to residuals, in place, with their errors; mask is 0 where the sample is the spike, else -1. */
     void (*residuals)(const fast_scaling *scaling, uint32_t columns, int32_t *value, int32_t *mask, uint16_t *error);
-    /* Samples of columns first to last (first a multiple of 8) from residuals; mask is null without spikes.  Returns
-     * 0 when all are in range. */
-    uint32_t (*reconstruct)(const fast_scaling *scaling, const fast_neighbours *around, const int16_t *weight,
-                            int32_t offset, uint32_t first, uint32_t last, const int32_t *residual,
-                            const int32_t *mask, int16_t *sample);
+    /* Samples of one row, or of two with the lower one behind, from residuals.  Pads them but for the left of the
+     * upper one.  Returns 0 when all samples are in range. */
+    uint32_t (*rebuild)(const fast_scaling *scaling, const fast_row_terms *terms, fast_row *upper, fast_row *lower);
     /* Predictions of FAST_CHUNK columns from `at`, where the samples to the left are all known. */
     void (*predict)(const fast_neighbours *around, const int16_t *weight, int32_t offset, uint32_t fraction,
                     uint32_t at, int32_t *out);
@@ -70,6 +97,18 @@ void fast_pad_left(const fast_geometry *geometry, fast_frame frame, uint32_t row
 void fast_pad_right(const fast_geometry *geometry, fast_frame frame, uint32_t row);
 void fast_pad_errors(const fast_geometry *geometry, fast_frame frame, uint32_t row);
 void fast_pad_below(const fast_geometry *geometry, fast_frame frame);
+
+static inline void fast_pad_row_left(int16_t *row, int16_t value)
+{
+    for (int i = 1; i <= FAST_SIDE; i++)
+        row[-i] = value;
+}
+
+static inline void fast_pad_row_right(int16_t *row, uint32_t columns, uint32_t padded)
+{
+    for (uint32_t x = columns; x < padded; x++)
+        row[x] = row[columns - 1];
+}
 
 /* The taps of a stage from number `skipped` on, at one row. */
 void fast_neighbours_at(const fast_stage *stage, uint32_t skipped, const fast_frame *frames, uint32_t stride,

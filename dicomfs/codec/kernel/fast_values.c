@@ -58,7 +58,7 @@ static void code_row(const row_work *w, uint32_t stage)
     size_t at = (size_t)w->row * stride;
     fast_neighbours around;
     fast_neighbours_at(w->stage, 0, w->frames, stride, w->row, &around);
-    e->rows->contexts(w->frames[0].error + at, stage ? w->frames[1].error + at : NULL, stride, e->shape.columns,
+    e->rows->contexts(e->plan.spiked, w->frames[0].error + at, stage ? w->frames[1].error + at : NULL, stride, e->shape.columns,
                       e->row_context);
     for (uint32_t first = 0, b = 0; first < e->shape.columns; first += size, b++) {
         uint32_t last = first + size < e->shape.columns ? first + size : e->shape.columns;
