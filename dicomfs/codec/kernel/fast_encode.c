@@ -19,9 +19,13 @@ static int settings_valid(const dfk_shape *shape, const dfk_settings *settings)
 
 static fast_effort effort_of(uint32_t effort)
 {
-    if (effort <= 3)
-        return (fast_effort){.classes = 32, .trained = 4096, .iterations = 8, .candidates = 6, .lists = 3};
-    return (fast_effort){.classes = 64, .trained = 8192, .iterations = 12, .candidates = 12, .lists = 4};
+    if (effort < 3)
+        return (fast_effort){.classes = 16, .trained = 2048, .iterations = 4, .candidates = 2, .lists = 1};
+    if (effort < 5)
+        return (fast_effort){.classes = 32, .trained = 4096, .iterations = 6, .candidates = 4, .lists = 3};
+    if (effort < 8)
+        return (fast_effort){.classes = 48, .trained = 8192, .iterations = 12, .candidates = 8, .lists = 4};
+    return (fast_effort){.classes = 64, .trained = 16384, .iterations = 24, .candidates = 16, .lists = 4};
 }
 
 static int lay_out(dfk_arena *arena, const dfk_shape *shape, const dfk_settings *settings, fast_encoder **encoder)
@@ -107,8 +111,8 @@ static void choose_plan(fast_encoder *e)
     fast_code_values(e, e->shape.frames);
     plan->error_shift = choose_error_shift(e);
     fast_choose_shifts(e);
-    fast_choose_spike(e);
-    fast_code_values(e, e->shape.frames);
+    if (!fast_choose_spike(e))
+        fast_code_values(e, e->shape.frames);
     fast_choose_tables(e);
 }
 

@@ -73,8 +73,9 @@ void fast_fit_stage(fast_encoder *encoder, uint32_t stage);
 void fast_code_values(fast_encoder *encoder, uint32_t frames);
 /* Chooses how far each class moves the activity, from values coded without. */
 void fast_choose_shifts(fast_encoder *encoder);
-/* Chooses whether one sample value has a symbol of its own. */
-void fast_choose_spike(fast_encoder *encoder);
+/* Chooses whether one sample value has a symbol of its own, against values coded without; returns whether all
+ * values are coded so by then. */
+int fast_choose_spike(fast_encoder *encoder);
 /* Chooses the tables of all values and which contexts share them. */
 void fast_choose_tables(fast_encoder *encoder);
 /* Bits that the counted tokens take with a table for every context. */

@@ -16,7 +16,7 @@
 #define BITS_PER_WEIGHT 10.0
 /* What a tap must save per sample to be worth its time in the decoder. */
 #define BITS_PER_TAP 0.0005
-#define TRIAL_BLOCKS 1024
+#define TRIAL_BLOCKS 768
 #define TRIAL_ITERATIONS 4
 
 typedef struct {
@@ -215,23 +215,20 @@ static void assign_trained(fitting *f)
     }
 }
 
-/* Sum of the sizes of the errors that a class leaves in a block. */
-static uint32_t class_sizes(const fitting *f, const fast_block *block, uint32_t class, const fast_frame *frames)
+/* Sum of the sizes of the errors that a class leaves in a block of the row of blocks that `around` stands at. */
+static uint32_t class_sizes(const fitting *f, const fast_block *block, uint32_t class, const fast_neighbours *around)
 {
-    fast_encoder *e = f->e;
-    uint32_t size = 1u << e->plan.block_log, last = block->column + size;
-    last = last < e->shape.columns ? last : e->shape.columns;
-    uint32_t bottom = block->row + size < e->shape.rows ? block->row + size : e->shape.rows;
-    uint32_t total = 0;
-    for (uint32_t y = block->row; y < bottom; y++) {
-        fast_neighbours around;
+    const fast_encoder *e = f->e;
+    const uint32_t size = 1u << e->plan.block_log, stride = e->geometry.stride;
+    uint32_t width = e->shape.columns - block->column < size ? e->shape.columns - block->column : size;
+    uint32_t height = e->shape.rows - block->row < size ? e->shape.rows - block->row : size, total = 0;
+    const int16_t *sample = e->frames[block->frame].sample + (size_t)block->row * stride + block->column;
+    for (uint32_t y = 0; y < height; y++, sample += stride) {
         int32_t predicted[FAST_CHUNK];
-        fast_neighbours_at(f->stage, 0, frames, e->geometry.stride, y, &around);
-        const int16_t *sample = frames[0].sample + (size_t)y * e->geometry.stride;
-        e->rows->predict(&around, f->stage->weight[class], f->stage->offset[class], e->plan.fraction, block->column,
-                         predicted);
-        for (uint32_t x = block->column; x < last; x++)
-            total += (uint32_t)abs(sample[x] - predicted[x - block->column]);
+        e->rows->predict(around, f->stage->weight[class], f->stage->offset[class], e->plan.fraction,
+                         block->column + y * stride, predicted);
+        for (uint32_t x = 0; x < width; x++)
+            total += (uint32_t)abs(sample[x] - predicted[x]);
     }
     return total;
 }
@@ -253,38 +250,48 @@ static uint32_t best_classes(const fitting *f, const float *error, uint32_t *bes
     return count;
 }
 
+/* The class that codes a block with the fewest bits, its own and those of the map. */
+static uint32_t best_class(fitting *f, const fast_block *block, const fast_neighbours *around, const uint8_t *class)
+{
+    float error[FAST_CLASSES];
+    uint32_t best[FAST_CLASSES], chosen = 0;
+    double least = 0;
+    class_errors(f, block, error);
+    uint32_t count = best_classes(f, error, best);
+    for (uint32_t i = 0; i < count; i++) {
+        double size = class_sizes(f, block, best[i], around);
+        double bits = block->samples * fast_log2(size / block->samples + LEAST_DEVIATION);
+        int like = (block->column && class[-1] == best[i]) || (block->row && *(class - f->across) == best[i]);
+        bits += like ? BITS_SAME_CLASS : BITS_OTHER_CLASS;
+        if (i == 0 || bits < least) {
+            least = bits;
+            chosen = best[i];
+        }
+    }
+    return chosen;
+}
+
 static void assign_all(fitting *f)
 {
     fast_encoder *e = f->e;
+    const uint32_t size = e->plan.block_log;
     fast_block block;
     for (uint32_t frame = f->first; frame < f->last; frame++) {
         uint32_t distance[DFK_REFERENCES], references = fast_stage_of(&e->plan, frame, distance);
         fast_frame frames[FAST_STAGES] = {e->frames[frame]};
         for (uint32_t i = 0; i < references; i++)
             frames[1 + i] = e->frames[frame - distance[i]];
-        for (uint32_t by = 0; by < f->down; by++)
+        for (uint32_t by = 0; by < f->down; by++) {
+            fast_neighbours around;
+            fast_neighbours_at(f->stage, 0, frames, e->geometry.stride, by << size, &around);
             for (uint32_t bx = 0; bx < f->across; bx++) {
                 uint8_t *class = class_at(f, frame, by, bx);
                 if (*class >= FAST_CLASSES)
                     continue;
-                double least = 0;
-                float error[FAST_CLASSES];
-                uint32_t best[FAST_CLASSES], chosen = 0;
-                fast_gram(e, f->number, frame, by << e->plan.block_log, bx << e->plan.block_log, &block);
-                class_errors(f, &block, error);
-                uint32_t count = best_classes(f, error, best);
-                for (uint32_t i = 0; i < count; i++) {
-                    double size = class_sizes(f, &block, best[i], frames);
-                    double bits = block.samples * fast_log2(size / block.samples + LEAST_DEVIATION);
-                    int like = (bx && class[-1] == best[i]) + (by && *(class - f->across) == best[i]);
-                    bits += like ? BITS_SAME_CLASS : BITS_OTHER_CLASS;
-                    if (i == 0 || bits < least) {
-                        least = bits;
-                        chosen = best[i];
-                    }
-                }
-                *class = (uint8_t)chosen;
+                fast_gram(e, f->number, frame, by << size, bx << size, &block);
+                *class = (uint8_t)best_class(f, &block, &around, class);
             }
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WORTH_A_SPIKE 0.996
+
 typedef struct {
     fast_encoder *e;
     const fast_stage *stage;
@@ -93,7 +95,7 @@ void fast_code_values(fast_encoder *e, uint32_t count)
     }
 }
 
-void fast_choose_spike(fast_encoder *e)
+int fast_choose_spike(fast_encoder *e)
 {
     /* The commonest sample outside of copied blocks. */
     const uint32_t half = 1u << (e->plan.bits - 1), size = e->plan.block_log;
@@ -114,14 +116,12 @@ void fast_choose_spike(fast_encoder *e)
     for (uint32_t v = 1; v < 2 * half; v++)
         if (e->histogram[v] > e->histogram[best])
             best = v;
-    e->plan.spiked = 0;
     if (e->histogram[best] * UINT64_C(100) < total)
-        return;
-    uint32_t frames = e->shape.frames;
-    fast_code_values(e, frames);
+        return 0;
     double plain = fast_token_bits(e);
     e->plan.spiked = 1;
     e->plan.spike = best;
-    fast_code_values(e, frames);
-    e->plan.spiked = fast_token_bits(e) < plain * 0.997;
+    fast_code_values(e, e->shape.frames);
+    e->plan.spiked = fast_token_bits(e) < plain * WORTH_A_SPIKE;
+    return (int)e->plan.spiked;
 }
