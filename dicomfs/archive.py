@@ -114,7 +114,8 @@ class Archive:
         self.close()
 
     def close(self) -> None:
-        """Close the catalog."""
+        """Decode nothing more ahead of readers and close the catalog."""
+        self.reconstructor.close()
         self.catalog.close()
 
     def import_paths(

@@ -1,12 +1,14 @@
 """Frames out of packs: segment payloads fetched, bands decoded, every band checked before it is handed on.
 
-Owns the way from (pack, stack, frame, band) to raw bytes: which payload to fetch, what to decode at once,
-what to keep.  Knows nothing of files and instances.  May be called from any thread; decoding releases the
-interpreter lock.
+Owns the way from (pack, stack, frame, band) to raw bytes: which payload to fetch, what is decoded in one go,
+what to keep; when it is decoded, ``decoding`` says.  Knows nothing of files and instances.  May be called
+from any thread; decoding releases the interpreter lock.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,9 +16,10 @@ import xxhash
 
 from dicomfs.codec.base import FROM_DISK, CodecId
 from dicomfs.codec.registry import codec
-from dicomfs.codec.segment import decode_band
+from dicomfs.codec.segment import decode_frames
 from dicomfs.decoded import BytesCache
-from dicomfs.errors import DamagedError, MismatchError, UnsupportedFeature
+from dicomfs.decoding import Decoding, Steps, Wanted
+from dicomfs.errors import DamagedError, DicomfsError, MismatchError, UnsupportedFeature
 from dicomfs.format.pack import PackReader
 from dicomfs.format.pack_index import SegmentIndex, StackIndex
 from dicomfs.model import ObjectKey
@@ -45,12 +48,22 @@ class Slice:
 
 
 class FrameReader:
-    """Decodes bands of frames, single-flight, into a bounded cache."""
+    """Decodes bands of frames, each once however many ask, into a bounded cache.
+
+    Frames of a segment that predict each other are decoded in order; a reader gets its frame when it is done
+    and checked, while the rest goes on.  Bands are decoded side by side.
+    """
 
     def __init__(self, source: PackSource, cache_bytes: int) -> None:
         self._source = source
         self._decoded: BytesCache[Unit] = BytesCache(cache_bytes)
+        self._processors = len(os.sched_getaffinity(0))
+        self._decoding: Decoding[Unit] = Decoding(self._decoded, self._processors)
         self._encoded: BytesCache[tuple[ObjectKey, int]] = BytesCache(_ENCODED_BYTES)
+
+    def close(self) -> None:
+        """Decode nothing more that nobody waits for."""
+        self._decoding.close()
 
     def stack(self, pack: ObjectKey, number: int) -> StackIndex:
         """The index of a stack.
@@ -85,29 +98,39 @@ class FrameReader:
             TierError, FormatError, CodecError: it cannot be had or decoded.
             MismatchError: it decodes to other bytes than were packed.
         """
+        decoded = self._decoding.begin(self._wanted(unit))
+        if not decoded.done():
+            self._ahead(unit)
+        return decoded.result()
+
+    def _ahead(self, unit: Unit) -> None:
+        """Who reads one band of a frame goes on to the next ones: idle processors decode them meanwhile."""
+        segment = segment_of(unit.pack, self.stack(unit.pack, unit.stack), unit.frame)
+        following = range(unit.band + 1, min(unit.band + self._processors, len(segment.bands)))
+        # What is wrong with those is told to who reads them.
+        with contextlib.suppress(DicomfsError):
+            for band in following:
+                self._decoding.ahead(self._wanted(Unit(unit.pack, unit.stack, unit.frame, band)))
+
+    def _wanted(self, unit: Unit) -> Wanted[Unit]:
         stack = self.stack(unit.pack, unit.stack)
         segment = segment_of(unit.pack, stack, unit.frame)
-        alone = codec(codec_of(unit.pack, segment)).random_access
-        flight = unit if alone else (unit.pack, unit.stack, segment.first_frame, unit.band)
-        return self._decoded.fetch(unit, flight, lambda: self._decode(unit, stack, segment, alone))
-
-    def _decode(self, unit: Unit, stack: StackIndex, segment: SegmentIndex, alone: bool) -> dict[Unit, bytes]:
-        band = segment.bands[unit.band]
-        payload = self._payload(self._source.pack(unit.pack), unit, segment)
         inside = unit.frame - segment.first_frame
-        wanted = [inside] if alone else None
-        decoded = decode_band(
-            payload, stack.layout, band.rows, segment.frames, codec_of(unit.pack, segment), wanted
-        )
-        for frame, raw in decoded.items():
-            if xxhash.xxh3_64_intdigest(raw) != int(segment.digests[frame, unit.band]):
-                raise MismatchError(
-                    f"{unit.pack} stack {unit.stack} frame {segment.first_frame + frame} band {unit.band}"
-                )
-        return {
-            Unit(unit.pack, unit.stack, segment.first_frame + frame, unit.band): raw
-            for frame, raw in decoded.items()
-        }
+        alone = codec(codec_of(unit.pack, segment)).random_access
+
+        def key_of(place: int) -> Unit:
+            return Unit(unit.pack, unit.stack, segment.first_frame + place, unit.band)
+
+        def make() -> tuple[int, Steps]:
+            payload = self._payload(self._source.pack(unit.pack), unit, segment)
+            wanted = [inside] if alone else None
+            return (inside if alone else 0), _steps(payload, stack, segment, unit, wanted)
+
+        run = unit if alone else (unit.pack, unit.stack, segment.first_frame, unit.band)
+        stop = inside + 1 if alone else segment.frames
+        # Decoding beyond what is wanted makes sense where the cache keeps it until it is.
+        finish = 2 * segment.frames * stack.layout.frame_bytes <= self._decoded.limit_bytes
+        return Wanted(run, inside, stop, key_of, make, finish)
 
     def _payload(self, pack: PackReader, unit: Unit, segment: SegmentIndex) -> bytes:
         band = segment.bands[unit.band]
@@ -117,6 +140,20 @@ class FrameReader:
             return {key: pack.read_band(band)}
 
         return self._encoded.fetch(key, key, read)
+
+
+def _steps(
+    payload: bytes, stack: StackIndex, segment: SegmentIndex, unit: Unit, wanted: list[int] | None
+) -> Steps:
+    """The frames of a band by their number in the segment; an error in place of one whose digest differs."""
+    rows = segment.bands[unit.band].rows
+    found = decode_frames(payload, stack.layout, rows, segment.frames, codec_of(unit.pack, segment), wanted)
+    for frame, raw in found:
+        if xxhash.xxh3_64_intdigest(raw) == int(segment.digests[frame, unit.band]):
+            yield frame, raw
+        else:
+            where = f"stack {unit.stack} frame {segment.first_frame + frame} band {unit.band}"
+            yield frame, MismatchError(f"{unit.pack} {where}")
 
 
 def codec_of(pack: ObjectKey, segment: SegmentIndex) -> CodecId:

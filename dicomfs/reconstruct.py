@@ -335,6 +335,10 @@ class Reconstructor:
         header = self._source.header_bytes(place.header_key, place.part_index, place.row)
         return PackedReader(part, place.row, header, self._frames, self._source, self._codestreams)
 
+    def close(self) -> None:
+        """Decode nothing more that nobody waits for."""
+        self._frames.close()
+
     def prefetch(self, instance: InstanceId) -> None:
         """Decode an instance into the cache, within bounds.  May block; raises as reading would."""
         reader = self.open(instance)

@@ -1,0 +1,205 @@
+"""Decoding on a few threads: each frame goes to who waits for it as soon as it is made, the rest goes on.
+
+Owns which *run* (the frames of one band of a segment, which come one after another) is taken on next: one
+somebody waits for before one that merely is not finished, the longest waiting first.  A run that is put off
+keeps its decoder, so nothing is made twice.  Knows neither packs nor codecs: a run is an iterator.
+
+One lock guards the tables; it is held while values are handed on and never while one is made.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from dicomfs.decoded import BytesCache
+from dicomfs.errors import CodecError, DicomfsError
+
+K = TypeVar("K", bound=Hashable)
+
+Steps = Generator[tuple[int, bytes | DicomfsError], None, None]
+"""The values of a run by rising place, or what is wrong with one."""
+
+UNFINISHED = 8
+"""Runs nobody waits for that keep their decoders; those wanted last stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted(Generic[K]):
+    """A value and the run that makes it."""
+
+    run: Hashable
+    place: int
+    """Number of the value in its run."""
+    stop: int
+    """Place behind the last value of the run."""
+    key_of: Callable[[int], K]
+    """Under which key the value at a place is cached."""
+    make: Callable[[], tuple[int, Steps]]
+    """First place and steps of the run; called only if no run of that name is on its way to the place."""
+    finish: bool = True
+    """Whether the run goes on when nobody waits for it: the cache should then hold all of it."""
+
+
+@dataclass(eq=False, slots=True)
+class _Run(Generic[K]):
+    name: Hashable
+    steps: Steps
+    key_of: Callable[[int], K]
+    stop: int
+    position: int
+    """Place of the next value."""
+    goal: int
+    """Where to stop when nobody waits."""
+    waiting: dict[int, Future[bytes]] = field(default_factory=dict)
+    ticket: int = 0
+    """When somebody began to wait."""
+    busy: bool = False
+    ended: bool = False
+
+
+class Decoding(Generic[K]):
+    """Values that runs make, from a cache where they are there already.  Thread-safe.
+
+    Threads begin with work and end without: an idle reader has none.
+    """
+
+    def __init__(self, cache: BytesCache[K], threads: int) -> None:
+        self._cache, self._threads = cache, threads
+        self._lock = threading.Lock()
+        self._runs: OrderedDict[Hashable, _Run[K]] = OrderedDict()
+        self._working = 0
+        self._tickets = itertools.count()
+        self._closed = False
+
+    def begin(self, wanted: Wanted[K]) -> Future[bytes]:
+        """Have a value made; raises what ``wanted.make`` raises, the result what its steps raise or yield."""
+        return self._begin(wanted, wait=True)
+
+    def ahead(self, wanted: Wanted[K]) -> None:
+        """Have a value made if a thread has nothing else to do; raises what ``wanted.make`` raises."""
+        self._begin(wanted, wait=False)
+
+    def close(self) -> None:
+        """Finish nothing that nobody waits for."""
+        with self._lock:
+            self._closed = True
+            self._drop(0)
+
+    def _begin(self, wanted: Wanted[K], *, wait: bool) -> Future[bytes]:
+        with self._lock:
+            found = self._join(wanted, wait=wait)
+        if found is not None:
+            return found
+        first, steps = wanted.make()
+        with self._lock:
+            found = self._join(wanted, wait=wait)
+            if found is not None:
+                # Another thread was faster; these steps were never begun.
+                return found
+            new = _Run(wanted.run, steps, wanted.key_of, wanted.stop, first, first)
+            old = self._runs.pop(wanted.run, None)
+            if old is not None:
+                # It is past what is wanted now; who waits for it waits for the new one.
+                new.waiting, new.ticket = old.waiting, old.ticket
+                self._end(old)
+            self._runs[wanted.run] = new
+            return self._want(new, wanted, wait=wait)
+
+    def _join(self, wanted: Wanted[K], *, wait: bool) -> Future[bytes] | None:
+        value = self._cache.get(wanted.key_of(wanted.place))
+        if value is not None:
+            done: Future[bytes] = Future()
+            done.set_result(value)
+            return done
+        run = self._runs.get(wanted.run)
+        if run is None or run.position > wanted.place:
+            return None
+        return self._want(run, wanted, wait=wait)
+
+    def _want(self, run: _Run[K], wanted: Wanted[K], *, wait: bool) -> Future[bytes]:
+        self._runs.move_to_end(run.name)
+        run.goal = run.stop if wanted.finish else max(run.goal, wanted.place + 1)
+        future: Future[bytes] = Future()
+        if wait:
+            if not run.waiting:
+                run.ticket = next(self._tickets)
+            future = run.waiting.setdefault(wanted.place, future)
+        self._drop(UNFINISHED)
+        if self._working < self._threads:
+            self._working += 1
+            threading.Thread(target=self._work, name="dicomfs-decode").start()
+        return future
+
+    def _drop(self, keep: int) -> None:
+        """End the runs nobody waits for, but for those wanted last."""
+        idle = [run for run in self._runs.values() if not run.waiting and not run.busy]
+        for run in idle[: max(0, len(idle) - keep)]:
+            del self._runs[run.name]
+            self._end(run)
+
+    @staticmethod
+    def _end(run: _Run[K]) -> None:
+        run.ended, run.waiting = True, {}
+        if not run.busy:
+            run.steps.close()
+
+    def _next(self) -> _Run[K] | None:
+        idle = [run for run in self._runs.values() if not run.busy]
+        wanted = [run for run in idle if run.waiting]
+        if wanted:
+            return min(wanted, key=lambda run: run.ticket)
+        return next((run for run in reversed(idle) if run.position < run.goal and not self._closed), None)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                run = self._next()
+                if run is None:
+                    self._working -= 1
+                    return
+                run.busy = True
+            made = _step(run)
+            with self._lock:
+                self._hand_on(run, made)
+
+    def _hand_on(self, run: _Run[K], made: tuple[int, bytes | DicomfsError] | Exception) -> None:
+        run.busy = False
+        if not isinstance(made, Exception):
+            place, value = made
+            if isinstance(value, bytes):
+                self._cache.put_all({run.key_of(place): value})
+            run.position = place + 1
+            waiting = run.waiting.pop(place, None)
+            if waiting is not None:
+                _settle(waiting, value)
+            if run.position >= run.stop and not run.ended:
+                del self._runs[run.name]
+                run.ended = True
+            if run.ended:
+                run.steps.close()
+            return
+        if not run.ended:
+            del self._runs[run.name]
+        for waiting in run.waiting.values():
+            _settle(waiting, made)
+
+
+def _step(run: _Run[K]) -> tuple[int, bytes | DicomfsError] | Exception:
+    """The next value of a run, or what ends it: whatever that is, it goes to those who wait."""
+    try:
+        return next(run.steps, CodecError("band", "ends before the frame that was asked for"))
+    except Exception as problem:
+        return problem
+
+
+def _settle(waiting: Future[bytes], value: bytes | Exception) -> None:
+    if isinstance(value, bytes):
+        waiting.set_result(value)
+    else:
+        waiting.set_exception(value)

@@ -1,0 +1,227 @@
+"""Runs of values: each is handed on when it is made, and made once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import pytest
+
+from dicomfs import decoding
+from dicomfs.decoded import BytesCache
+from dicomfs.decoding import Decoding, Steps, Wanted
+from dicomfs.errors import CodecError, DicomfsError, MismatchError
+
+Key = tuple[str, int]
+PATIENCE_S = 60
+
+
+@dataclass
+class Source:
+    """Runs of ten values whose steps wait for permission; notes what was made."""
+
+    length: int = 10
+    free: bool = True
+    broken_at: int = -1
+    wrong_at: int = -1
+    made: list[Key] = field(default_factory=list)
+    opened: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    permits: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def wanted(self, name: str, place: int, *, finish: bool = True) -> Wanted[Key]:
+        return Wanted(
+            name, place, max(10, self.length), lambda at: (name, at), lambda: self._open(name), finish
+        )
+
+    def _open(self, name: str) -> tuple[int, Steps]:
+        self.opened.append(name)
+        return 0, self._steps(name)
+
+    def _steps(self, name: str) -> Steps:
+        try:
+            for place in range(self.length):
+                if not self.free:
+                    assert self.permits.acquire(timeout=PATIENCE_S)
+                if place == self.broken_at:
+                    raise CodecError("test", "broken")
+                self.made.append((name, place))
+                value: bytes | DicomfsError = f"{name}{place}".encode()
+                yield place, MismatchError("test") if place == self.wrong_at else value
+        finally:
+            self.closed.append(name)
+
+
+def make(threads: int = 2, limit_bytes: int = 1 << 20) -> Decoding[Key]:
+    return Decoding(BytesCache(limit_bytes), threads)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that happens in another thread."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_a_value_is_handed_on_while_the_rest_of_its_run_is_still_to_come() -> None:
+    source, found = Source(free=False), make()
+    results = [found.begin(source.wanted("a", place)) for place in (3, 1)]
+    source.permits.release(2)
+    assert results[1].result(PATIENCE_S) == b"a1"
+    assert not results[0].done()
+    source.permits.release(2)
+    assert results[0].result(PATIENCE_S) == b"a3"
+    source.permits.release(6)
+    until(lambda: len(source.made) == 10)
+    assert source.opened == ["a"]
+
+
+def test_what_nobody_waits_for_is_finished_and_found_again() -> None:
+    source, found = Source(), make()
+    assert found.begin(source.wanted("a", 0)).result(PATIENCE_S) == b"a0"
+    until(lambda: source.closed == ["a"])
+    assert [found.begin(source.wanted("a", place)).result(PATIENCE_S) for place in (9, 0)] == [b"a9", b"a0"]
+    assert source.made == [("a", place) for place in range(10)]
+
+
+def test_a_run_that_is_not_to_be_finished_stops_and_goes_on_where_it_stopped() -> None:
+    source, found = Source(), make()
+    assert found.begin(source.wanted("a", 2, finish=False)).result(PATIENCE_S) == b"a2"
+    until(lambda: found._working == 0)
+    assert len(source.made) == 3
+    assert found.begin(source.wanted("a", 5, finish=False)).result(PATIENCE_S) == b"a5"
+    assert source.opened == ["a"]
+
+
+def test_many_readers_of_one_run_get_every_value_of_it_made_once() -> None:
+    source, found = Source(length=200), make(threads=4)
+    got: dict[int, bytes] = {}
+
+    def read(offset: int) -> None:
+        for place in range(offset, 200, 7):
+            got[place] = found.begin(source.wanted("a", place)).result(PATIENCE_S)
+
+    readers = [threading.Thread(target=read, args=(offset,)) for offset in range(7)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert got == {place: f"a{place}".encode() for place in range(200)}
+    assert source.made == [("a", place) for place in range(200)]
+
+
+def test_readers_in_any_order_with_a_cache_too_small_lose_no_value() -> None:
+    source, found = Source(length=40), make(threads=3, limit_bytes=20)
+    wrong: list[str] = []
+
+    def read(offset: int) -> None:
+        for turn in range(60):
+            name, place = "abc"[turn % 3], (turn * 17 + offset * 5) % 40
+            if found.begin(source.wanted(name, place)).result(PATIENCE_S) != f"{name}{place}".encode():
+                wrong.append(f"{name}{place}")
+
+    readers = [threading.Thread(target=read, args=(offset,)) for offset in range(6)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join(PATIENCE_S)
+    assert not any(reader.is_alive() for reader in readers)
+    assert wrong == []
+
+
+def test_a_value_that_is_wanted_again_after_it_was_dropped_starts_the_run_anew() -> None:
+    source, found = Source(), make(threads=1, limit_bytes=1)
+    first = found.begin(source.wanted("a", 4, finish=False))
+    assert first.result(PATIENCE_S) == b"a4"
+    later: Future[bytes] = found.begin(source.wanted("a", 1, finish=False))
+    assert later.result(PATIENCE_S) == b"a1"
+    assert source.opened == ["a", "a"]
+    until(lambda: source.closed == ["a"])
+
+
+def test_a_run_that_breaks_fails_who_waits_for_the_rest_of_it_alone() -> None:
+    source, found = Source(broken_at=4, free=False), make()
+    early, late = (found.begin(source.wanted("a", place)) for place in (3, 7))
+    source.permits.release(5)
+    assert early.result(PATIENCE_S) == b"a3"
+    with pytest.raises(CodecError, match="broken"):
+        late.result(PATIENCE_S)
+    source.broken_at, source.free = -1, True
+    assert found.begin(source.wanted("a", 7)).result(PATIENCE_S) == b"a7"
+
+
+def test_a_wrong_value_fails_who_waits_for_it_and_nobody_else() -> None:
+    source, found = Source(wrong_at=2, free=False), make()
+    results = [found.begin(source.wanted("a", place)) for place in (1, 2, 3)]
+    source.permits.release(10)
+    with pytest.raises(MismatchError):
+        results[1].result(PATIENCE_S)
+    assert [results[0].result(PATIENCE_S), results[2].result(PATIENCE_S)] == [b"a1", b"a3"]
+
+
+def test_a_run_that_ends_too_early_is_an_error() -> None:
+    source, found = Source(length=3), make()
+    with pytest.raises(CodecError, match="ends before"):
+        found.begin(source.wanted("a", 5)).result(PATIENCE_S)
+
+
+def test_an_error_of_any_kind_reaches_who_waits() -> None:
+    def steps() -> Steps:
+        raise ZeroDivisionError
+        yield 0, b""  # type: ignore[unreachable]
+
+    found = make()
+    with pytest.raises(ZeroDivisionError):
+        found.begin(Wanted("a", 0, 1, lambda at: ("a", at), lambda: (0, steps()))).result(PATIENCE_S)
+
+
+def test_what_cannot_be_opened_is_told_to_who_wants_it_and_leaves_no_trace() -> None:
+    def refuse() -> tuple[int, Steps]:
+        raise CodecError("test", "no payload")
+
+    found = make()
+    with pytest.raises(CodecError, match="no payload"):
+        found.begin(Wanted("a", 0, 1, lambda at: ("a", at), refuse))
+    source = Source()
+    assert found.begin(source.wanted("a", 0)).result(PATIENCE_S) == b"a0"
+
+
+def test_who_waits_goes_before_what_merely_is_not_finished() -> None:
+    source, found = Source(free=False), make(threads=1)
+    found.ahead(source.wanted("a", 0))
+    wanted = found.begin(source.wanted("b", 1))
+    source.permits.release(3)
+    assert wanted.result(PATIENCE_S) == b"b1"
+    assert [key for key in source.made if key[0] == "a"] in ([], [("a", 0)])
+    source.permits.release(20)
+    until(lambda: len(source.made) == 20)
+
+
+def test_runs_put_off_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "UNFINISHED", 2)
+    source, found = Source(), make()
+    for name in "abcdef":
+        assert found.begin(source.wanted(name, 0, finish=False)).result(PATIENCE_S)
+    until(lambda: len(source.closed) >= 3)
+    assert len(found._runs) <= 3
+
+
+def test_after_closing_nothing_is_finished_but_what_somebody_waits_for() -> None:
+    source, found = Source(free=False), make()
+    first = found.begin(source.wanted("a", 0))
+    found.close()
+    source.permits.release(1)
+    assert first.result(PATIENCE_S) == b"a0"
+    until(lambda: found._working == 0)
+    assert source.made == [("a", 0)]
+
+
+def test_an_idle_reader_has_no_threads() -> None:
+    source, found = Source(), make()
+    found.begin(source.wanted("a", 9)).result(PATIENCE_S)
+    until(lambda: found._working == 0)
+    until(lambda: not any(thread.name == "dicomfs-decode" for thread in threading.enumerate()))
