@@ -7,7 +7,7 @@
 
 #define DENSE_INLINE static inline __attribute__((always_inline))
 
-/* Bytes the decoder may read beyond the end, as zeros: the encoder leaves trailing zeros away. */
+/* Bytes the decoder reads beyond the end at most, as zeros: one word that it is ahead, one that was left away. */
 #define DENSE_OVERREAD 8
 
 typedef struct {
@@ -85,19 +85,21 @@ DENSE_INLINE int dense_code(dense_coder *coder, int bit, uint32_t probability, c
 /* Codes the low `count` bits of value, each as likely as not. */
 DENSE_INLINE uint32_t dense_code_plain(dense_coder *coder, uint32_t value, int count, const int decoding) {
     uint32_t out = 0;
-    while (count-- > 0)
-        out = out << 1 | (uint32_t)dense_code(coder, decoding ? 0 : (int)(value >> count & 1), 32768, decoding);
+    while (count-- > 0) {
+        const int bit = decoding ? 0 : (int)(value >> count & 1);
+        out = out << 1 | (uint32_t)dense_code(coder, bit, 32768, decoding);
+    }
     return out;
 }
 
-/* Writes as few bytes as tell a number inside the interval; zeros at the end go without saying. */
+/* Writes a number inside the interval; up to four zero bytes at the end go without saying. */
 static inline void dense_coder_finish(dense_coder *coder) {
     const uint64_t end = coder->low + coder->range - 1;
     if (end < coder->low)
         dense_carry(coder);
     coder->low = end & ~(uint64_t)UINT32_MAX;
     dense_emit(coder);
-    while (!coder->overflow && coder->at > 0 && coder->out[coder->at - 1] == 0)
+    for (int i = 0; i < 4 && !coder->overflow && coder->at > 0 && coder->out[coder->at - 1] == 0; i++)
         coder->at--;
 }
 

@@ -113,9 +113,10 @@ DENSE_INLINE uint32_t dense_signed_log(int32_t difference) {
 
 DENSE_INLINE void dense_find_contexts(const dense_model *model, const dense_view *view, const uint16_t *error,
                                       dense_context *context, const int level) {
-    const uint32_t q = view->q, half = DENSE_ENERGIES / 2, quarter = DENSE_ENERGIES / 4, eighth = DENSE_ENERGIES / 8;
+    const uint32_t q = view->q, half = DENSE_ENERGIES / 2, quarter = half / 2, eighth = half / 4;
     const uint32_t fraction = (uint32_t)(view->fraction > 31 ? 31 : view->fraction);
-    const uint32_t turned = (uint32_t)(error[-1] > error[-view->stride]) * 2 + (2u * error[-1] > view->er / 12);
+    const uint32_t turned =
+        (uint32_t)(error[-1] > error[-view->stride]) * 2 + (2u * error[-1] > view->er / 12);
     const uint32_t brightness = dense_quarter_log((uint32_t)view->predicted);
     const int32_t beside = view->behind ? view->behind[0] : view->n;
     uint32_t index[DENSE_CONTEXTS];
@@ -127,16 +128,19 @@ DENSE_INLINE void dense_find_contexts(const dense_model *model, const dense_view
     if (level) {
         const int32_t activity = dense_size(view->w - view->nw) + dense_size(view->n - view->nw) +
                                  dense_size(view->n - view->ne) + dense_size(view->w - view->ww);
-        const int32_t apart = view->raw[0] - view->raw[1], steps = (int32_t)(dense_quarter_log((uint32_t)dense_size(apart) >> 2) >> 2);
+        const int32_t apart = view->raw[0] - view->raw[1];
+        const int32_t steps = (int32_t)(dense_quarter_log((uint32_t)dense_size(apart) >> 2) >> 2);
+        const uint32_t gap = (uint32_t)(dfk_clamp(apart < 0 ? -steps : steps, -4, 4) + 4);
         index[5] = view->compared * eighth + (q >> 3);
         index[6] = (dense_quarter_log((uint32_t)activity) >> 1) * half + (q >> 1);
-        index[7] = (view->signs * 9 + (uint32_t)(dfk_clamp(apart < 0 ? -steps : steps, -4, 4) + 4)) * quarter + (q >> 2);
+        index[7] = (view->signs * 9 + gap) * quarter + (q >> 2);
         context->mixer[1] = model->mixer[1] + (brightness >> 2) * DENSE_INPUTS(1);
         context->refine = model->refine + (q >> 1) * DENSE_REFINE_STEPS;
     }
     for (int i = 0; i < DENSE_USED_CONTEXTS(level); i++)
         context->slots[i] = model->slots[i] + index[i] * NODES;
-    context->mixer[0] = model->mixer[0] + (q / 3 > DENSE_SETS - 1 ? DENSE_SETS - 1 : q / 3) * DENSE_INPUTS(level);
+    const uint32_t set = q / 3 > DENSE_SETS - 1 ? DENSE_SETS - 1 : q / 3;
+    context->mixer[0] = model->mixer[0] + set * DENSE_INPUTS(level);
 }
 
 /* Codes whether the sample is a spike; two contexts then look at how near it is and where it occurs around. */
@@ -183,7 +187,8 @@ DENSE_INLINE int32_t dense_residual(dense_model *model, const dense_view *view, 
         return actual;
     /* Only a damaged stream leaves the range. */
     const int32_t size = (int32_t)(coded > 65536 ? 65536 : coded);
-    return dfk_clamp(negative ? view->predicted - 1 - size : view->predicted + size, 0, (int32_t)model->header.largest);
+    actual = negative ? view->predicted - 1 - size : view->predicted + size;
+    return dfk_clamp(actual, 0, (int32_t)model->header.largest);
 }
 
 /* Codes the sample at x, the one at place i of its segment. */

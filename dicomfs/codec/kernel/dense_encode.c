@@ -5,14 +5,14 @@
 #define SPIKE_CANDIDATES 4
 /* A value rarer than one sample in so many is no spike. */
 #define RARE 200
+/* Shorter runs of values that do not occur are left as they are. */
+#define LEAST_GAP 8
 /* A choice must gain this part of what the trial takes. */
 #define WORTH_WHILE 1000
 #define LEAST_TRIAL_EFFORT 2
 #define TRIAL_FRAMES 4
 #define LEAST_TRIAL_ROWS 16
-#ifndef TRIAL_SAMPLES
-#define TRIAL_SAMPLES 9000 /* times effort */
-#endif
+#define TRIAL_SAMPLES 5000 /* times effort */
 
 static uint32_t sample_at(const dfk_shape *shape, const void *samples, size_t index) {
     return shape->sample_bytes == 1 ? ((const uint8_t *)samples)[index] : ((const uint16_t *)samples)[index];
@@ -106,7 +106,7 @@ static void load_frame(const dense_encoder *encoder, const dense_part *part, uin
 static void prepare_gaps(const dense_encoder *encoder, const dense_header *header) {
     uint32_t removed = 0, next = 0;
     for (uint32_t value = 0; value < VALUES; value++) {
-        if (next < header->gap_count && value == header->gaps[next].at + removed) {
+        if (next < header->gap_count && value == header->gaps[next].at) {
             removed += header->gaps[next].size;
             value += header->gaps[next++].size;
         }
@@ -167,10 +167,11 @@ static int better(const dense_encoder *encoder, const dense_part *part, dense_he
 /* Values that occur often are worth a symbol of their own where the prediction is near to them. */
 static void try_spikes(const dense_encoder *encoder, const dense_part *part, dense_header *best, int64_t *length) {
     const uint64_t total = (uint64_t)encoder->shape.frames * encoder->shape.rows * encoder->shape.columns;
-    uint32_t candidates[SPIKE_CANDIDATES] = {0, best->largest}, count = best->largest ? 2 : 1;
+    const uint32_t largest = dense_largest_sample(best);
+    uint32_t candidates[SPIKE_CANDIDATES] = {0, largest}, count = largest ? 2 : 1;
     for (uint32_t round = 0; round < 2; round++) {
         uint32_t mode = VALUES;
-        for (uint32_t value = 0; value <= best->largest; value++) {
+        for (uint32_t value = 0; value <= largest; value++) {
             int known = 0;
             for (uint32_t i = 0; i < count; i++)
                 known |= candidates[i] == value;
@@ -181,12 +182,51 @@ static void try_spikes(const dense_encoder *encoder, const dense_part *part, den
             candidates[count++] = mode;
     }
     for (uint32_t i = 0; i < count && best->spike_count < DENSE_SPIKES; i++) {
-        if (encoder->counts[candidates[i]] < total / RARE)
+        if (encoder->counts[candidates[i]] <= total / RARE)
             continue;
         dense_header changed = *best;
-        changed.spikes[changed.spike_count++] = candidates[i];
+        changed.spikes[changed.spike_count++] = encoder->closed[candidates[i]];
         better(encoder, part, best, length, &changed);
     }
+}
+
+/* The largest runs of values that do not occur, in rising order. */
+static void find_gaps(const dense_encoder *encoder, dense_header *header) {
+    uint32_t start = 0;
+    for (uint32_t value = 0; value <= header->largest; value++) {
+        if (!encoder->counts[value])
+            continue;
+        const dense_gap gap = {start, value - start};
+        start = value + 1;
+        if (gap.size < LEAST_GAP)
+            continue;
+        uint32_t out = header->gap_count;
+        if (out == DENSE_GAPS) {
+            out = 0;
+            for (uint32_t i = 1; i < DENSE_GAPS; i++)
+                if (header->gaps[i].size < header->gaps[out].size)
+                    out = i;
+            if (header->gaps[out].size >= gap.size)
+                continue;
+            for (; out + 1 < DENSE_GAPS; out++)
+                header->gaps[out] = header->gaps[out + 1];
+        } else {
+            header->gap_count++;
+        }
+        header->gaps[out] = gap;
+    }
+    for (uint32_t i = 0; i < header->gap_count; i++)
+        header->largest -= header->gaps[i].size;
+}
+
+static void try_gaps(const dense_encoder *encoder, const dense_part *part, dense_header *best, int64_t *length) {
+    dense_header changed = *best;
+    find_gaps(encoder, &changed);
+    if (!changed.gap_count)
+        return;
+    prepare_gaps(encoder, &changed);
+    if (!better(encoder, part, best, length, &changed))
+        prepare_gaps(encoder, best);
 }
 
 static void choose(const dense_encoder *encoder, const dfk_settings *settings, dense_header *header) {
@@ -202,6 +242,7 @@ static void choose(const dense_encoder *encoder, const dfk_settings *settings, d
     changed = *header;
     changed.parity = 1;
     better(encoder, &part, header, &length, &changed);
+    try_gaps(encoder, &part, header, &length);
     try_spikes(encoder, &part, header, &length);
 }
 

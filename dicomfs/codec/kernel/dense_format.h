@@ -14,8 +14,8 @@
 
 /* Level 0 has 23 taps and the sample itself in three groups of eight, level 1 has 31 in four. */
 #define DENSE_LANES 8
-#define DENSE_BLOCKS(level) ((level) ? 4 : 3)
-#define DENSE_MOST_TERMS 32
+#define DENSE_BLOCKS(level) ((level) ? 6 : 3)
+#define DENSE_MOST_TERMS 48
 #define DENSE_LISTS 2
 
 enum { DENSE_CODED = 0, DENSE_STORED = 1 };

@@ -34,7 +34,7 @@ typedef uint16_t dense_u16x8 __attribute__((vector_size(16), may_alias, aligned(
 /* Groups before row i, and groups of a whole matrix. */
 #define DENSE_ROW_AT(blocks, i) ((i) * (blocks) - 4 * ((i) >> 3) * (((i) >> 3) - 1) - ((i) & 7) * ((i) >> 3))
 #define DENSE_GROUPS(blocks) (4 * (blocks) * ((blocks) + 1))
-#define DENSE_MOST_GROUPS DENSE_GROUPS(4)
+#define DENSE_MOST_GROUPS DENSE_GROUPS(6)
 
 #define DENSE_RIDGE_FACTOR 1.0005f
 #define DENSE_RIDGE 300.0f
@@ -136,7 +136,7 @@ DENSE_INLINE void dense_add_group(dense_f8 *matrix, const int16_t (*pairs)[2 * D
                                   const int group, const int blocks) {
     const int width = blocks - group;
     for (int i = group * 8; i < group * 8 + 8; i += 2) {
-        dense_products sum[2][4];
+        dense_products sum[2][6];
         for (int j = 0; j < width; j++)
             sum[0][j] = sum[1][j] = dense_no_products();
         for (int p = 0; p < pair_count; p++) {
@@ -162,8 +162,11 @@ DENSE_INLINE void dense_add_segment(dense_f8 *matrix, const int16_t (*pairs)[2 *
     dense_add_group(matrix, pairs, pair_count, 0, blocks);
     dense_add_group(matrix, pairs, pair_count, 1, blocks);
     dense_add_group(matrix, pairs, pair_count, 2, blocks);
-    if (blocks > 3)
+    if (blocks > 3) {
         dense_add_group(matrix, pairs, pair_count, 3, blocks);
+        dense_add_group(matrix, pairs, pair_count, 4, blocks);
+        dense_add_group(matrix, pairs, pair_count, 5, blocks);
+    }
 }
 
 typedef struct {
@@ -171,13 +174,14 @@ typedef struct {
     float right[DENSE_MOST_TERMS] __attribute__((aligned(32)));
 } dense_elimination;
 
-/* Subtracts multiples of row k from the rows [from, to) of one group. */
-DENSE_INLINE void dense_eliminate(dense_f8 *matrix, dense_elimination *work, int k, int from, int to, float inverse,
+/* Subtracts multiples of row k from the rows of a group that lie behind it and below `taps`. */
+DENSE_INLINE void dense_eliminate(dense_f8 *matrix, dense_elimination *work, int k, const int taps, float inverse,
                                   const int group, const int blocks) {
-    const int width = blocks - group;
+    const int width = blocks - group, from = k + 1 > 8 * group ? k + 1 : 8 * group;
+    const int to = taps < 8 * group + 8 ? taps : 8 * group + 8;
     const dense_f8 *pivot_row = matrix + DENSE_ROW_AT(blocks, k) + (group - (k >> 3));
-    const float *pivots = (const float *)(pivot_row - group);
-    dense_f8 *row = matrix + DENSE_ROW_AT(blocks, from);
+    const float *pivots = (const float *)(matrix + DENSE_ROW_AT(blocks, k) - (k >> 3));
+    dense_f8 *row = matrix + DENSE_ROW_AT(blocks, 8 * group) + width * (from - 8 * group);
     for (int i = from; i < to; i++, row += width) {
         const float factor = pivots[i] * inverse;
         work->lower[i][k] = factor;
@@ -200,14 +204,14 @@ DENSE_INLINE void dense_solve(dense_f8 *matrix, float *weights, const int taps, 
         const float inverse = 1.0f / pivot;
         work.right[k] = pivots[terms - 1] * inverse;
         /* Group by group, so that each row's width is a constant. */
-        if (k + 1 < 8)
-            dense_eliminate(matrix, &work, k, k + 1, 8, inverse, 0, blocks);
-        if (k + 1 < 16)
-            dense_eliminate(matrix, &work, k, k + 1 > 8 ? k + 1 : 8, 16, inverse, 1, blocks);
-        if (taps > 16 && k + 1 < 24)
-            dense_eliminate(matrix, &work, k, k + 1 > 16 ? k + 1 : 16, taps < 24 ? taps : 24, inverse, 2, blocks);
-        if (taps > 24)
-            dense_eliminate(matrix, &work, k, k + 1 > 24 ? k + 1 : 24, taps, inverse, 3, blocks);
+        dense_eliminate(matrix, &work, k, taps, inverse, 0, blocks);
+        dense_eliminate(matrix, &work, k, taps, inverse, 1, blocks);
+        dense_eliminate(matrix, &work, k, taps, inverse, 2, blocks);
+        if (blocks > 3) {
+            dense_eliminate(matrix, &work, k, taps, inverse, 3, blocks);
+            dense_eliminate(matrix, &work, k, taps, inverse, 4, blocks);
+            dense_eliminate(matrix, &work, k, taps, inverse, 5, blocks);
+        }
     }
     for (int j = taps - 1; j >= 0; j--) {
         const float weight = work.right[j];

@@ -19,7 +19,9 @@
 /* Sets of weights: level 1 blends the predictions of three windows, the last of which uses fewer taps. */
 #define DENSE_SOLUTIONS 3
 #define DENSE_USED_SOLUTIONS(level) ((level) ? DENSE_SOLUTIONS : 1)
+#ifndef DENSE_NARROW_TAPS
 #define DENSE_NARROW_TAPS 16
+#endif
 
 #define DENSE_ENERGIES 80 /* quarters of octaves of an energy */
 #define DENSE_SETS 20     /* weight sets of a node */

@@ -24,7 +24,7 @@ typedef struct {
 } dense_window;
 
 #define NARROW_OWN 2.0f
-#define NARROW_WEST 0.8f
+#define NARROW_WEST 0.5f
 
 static const dense_window dense_windows[DENSE_SOLUTIONS] = {
     {1.0f, 0.7f, 0.7f, 0.8f, 0.5f, 0.0f},
