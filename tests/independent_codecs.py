@@ -16,6 +16,8 @@ import zstandard
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
+from tests import kernel_builds
+
 Array = npt.NDArray[Any]
 WINDOW_LIMIT = 128 << 20
 GREY_DEPTHS = (8, 9, 10, 12, 14, 16)
@@ -114,7 +116,7 @@ def decode_band(payload: bytes, layout: Layout, rows: int, frames: int, codec: i
         if len(payload) != size * frames:
             raise Refused("a raw band has another length")
         return [payload[k * size : (k + 1) * size] for k in range(frames)]
-    if codec not in {1, 2, 3, 4, 5}:
+    if codec not in {1, 2, 3, 4, 5, 7, 8}:
         raise Unsupported(f"codec {codec}")
     kind, body = payload[:1], payload[1:]
     shape = (frames, rows, layout.columns, layout.samples)
@@ -191,6 +193,19 @@ def _jpeg_ls(payload: bytes, shape: tuple[int, ...], bits: int) -> Array:
     return np.moveaxis(found, 1, 3)
 
 
+def _own(codec: str, payload: bytes, shape: tuple[int, ...], bits: int) -> Array:
+    """Samples of a stream of our own, which docs/codec.md specifies."""
+    frames, rows, columns, samples = shape
+    if samples != 1:
+        raise Refused("a stream of one sample for pixels of more")
+    size = kernel_builds.Shape(frames, rows, columns, bits)
+    try:
+        raw = kernel_builds.decode("gcc", codec, size, payload)
+    except kernel_builds.KernelError as error:
+        raise Refused(f"{codec}: {error}") from error
+    return np.frombuffer(raw, f"<u{size.sample_bytes}").astype(np.int64).reshape(shape)
+
+
 def _jpeg_xl(payload: bytes, shape: tuple[int, ...], bits: int) -> Array:
     frames, rows, columns, samples = shape
     if payload[:1] not in {b"\0", b"\1"} or (payload[0] and samples != 1):
@@ -256,4 +271,6 @@ _CODECS: dict[int, Callable[[bytes, tuple[int, ...], int], Array]] = {
     3: _jpeg_xl,
     4: lambda payload, shape, bits: _video("ffv1", payload, shape, _least(GREY_DEPTHS, bits)),
     5: lambda payload, shape, bits: _video("hevc", payload, shape, _least(HEVC_DEPTHS, bits)),
+    7: lambda payload, shape, bits: _own("fast", payload, shape, bits),
+    8: lambda payload, shape, bits: _own("dense", payload, shape, bits),
 }

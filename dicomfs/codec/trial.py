@@ -1,15 +1,18 @@
 """Which codec a stack gets: tried on a few of its own frames, priced by size and cost of reading.
 
-Owns the candidates and the pricing rule; encodes nothing for keeps.
+Owns what is sampled, the order of the attempts and the choice; the candidates and the price of their speed
+are in ``candidates``.  Encodes nothing for keeps.
 
-The rule: price = bytes x (1 + margin) ** class, where the class grows with the time it takes to read one
-frame: raw 0, Zstandard 1, JPEG-LS 2, JPEG XL 3, FFV1 and HEVC 4 (one frame costs the whole segment).  So a
-codec that reads slower has to be smaller by the margin: 3 % in the fast profile, 1 % in the dense one,
-nothing in the archive profile.  Times are measured for the report only; they have no part in the decision.
+A trial has to cost little beside the packing.  So every candidate first codes a small piece in a hurry, and
+only those that come near the best go on to a larger one; JPEG XL and video codecs, which code slowest, go on
+only where they come out almost level.  No codec is chosen that makes the sample larger than JPEG-LS (and,
+but in the fast profile, JPEG XL) does.  Times are measured for the report alone.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,42 +20,52 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dicomfs.codec.base import EFFORT_ARCHIVE, EFFORT_DENSE, EFFORT_FAST, CodecId, Profile, Settings
+from dicomfs.codec.base import CodecId, Profile, Settings
+from dicomfs.codec.candidates import OWN, STILL, VIDEO, Candidate, candidates, reference_sets
 from dicomfs.codec.segment import band_rows, decode_band, encode_band, segment_frames
 from dicomfs.errors import CodecError
 from dicomfs.model import PixelLayout
 
-__all__ = ["Profile", "Trial", "TrialRow", "band_rows", "candidates", "choose", "segment_frames"]
+__all__ = ["Profile", "Trial", "TrialRow", "band_rows", "choose", "repetition", "sample_runs"]
 
 Frames = npt.NDArray[np.uint8]
 
-_TRIAL_BYTES = 2 << 20
-_TRIAL_EFFORT = EFFORT_DENSE
-"""Above this effort the order of the codecs no longer changes, only the time."""
-
-
-_EFFORT = {Profile.FAST: EFFORT_FAST, Profile.DENSE: EFFORT_DENSE, Profile.ARCHIVE: EFFORT_ARCHIVE}
-_MARGIN = {Profile.FAST: 0.03, Profile.DENSE: 0.01, Profile.ARCHIVE: 0.0}
-_READING_CLASS = {
-    CodecId.RAW: 0,
-    CodecId.ZSTD: 1,
-    CodecId.JPEGLS: 2,
-    CodecId.JPEGXL: 3,
-    CodecId.FFV1: 4,
-    CodecId.HEVC: 4,
-    CodecId.FAST: 1,
-    CodecId.DENSE: 4,
-}
+_MIB = 1 << 20
+_RUNS = 2
+_RUN_BYTES = 4 * _MIB
+_TRIAL_BYTES = 3 * _MIB // 2
+"""Raw bytes that a candidate of the second round codes at most."""
+_SHARE = 16
+"""One byte in so many of the stack is enough, down to the least."""
+_LEAST_BYTES = _MIB // 4
+_QUICK_BYTES = _MIB // 4
+_NEIGHBOURS = 8
+"""Frames of a sampled piece: what predicts from neighbours needs some."""
+_REPETITIONS = 3
+_LEAST_ROWS = 16
+_NEAR, _ALMOST = 1.10, 1.03
+_SLACK_BYTES = 1024
+"""A piece that almost vanishes says little about who is better."""
+_REFERENCES_GAIN = 0.995
+_REORDERED = 1.02
+"""What reading files in another order than they lie in costs where the cache holds all frames."""
+_WORN_IN = 1.03
+_LONGEST_BYTES = {Profile.FAST: 64 * _MIB, Profile.DENSE: 16 * _MIB, Profile.ARCHIVE: 16 * _MIB}
+_HURRIED = {CodecId.JPEGXL: 3, CodecId.JPEGLS: 3, CodecId.ZSTD: 3, CodecId.FFV1: 3, CodecId.HEVC: 3}
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """What one codec made of the sampled frames."""
+    """What one candidate made of the sampled bytes."""
 
     codec: CodecId
+    settings: Settings
+    raw_bytes: int
     bytes: int
     encode_s: float
     decode_s: float
+    final: bool = True
+    """False: it fell behind in the first round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +74,13 @@ class Trial:
 
     codec: CodecId
     settings: Settings
+    segment_frames: int
     table: tuple[TrialRow, ...]
-    """One row per codec that took the samples and gave them back, raw first."""
+    """One row per candidate that took the samples and gave them back, raw first."""
     reason: str
     price: float
-    """Price of the chosen codec per raw byte: comparable between orders and cuts of the same stack."""
+    """Price of the choice per raw byte: comparable between orders of the same stack."""
+    reordered: bool = False
 
     @property
     def effort(self) -> int:
@@ -73,76 +88,224 @@ class Trial:
         return self.settings.effort
 
 
-def candidates(layout: PixelLayout, single: bool) -> tuple[CodecId, ...]:
-    """Return the codecs worth trying; ``single`` says that the stack's frames have no neighbours."""
-    if layout.is_float or layout.bits_allocated not in (8, 16):
-        return (CodecId.RAW, CodecId.ZSTD)
-    still = (CodecId.RAW, CodecId.ZSTD, CodecId.JPEGLS, CodecId.JPEGXL)
-    if single:
-        return still
-    return (*still, CodecId.FFV1, CodecId.HEVC) if layout.samples == 1 else (*still, CodecId.FFV1)
+def repetition(places: Sequence[float | None]) -> int:
+    """Return after how many frames positions repeat, 0 where they do not or are not known.
+
+    A few frames may be missing or extra: nine of ten have to agree.
+    """
+    if len(places) < 4 or any(place is None for place in places):
+        return 0
+    period = next((index for index in range(1, len(places)) if places[index] == places[0]), 0)
+    if period < 2:
+        return 0
+    agreeing = sum(here == there for here, there in zip(places, places[period:], strict=False))
+    return period if agreeing >= 0.9 * (len(places) - period) else 0
 
 
-def choose(samples: Sequence[Frames], layout: PixelLayout, profile: Profile, *, single: bool) -> Trial:
+def sample_runs(frames: int, layout: PixelLayout, period: int = 0) -> list[range]:
+    """Return which frames of a stack a trial wants to see: runs of neighbours, spread over the stack."""
+    size = max(1, layout.frame_bytes)
+    if period:
+        length = max(1, min(frames, _REPETITIONS * period, 4 * _RUN_BYTES // size))
+        start = (frames - length) // 2
+        return [range(start, start + length)]
+    length = max(1, min(frames, _NEIGHBOURS, _RUN_BYTES // size))
+    if size * length < _LEAST_BYTES:
+        length = min(frames, -(-_LEAST_BYTES // size))
+    if frames <= length * _RUNS:
+        return [range(start, min(frames, start + length)) for start in range(0, frames, length)]
+    # Not the ends: they show less of the body than the rest.
+    step = (frames - length) // (_RUNS + 1)
+    return [range(at * step, at * step + length) for at in range(1, _RUNS + 1)]
+
+
+def choose(
+    samples: Sequence[Frames],
+    layout: PixelLayout,
+    profile: Profile,
+    *,
+    single: bool,
+    frames: int = 0,
+    period: int = 0,
+    reordered: bool = False,
+) -> Trial:
     """Choose the codec of a stack from runs of neighbouring frames, each (frames, frame_bytes).
 
-    At most about 2 MiB are encoded per candidate.  A codec that refuses the samples, is missing, or does
-    not give them back drops out; raw bytes always remain.  The same input gives the same choice.
+    ``frames`` is the length of the stack (0: as many as there are samples), ``period`` what `repetition` says
+    of it.  A candidate that refuses the samples, is missing, or does not give them back drops out; raw bytes
+    always remain.  The same input gives the same choice.
     """
-    effort = _EFFORT[profile]
-    bands = [_middle_band(run, layout, _TRIAL_BYTES // max(1, len(samples))) for run in samples if run.size]
-    table = []
-    for codec in candidates(layout, single):
-        row = _try(bands, layout, codec, min(effort, _TRIAL_EFFORT))
-        if row is not None:
-            table.append(row)
-    ranked = sorted(table, key=lambda row: (_price(row, profile), _READING_CLASS[row.codec], row.codec))
-    price = _price(ranked[0], profile) / max(1, table[0].bytes)
-    return Trial(ranked[0].codec, Settings(effort), tuple(table), _reason(table, ranked), price)
+    runs = [run for run in samples if run.size]
+    total = max(frames, sum(len(run) for run in runs)) * layout.frame_bytes
+    budget = min(_TRIAL_BYTES, max(_LEAST_BYTES, total // _SHARE))
+    pieces = [_piece(run, layout, budget // len(runs), number, period) for number, run in enumerate(runs)]
+    return _Choice(pieces, layout, profile, period).make(single=single, reordered=reordered)
 
 
-def _price(row: TrialRow, profile: Profile) -> float:
-    return row.bytes * (1 + _MARGIN[profile]) ** _READING_CLASS[row.codec]
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some rows of some frames: coded as if they were a band."""
+
+    raw: Frames
+    rows: int
 
 
-def _middle_band(run: Frames, layout: PixelLayout, budget: int) -> tuple[Frames, int]:
-    """Cut the middle band of a run, and as many of its middle frames as the budget allows."""
-    rows = band_rows(layout, len(run))
-    first_row = (layout.rows - rows) // 2
-    size = rows * layout.row_bytes
-    frames = min(len(run), max(1, budget // max(1, size)))
-    first = (len(run) - frames) // 2
-    start = first_row * layout.row_bytes
-    return np.ascontiguousarray(run[first : first + frames, start : start + size]), rows
+def _piece(run: Frames, layout: PixelLayout, budget: int, number: int, period: int) -> _Piece:
+    """Cut rows out of a run: of the first run in the middle of the image, of the next above it."""
+    frames = min(len(run), max(_NEIGHBOURS, _REPETITIONS * period))
+    rows = min(layout.rows, max(_LEAST_ROWS, budget // (frames * layout.row_bytes) // 8 * 8))
+    frames = min(frames, max(1, budget // (rows * layout.row_bytes), min(frames, 2)))
+    first_row = max(0, min(layout.rows - rows, layout.rows * (5 - 2 * (number % 2)) // 10 - rows // 2))
+    start, size = first_row * layout.row_bytes, rows * layout.row_bytes
+    return _Piece(np.ascontiguousarray(run[:frames, start : start + size]), rows)
 
 
-def _try(
-    bands: Sequence[tuple[Frames, int]], layout: PixelLayout, codec: CodecId, effort: int
-) -> TrialRow | None:
-    total, encode_s, decode_s = 0, 0.0, 0.0
+def _quick(pieces: Sequence[_Piece], layout: PixelLayout) -> list[_Piece]:
+    """A part of the first piece, from its middle rows."""
+    for piece in pieces[:1]:
+        size = piece.rows * layout.row_bytes
+        frames = min(len(piece.raw), max(4, _QUICK_BYTES // size))
+        rows = min(piece.rows, max(_LEAST_ROWS, _QUICK_BYTES // (frames * layout.row_bytes) // 8 * 8))
+        start = (piece.rows - rows) // 2 * layout.row_bytes
+        cut = piece.raw[:frames, start : start + rows * layout.row_bytes]
+        return [_Piece(np.ascontiguousarray(cut), rows)]
+    return []
+
+
+class _Choice:
+    """One trial on its way."""
+
+    def __init__(self, pieces: list[_Piece], layout: PixelLayout, profile: Profile, period: int) -> None:
+        self._pieces, self._layout, self._profile, self._period = pieces, layout, profile, period
+        self._segment_frames = segment_frames(layout, profile)
+
+    def make(self, *, single: bool, reordered: bool) -> Trial:
+        offered = candidates(self._layout, self._profile, single=single)
+        if self._pieces and not single and any(one.codec in OWN for one in offered):
+            offered = self._with_references(offered)
+        near, behind = self._first_round(offered)
+        table = [row for one in near if (row := _attempt(self._pieces, self._layout, one)) is not None]
+        chosen = self._cheapest(table)
+        price = self._price(chosen) * (_REORDERED if reordered else 1)
+        return Trial(
+            chosen.codec,
+            chosen.settings,
+            self._segment_frames,
+            (*table, *behind),
+            _reason(table, chosen),
+            price,
+            reordered,
+        )
+
+    def _with_references(self, offered: Sequence[Candidate]) -> tuple[Candidate, ...]:
+        """Give our own codecs the reference distances that do best, and segments long enough for them."""
+        fast = Candidate(CodecId.FAST, Settings(effort=1))
+        rows = {}
+        for distances in reference_sets(self._period):
+            row = _attempt(self._pieces, self._layout, _referring(fast, distances))
+            if row is not None:
+                rows[distances] = row
+        if not rows:
+            return tuple(offered)
+        usual, *_ = rows
+        best = min(rows, key=lambda distances: rows[distances].bytes)
+        if rows[best].bytes > rows[usual].bytes * _REFERENCES_GAIN:
+            best = usual
+        if max(best) >= self._period > 0 and not self._lengthen(rows[best], rows[usual]):
+            best = usual
+        return tuple(_referring(one, best) if one.codec in OWN else one for one in offered)
+
+    def _lengthen(self, timely: TrialRow, usual: TrialRow) -> bool:
+        """Make segments so long that the first repetition, which has no earlier one, hardly counts.
+
+        False when they would be too long for any gain.
+        """
+        piece = self._pieces[0]
+        if len(piece.raw) < 2 * self._period:
+            return False
+        start = _attempt([_Piece(piece.raw[: self._period], piece.rows)], self._layout, _candidate(timely))
+        if start is None:
+            return False
+        first = start.bytes / self._period
+        later = (timely.bytes - start.bytes) / (len(piece.raw) - self._period)
+        longest = _LONGEST_BYTES[self._profile] // max(1, self._period * self._layout.frame_bytes)
+        wanted = math.ceil((first / max(later, 1e-9) - 1) / (_WORN_IN - 1))
+        repetitions = max(1, min(longest, wanted))
+        if (first + (repetitions - 1) * later) / repetitions > usual.bytes / len(piece.raw):
+            return False
+        self._segment_frames = max(self._segment_frames, repetitions * self._period)
+        return True
+
+    def _first_round(self, offered: Sequence[Candidate]) -> tuple[list[Candidate], list[TrialRow]]:
+        """Return who goes on, raw among them, and the rows of those who do not."""
+        quick = _quick(self._pieces, self._layout)
+        rows = {one: row for one in offered if (row := _attempt(quick, self._layout, _hurried(one)))}
+        least = min(one.price(row.bytes, self._profile) for one, row in rows.items())
+
+        def goes_on(one: Candidate, row: TrialRow) -> bool:
+            if one.codec is CodecId.RAW:
+                return True
+            reach = _ALMOST if one.codec in VIDEO or one.codec is CodecId.JPEGXL else _NEAR
+            return one.price(row.bytes, self._profile) <= least * reach + _SLACK_BYTES
+
+        behind = [dataclasses.replace(row, final=False) for one, row in rows.items() if not goes_on(one, row)]
+        return [one for one, row in rows.items() if goes_on(one, row)], behind
+
+    def _price(self, row: TrialRow) -> float:
+        return _candidate(row).price(row.bytes, self._profile) / max(1, row.raw_bytes)
+
+    def _cheapest(self, table: Sequence[TrialRow]) -> TrialRow:
+        still = [row.bytes for row in table if row.codec in self._bounding()]
+        bound = min(still, default=math.inf)
+        allowed = [row for row in table if row.bytes <= bound or row.codec not in (*OWN, *VIDEO)]
+        return min(allowed, key=lambda row: (self._price(row), _candidate(row).halvings, row.codec))
+
+    def _bounding(self) -> tuple[CodecId, ...]:
+        return (CodecId.JPEGLS,) if self._profile is Profile.FAST else STILL
+
+
+def _candidate(row: TrialRow) -> Candidate:
+    return Candidate(row.codec, row.settings)
+
+
+def _referring(one: Candidate, distances: tuple[int, ...]) -> Candidate:
+    return Candidate(one.codec, dataclasses.replace(one.settings, references=distances))
+
+
+def _hurried(one: Candidate) -> Candidate:
+    effort = _HURRIED.get(one.codec, 1)
+    return Candidate(one.codec, dataclasses.replace(one.settings, effort=min(effort, one.settings.effort)))
+
+
+def _attempt(pieces: Sequence[_Piece], layout: PixelLayout, one: Candidate) -> TrialRow | None:
+    raw_bytes, total, encode_s, decode_s = 0, 0, 0.0, 0.0
     try:
-        for raw, rows in bands:
+        for piece in pieces:
             started = time.perf_counter()
-            payload = encode_band(raw, layout, rows, codec, Settings(effort))
+            payload = encode_band(piece.raw, layout, piece.rows, one.codec, one.settings)
             encoded = time.perf_counter()
-            found = decode_band(payload, layout, rows, len(raw), codec)
+            found = decode_band(payload, layout, piece.rows, len(piece.raw), one.codec)
             decode_s += time.perf_counter() - encoded
             encode_s += encoded - started
+            raw_bytes += piece.raw.size
             total += len(payload)
-            if any(found[index] != frame.tobytes() for index, frame in enumerate(raw)):
+            if any(found[index] != frame.tobytes() for index, frame in enumerate(piece.raw)):
                 return None
     except CodecError:
         return None
-    return TrialRow(codec, total, encode_s, decode_s)
+    return TrialRow(one.codec, one.settings, raw_bytes, total, encode_s, decode_s)
 
 
-def _reason(table: Sequence[TrialRow], ranked: Sequence[TrialRow]) -> str:
-    chosen, smallest = ranked[0], min(table, key=lambda row: row.bytes)
-    ratio = table[0].bytes / max(1, chosen.bytes)
-    text = f"{chosen.codec.name.lower()} {ratio:.2f}:1"
-    if smallest.bytes < chosen.bytes:
-        gain = 100 * (1 - smallest.bytes / chosen.bytes)
-        return f"{text}; {smallest.codec.name.lower()} is {gain:.1f} % smaller but reads slower"
-    if len(ranked) > 1:
-        return f"{text}; next {ranked[1].codec.name.lower()} {table[0].bytes / max(1, ranked[1].bytes):.2f}:1"
-    return text
+def _reason(table: Sequence[TrialRow], chosen: TrialRow) -> str:
+    def named(row: TrialRow) -> str:
+        level = f" level {row.settings.level}" if row.settings.level else ""
+        return f"{row.codec.name.lower()}{level} {row.raw_bytes / max(1, row.bytes):.2f}:1"
+
+    others = sorted((row for row in table if row is not chosen), key=lambda row: row.bytes)
+    if not others or others[0].bytes == 0:
+        return named(chosen)
+    next_best = others[0]
+    if next_best.bytes < chosen.bytes:
+        gain = 100 * (1 - next_best.bytes / chosen.bytes)
+        return f"{named(chosen)}; {next_best.codec.name.lower()} is {gain:.1f} % smaller but reads slower"
+    return f"{named(chosen)}; next {named(next_best)}"

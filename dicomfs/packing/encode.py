@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -18,22 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from dicomfs.codec.base import ON_DISK, CodecId
-from dicomfs.codec.segment import band_rows, encode_band, segment_frames
-from dicomfs.codec.trial import Trial, choose
-from dicomfs.errors import CodecError
+from dicomfs.codec.base import ON_DISK
+from dicomfs.codec.segment import band_of, encode_segment
+from dicomfs.codec.trial import Trial, choose, repetition, sample_runs
 from dicomfs.format.pack import PackWriter
 from dicomfs.model import PixelLayout
 from dicomfs.packing.coded import frame_of
 from dicomfs.packing.plan import BatchPlan, FrameRef, orders
 from dicomfs.packing.run import PackRun
 from dicomfs.packing.spooled import SpooledRanges
-
-logger = logging.getLogger(__name__)
-
-_SAMPLE_SEGMENTS = 3
-_SAMPLE_BYTES = 4 << 20
-"""Raw bytes of one sampled run: enough neighbours for codecs that look at them, yet cheap."""
 
 Raw = npt.NDArray[np.uint8]
 
@@ -89,7 +81,7 @@ class StackEncoder:
         writer: PackWriter,
         advance: Callable[[int], None],
     ) -> None:
-        per_segment = segment_frames(layout, self.run.profile)
+        per_segment = trial.segment_frames
 
         def write_one() -> None:
             done = waiting.popleft().result()
@@ -134,12 +126,24 @@ class StackEncoder:
             # stack does not fit into the decoded cache.
             candidates = candidates[:1]
         self._tried[number] = [
-            self.run.pool.submit(self._choose, frames, stack.layout) for frames in candidates
+            self.run.pool.submit(self._choose, frames, stack.layout, reordered=place > 0)
+            for place, frames in enumerate(candidates)
         ]
 
-    def _choose(self, frames: list[FrameRef], layout: PixelLayout) -> _Choice:
-        samples = [self.gather(run) for run in _sample_runs(frames, layout)]
-        return frames, choose(samples, layout, self.run.profile, single=len(frames) == 1)
+    def _choose(self, frames: list[FrameRef], layout: PixelLayout, *, reordered: bool) -> _Choice:
+        period = repetition([frame.position for frame in frames])
+        samples = [
+            self.gather(frames[run.start : run.stop]) for run in sample_runs(len(frames), layout, period)
+        ]
+        return frames, choose(
+            samples,
+            layout,
+            self.run.profile,
+            single=len(frames) == 1,
+            frames=len(frames),
+            period=period,
+            reordered=reordered,
+        )
 
     def gather(self, frames: Sequence[FrameRef]) -> Raw:
         """The raw bytes of frames, shape (frames, frame bytes).
@@ -164,32 +168,19 @@ class StackEncoder:
         assert layout is not None
         return layout
 
-    def _segment(self, layout: PixelLayout, first: int, frames: Sequence[FrameRef], trial: Trial) -> _Segment:
+    def _segment(
+        self, layout: PixelLayout, first_frame: int, frames: Sequence[FrameRef], trial: Trial
+    ) -> _Segment:
         raw = self.gather(frames)
-        cuts = [
-            (
-                start,
-                rows,
-                np.ascontiguousarray(raw[:, start * layout.row_bytes : (start + rows) * layout.row_bytes]),
-            )
-            for start, rows in _bands(layout, len(frames))
+        coded = encode_segment(raw, layout, trial.codec, trial.settings)
+        bands = [(band.first_row, band.rows, band.payload) for band in coded.bands]
+        digests = [
+            [xxhash.xxh3_64_intdigest(frame.data) for frame in band_of(raw, layout, first, rows)]
+            for first, rows, _ in bands
         ]
-        digests = [[xxhash.xxh3_64_intdigest(frame.data) for frame in part] for _, _, part in cuts]
-        codec = trial.codec
-        try:
-            bands = [
-                (start, rows, encode_band(part, layout, rows, codec, trial.settings))
-                for start, rows, part in cuts
-            ]
-        except CodecError as refusal:
-            # The trial saw a sample only; these frames are beyond what the chosen codec takes.
-            logger.info("segment coded with zstd", extra={"frames": len(frames), "reason": str(refusal)})
-            codec = CodecId.ZSTD
-            bands = [
-                (start, rows, encode_band(part, layout, rows, codec, trial.settings))
-                for start, rows, part in cuts
-            ]
-        return _Segment(first, len(frames), ON_DISK[codec], bands, np.array(digests, dtype=np.uint64).T)
+        return _Segment(
+            first_frame, len(frames), ON_DISK[coded.codec], bands, np.array(digests, dtype=np.uint64).T
+        )
 
 
 _Choice = tuple[list[FrameRef], Trial]
@@ -203,18 +194,3 @@ class _Segment:
     codec: int
     bands: list[tuple[int, int, bytes]]
     digests: npt.NDArray[np.uint64]
-
-
-def _bands(layout: PixelLayout, frames: int) -> Iterator[tuple[int, int]]:
-    height = band_rows(layout, frames)
-    for start in range(0, layout.rows, height):
-        yield start, min(height, layout.rows - start)
-
-
-def _sample_runs(frames: Sequence[FrameRef], layout: PixelLayout) -> list[Sequence[FrameRef]]:
-    """A few runs of neighbours, spread over the stack."""
-    length = max(1, min(len(frames), _SAMPLE_BYTES // layout.frame_bytes))
-    if len(frames) <= length * _SAMPLE_SEGMENTS:
-        return [frames[start : start + length] for start in range(0, len(frames), length)]
-    step = (len(frames) - length) // (_SAMPLE_SEGMENTS - 1)
-    return [frames[at * step : at * step + length] for at in range(_SAMPLE_SEGMENTS)]

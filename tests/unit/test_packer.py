@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dicomfs.archive import Archive
+from dicomfs.codec import segment
 from dicomfs.codec.base import CodecId, Settings
 from dicomfs.codec.segment import encode_band
 from dicomfs.codec.trial import Profile, choose
@@ -105,7 +106,7 @@ def test_a_codec_that_lies_about_a_frame_costs_density_and_no_byte(
                 frame[7] ^= 1
         return real(raw, *arguments)
 
-    monkeypatch.setattr(encode, "encode_band", lie)
+    monkeypatch.setattr(segment, "encode_band", lie)
     report = filled.pack()
     assert (report.instances, report.failed) == (6, [])
     assert report.whole.total() == 1
@@ -118,7 +119,7 @@ def test_a_codec_that_lies_about_every_frame_leaves_every_file_whole(
     filled: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = encode_band
-    monkeypatch.setattr(encode, "encode_band", lambda part, *rest: real(part ^ 1, *rest))
+    monkeypatch.setattr(segment, "encode_band", lambda part, *rest: real(part ^ 1, *rest))
     report = filled.pack()
     assert (report.instances, report.whole.total(), report.failed) == (6, 6, [])
     assert contents(filled) == digests(SERIES)
@@ -134,7 +135,7 @@ def test_frames_that_the_chosen_codec_refuses_are_coded_otherwise(
             raise CodecError(codec.name.lower(), "refused")
         return real(part, layout, height, codec, settings)
 
-    monkeypatch.setattr(encode, "encode_band", refuse)
+    monkeypatch.setattr(segment, "encode_band", refuse)
     report = filled.pack()
     assert (report.whole.total(), report.failed) == (0, [])
     assert contents(filled) == digests(SERIES)
