@@ -67,7 +67,7 @@ class Archive:
         self.tier = _local_tier(paths, settings)
         self.spool = Spool(paths.spool)
         self._journal = Journal(self.tier, archive_id)
-        self._source = PackSource(self.tier)
+        self._source = PackSource(self.tier, catalog.placed)
         self.reconstructor = Reconstructor(
             catalog, self.spool, self._source, settings.mount.decoded_cache_bytes
         )

@@ -71,14 +71,19 @@ class FrameReader:
         Raises:
             DamagedError: the pack has no such stack.
         """
-        reader = self._source.pack(pack)
-        if number >= len(reader.stacks):
-            raise DamagedError(pack, f"has no stack {number}, which an instance table refers to")
-        return reader.stacks[number]
+        return _stack_of(self._source.pack(pack), pack, number)
+
+    def _exactly(self, pack: ObjectKey, number: int) -> StackIndex:
+        """As `stack`, of this object itself: where a unit lies is true of no stand-in."""
+        return _stack_of(self._source.object(pack), pack, number)
 
     def slices(self, pack: ObjectKey, number: int, frame: int, start: int, stop: int) -> Iterator[Slice]:
-        """The units under bytes ``start``..``stop`` of a frame, in order."""
-        stack = self.stack(pack, number)
+        """The units under bytes ``start``..``stop`` of a frame, in order.
+
+        They name the object that is read, which may stand in for the pack: bands differ between the two.
+        """
+        pack = ObjectKey(self._source.pack(pack).name)
+        stack = self._exactly(pack, number)
         segment = segment_of(pack, stack, frame)
         row_bytes = stack.layout.row_bytes
         for index, band in enumerate(segment.bands):
@@ -105,7 +110,7 @@ class FrameReader:
 
     def _ahead(self, unit: Unit) -> None:
         """Who reads one band of a frame goes on to the next ones: idle processors decode them meanwhile."""
-        segment = segment_of(unit.pack, self.stack(unit.pack, unit.stack), unit.frame)
+        segment = segment_of(unit.pack, self._exactly(unit.pack, unit.stack), unit.frame)
         following = range(unit.band + 1, min(unit.band + self._processors, len(segment.bands)))
         # What is wrong with those is told to who reads them.
         with contextlib.suppress(DicomfsError):
@@ -113,7 +118,7 @@ class FrameReader:
                 self._decoding.ahead(self._wanted(Unit(unit.pack, unit.stack, unit.frame, band)))
 
     def _wanted(self, unit: Unit) -> Wanted[Unit]:
-        stack = self.stack(unit.pack, unit.stack)
+        stack = self._exactly(unit.pack, unit.stack)
         segment = segment_of(unit.pack, stack, unit.frame)
         inside = unit.frame - segment.first_frame
         alone = codec(codec_of(unit.pack, segment)).random_access
@@ -122,7 +127,7 @@ class FrameReader:
             return Unit(unit.pack, unit.stack, segment.first_frame + place, unit.band)
 
         def make() -> tuple[int, Steps]:
-            payload = self._payload(self._source.pack(unit.pack), unit, segment)
+            payload = self._payload(self._source.object(unit.pack), unit, segment)
             wanted = [inside] if alone else None
             return (inside if alone else 0), _steps(payload, stack, segment, unit, wanted)
 
@@ -154,6 +159,12 @@ def _steps(
         else:
             where = f"stack {unit.stack} frame {segment.first_frame + frame} band {unit.band}"
             yield frame, MismatchError(f"{unit.pack} {where}")
+
+
+def _stack_of(reader: PackReader, pack: ObjectKey, number: int) -> StackIndex:
+    if number >= len(reader.stacks):
+        raise DamagedError(pack, f"has no stack {number}, which an instance table refers to")
+    return reader.stacks[number]
 
 
 def codec_of(pack: ObjectKey, segment: SegmentIndex) -> CodecId:

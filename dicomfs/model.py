@@ -137,6 +137,10 @@ class PackKind(enum.IntEnum):
         return self is not PackKind.PIXEL
 
 
+FRAME_KINDS = frozenset({PackKind.PIXEL, PackKind.BURNED})
+"""Packs of frames: what has a profile."""
+
+
 @dataclass(frozen=True, slots=True)
 class HeaderPiece:
     """The next ``length`` bytes of the instance's header bytes."""

@@ -20,18 +20,17 @@ from dataclasses import dataclass, field
 from dicomfs.accept import number_marks
 from dicomfs.codec.base import Profile
 from dicomfs.errors import CatalogFull, DicomfsError, ObjectNotFound, TierError
-from dicomfs.format.header import SeriesPart
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
 from dicomfs.locks import locked
-from dicomfs.model import InstanceId, ObjectKey, PackKind
+from dicomfs.model import FRAME_KINDS, InstanceId, ObjectKey, PackKind
 from dicomfs.packing.build import BuiltBatch, build_batch
-from dicomfs.packing.commit import part_rows
+from dicomfs.packing.commit import end_intents, part_rows
 from dicomfs.packing.encode import StackEncoder
 from dicomfs.packing.pipeline import side_by_side
 from dicomfs.packing.plan import BatchPlan, batches, plan_batch
 from dicomfs.packing.run import PackRun, Stopped
-from dicomfs.packing.seal import SPOOL_MISSING, SPOOL_ROTTEN, Staged, Staging, clear_staging, mismatches
+from dicomfs.packing.seal import SPOOL_MISSING, SPOOL_ROTTEN, Staging, clear_staging, mismatches
 from dicomfs.packing.spooled import UnreadableFile
 from dicomfs.paths import ArchivePaths
 from dicomfs.progress import Progress, SharedProgress
@@ -134,11 +133,7 @@ class Packer:
         clear_staging(self._paths.staging)
         # Header packs first: while one is there, `recover` takes it for committed and needs what it names.
         intents = sorted(self._catalog.intents(), key=lambda i: not i.key.startswith(PackKind.HEADER.prefix))
-        for intent in intents:
-            if not self._catalog.has_object(intent.key):
-                self._tier.delete(intent.key)
-            with self._catalog.write() as writer:
-                writer.remove_intent(intent.key)
+        end_intents(self._catalog, self._tier, [intent.key for intent in intents])
         self._release([(file.id, file.sha256) for file in self._packed_files()])
         with locked(self._paths.accept_lock):
             # Nobody else writes to the spool or to the tier while both locks are held.
@@ -161,7 +156,7 @@ class Packer:
 
     def _placed(self, key: ObjectKey) -> bool:
         try:
-            self._tier.stat(key)
+            self._tier.stat(self._catalog.placed(key))
         except ObjectNotFound:
             return False
         return True
@@ -189,13 +184,13 @@ class Packer:
 
     def _pack_batch(self, group: Group, run: PackRun, report: PackReport) -> None:
         """Pack a batch; what does not come back is stored whole, what cannot be read stays in the spool."""
-        staging = Staging(self._paths.staging, self._archive_id)
+        staging = Staging(self._paths.staging, self._archive_id, run.profile.value)
         try:
             sealed = self._sealed(group, staging, run, report)
             if sealed is not None:
                 plan, built = sealed
                 assert built.headers is not None
-                self._place_and_commit(plan, staging, built.packs, built.headers, built.parts)
+                self._place_and_commit(plan, staging, built, run.profile.value)
                 with self._counting:
                     _count(report, plan, built)
         finally:
@@ -278,11 +273,12 @@ class Packer:
         self,
         plan: BatchPlan,
         staging: Staging,
-        packs: Sequence[Staged],
-        headers: Staged,
-        parts: Sequence[SeriesPart],
+        built: BuiltBatch,
+        profile: str,
     ) -> None:
         """Place the sealed packs, commit, release: the steps whose order is the crash contract."""
+        packs, headers, parts = built.packs, built.headers, built.parts
+        assert headers is not None
         staged = [*packs, headers]
         with self._catalog.write() as writer:
             for pack in staged:
@@ -292,7 +288,8 @@ class Packer:
         staging.clear()
         with self._catalog.write() as writer:
             for pack in staged:
-                writer.add_object(pack.key, pack.summary.size, self._tier.name, time.time_ns())
+                noted = profile if pack.summary.kind in FRAME_KINDS else ""
+                writer.add_object(pack.key, pack.summary.size, self._tier.name, time.time_ns(), noted)
                 writer.remove_intent(pack.key)
             writer.set_references(headers.key, [pack.key for pack in packs])
             for index, part in enumerate(parts):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dicomfs.decoded import BytesCache
 from dicomfs.errors import DamagedError, ObjectNotFound
 from dicomfs.format.header import HeaderPackReader, SeriesPart
 from dicomfs.format.pack import PackReader
+from dicomfs.format.pack_notes import Packing, StoodFor
 from dicomfs.model import ObjectKey, PackKind
 from dicomfs.tiers.base import ByteRange, Tier
 
@@ -49,11 +50,24 @@ class FileRange:
         os.close(self._descriptor)
 
 
-class PackSource:
-    """Readers of packs by key.  Thread-safe; readers are shared and stateless."""
+Placed = Callable[[ObjectKey], ObjectKey]
+"""Which object is read for a key: a stand-in where there is one, else the object itself."""
 
-    def __init__(self, tier: Tier) -> None:
-        self._tier = tier
+
+def _itself(key: ObjectKey) -> ObjectKey:
+    return key
+
+
+class PackSource:
+    """Readers of packs by key.  Thread-safe; readers are shared and stateless.
+
+    Packs may be read by stand-ins (docs/format.md): ``placed`` knows which.  What it said is remembered, and
+    asked again where an object is gone, which is how a reader learns that another process moved a pack.
+    """
+
+    def __init__(self, tier: Tier, placed: Placed = _itself) -> None:
+        self._tier, self._ask = tier, placed
+        self._placed: OrderedDict[ObjectKey, ObjectKey] = OrderedDict()
         self._staged: dict[ObjectKey, Path] = {}
         self._lock = threading.Lock()
         self._packs: OrderedDict[ObjectKey, PackReader | HeaderPackReader] = OrderedDict()
@@ -61,9 +75,9 @@ class PackSource:
         self._blocks: BytesCache[tuple[ObjectKey, int]] = BytesCache(_BLOCK_BYTES)
 
     @classmethod
-    def staged(cls, tier: Tier, files: dict[ObjectKey, Path]) -> PackSource:
+    def staged(cls, tier: Tier, files: dict[ObjectKey, Path], placed: Placed = _itself) -> PackSource:
         """A source that reads these keys from files that are not placed yet, bypassing every cache."""
-        source = cls(tier)
+        source = cls(tier, placed)
         source._staged = dict(files)
         return source
 
@@ -93,13 +107,42 @@ class PackSource:
                 self._packs.popitem(last=False)
         return reader
 
+    def placed(self, key: ObjectKey) -> ObjectKey:
+        """The object that is read for a key."""
+        with self._lock:
+            found = self._placed.get(key)
+        return self._learn(key) if found is None else found
+
+    def _learn(self, key: ObjectKey) -> ObjectKey:
+        found = self._ask(key)
+        with self._lock:
+            self._placed[key] = found
+            self._placed.move_to_end(key)
+            while len(self._placed) > _OPEN_PACKS:
+                self._placed.popitem(last=False)
+        return found
+
+    def moved(self, keys: Iterable[ObjectKey], missing: ObjectKey) -> bool:
+        """Whether none of these keys is read by the object ``missing`` any more: then reading may succeed."""
+        return missing not in [self._learn(key) for key in keys]
+
     def pack(self, key: ObjectKey) -> PackReader:
-        """A pack of segments or chunks.
+        """A pack of segments or chunks: the one of that key, or the one that stands in for it.
 
         Raises:
             TierError: it cannot be had.
             FormatError: its index is damaged or of another version.
         """
+        while True:
+            placed = self.placed(key)
+            try:
+                return self.object(placed)
+            except ObjectNotFound:
+                if not self.moved([key], placed):
+                    raise
+
+    def object(self, key: ObjectKey) -> PackReader:
+        """The pack of that key and no other; raises as `pack` does."""
         reader = self._open(key)
         if not isinstance(reader, PackReader):
             raise ObjectNotFound(self._tier.name, key)
@@ -111,9 +154,23 @@ class PackSource:
         Raises:
             DamagedError: another pack lies under its name.
         """
-        found = self.pack(key).index_digest
-        if found is not None and found != index_digest:
+        reader = self.pack(key)
+        found = reader.index_digest
+        if found is None or (reader.name == key and found == index_digest):
+            return
+        if StoodFor.of(key, index_digest) not in reader.packing.stands_for:
             raise DamagedError(key, "is not the pack that the instance table refers to")
+
+    def packing(self, key: ObjectKey) -> Packing:
+        """What a pack says of its making, and what it stands for: by a scan where its index is lost.
+
+        Raises as `pack` does.
+        """
+        try:
+            return self.object(key).packing
+        except DamagedError:
+            read, size = self._ranges(key)
+            return PackReader.rebuild(read, size, key).packing
 
     def headers(self, key: ObjectKey) -> HeaderPackReader:
         """A header pack; raises as `pack` does."""

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from dicomfs.codestreams import CodestreamReader
 from dicomfs.dicom.keywords import keyword_value
-from dicomfs.errors import DamagedError, MismatchError, NotFoundError, TierError
+from dicomfs.errors import DamagedError, MismatchError, NotFoundError, ObjectNotFound, TierError
 from dicomfs.format.header import InstanceEntry, SeriesPart
 from dicomfs.frames import FrameReader, Slice, codec_of, segment_of
 from dicomfs.index.catalog import Catalog
@@ -26,6 +26,7 @@ from dicomfs.model import (
     FramePiece,
     HeaderPiece,
     InstanceId,
+    ObjectKey,
     Piece,
     StreamPiece,
     TranscodedPiece,
@@ -34,6 +35,8 @@ from dicomfs.packs import PackSource
 from dicomfs.spool import Spool
 
 _STEP_BYTES = 4 << 20
+_MOVES = 8
+"""How often a pack may be moved during one read before that is taken for an error."""
 _ATTRIBUTE_BYTES = 4 << 20
 """Where attributes are looked for in a file that is not split."""
 
@@ -148,7 +151,8 @@ class PackedReader:
     ) -> None:
         entry = part.entries[row]
         self.size, self.sha256 = entry.size, entry.sha256
-        for pack in {piece.pack for piece in entry.pieces if not isinstance(piece, HeaderPiece)}:
+        self._packs = frozenset(piece.pack for piece in entry.pieces if not isinstance(piece, HeaderPiece))
+        for pack in self._packs:
             source.require(pack, part.packs[pack])
         self._entry, self._header, self._frames, self._source = entry, header, frames, source
         self._codestreams = codestreams or CodestreamReader(frames, source)
@@ -164,9 +168,22 @@ class PackedReader:
         ]
 
     def read(self, offset: int, length: int) -> bytes:
+        for _ in range(_MOVES):
+            try:
+                return b"".join(self._read(offset, length))
+            except ObjectNotFound as problem:
+                # A pack that is gone may have been moved to another profile since the file was opened.
+                if not self._source.moved(self._packs, ObjectKey(problem.key)):
+                    raise
         return b"".join(self._read(offset, length))
 
     def read_ready(self, offset: int, length: int) -> bytes | None:
+        try:
+            return self._read_ready(offset, length)
+        except ObjectNotFound:
+            return None
+
+    def _read_ready(self, offset: int, length: int) -> bytes | None:
         parts: list[bytes] = []
         for span, start, stop in self._covering(offset, length):
             if isinstance(span.piece, HeaderPiece):

@@ -29,6 +29,7 @@ from dicomfs.format.journal import (
 )
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
+from dicomfs.index.writer import CatalogWriter
 from dicomfs.journal import PREFIX as JOURNAL_PREFIX
 from dicomfs.journal import Journal
 from dicomfs.model import (
@@ -41,12 +42,13 @@ from dicomfs.model import (
     PackKind,
     StreamPiece,
 )
-from dicomfs.packing.commit import part_rows
+from dicomfs.packing.commit import MOVED, part_rows
 from dicomfs.packing.spooled import spooled_bytes
 from dicomfs.packs import PackSource
 from dicomfs.paths import create_private
 from dicomfs.progress import Progress
 from dicomfs.recovered_nodes import RecoveredNodes
+from dicomfs.recovered_stand_ins import StandIns
 from dicomfs.series_names import SeriesNames
 from dicomfs.spool import Spool, SpooledFile
 from dicomfs.tiers.base import ByteRange, Tier
@@ -88,6 +90,7 @@ class _Found:
     parts: dict[int, list[_Part]] = field(default_factory=lambda: defaultdict(list))
     versions: list[VersionDecision] = field(default_factory=list)
     references: dict[ObjectKey, set[ObjectKey]] = field(default_factory=lambda: defaultdict(set))
+    stand_ins: StandIns = field(default_factory=StandIns)
 
     def next_positions(self) -> dict[int, int]:
         """Per series, a position above all that packs and decisions name; 0 where they name none."""
@@ -193,16 +196,27 @@ def recover_catalog(
             writer.raise_position(number, free_positions[number])
         report.series += 1
     with catalog.write() as writer:
-        for key, size in found.sizes.items():
-            writer.add_object(key, size, tier.name, now)
-        for key, needed in found.references.items():
-            writer.set_references(key, sorted(needed))
+        _add_objects(writer, found, tier.name, now)
     report.spooled = rebuild_spool(catalog, spool, found.versions)
     report.instances += report.spooled
     for number in sorted(nodes.series):
         report.problems += _part_twins(catalog, number)
     progress.done()
     return report
+
+
+def _add_objects(writer: CatalogWriter, found: _Found, tier: str, now: int) -> None:
+    stand_ins = found.stand_ins
+    for key, size in found.sizes.items():
+        if key not in stand_ins.by_key:
+            writer.add_object(key, size, tier, now, stand_ins.profiles.get(key, ""))
+    for key, stand_in in stand_ins.by_key.items():
+        writer.stand_in(key, stand_in)
+        if key in found.sizes:
+            # Who moved it died before it was deleted.
+            writer.add_intent(key, MOVED)
+    for key, needed in found.references.items():
+        writer.set_references(key, sorted(needed))
 
 
 def _read_tier(
@@ -237,6 +251,8 @@ def _read_tier(
         except DicomfsError as problem:
             report.problems.append(str(problem))
         progress.advance(found.sizes[key])
+    found.stand_ins.find(source, found.sizes, set().union(*found.references.values()))
+    report.problems += found.stand_ins.problems
     return found
 
 
@@ -278,7 +294,7 @@ def _disjoint(found: _Found, series: int, report: RecoverReport) -> list[_Part]:
                     f"{part.key}: part {part.number} of series {series} overlaps another; left out"
                 )
             continue
-        for name in sorted(part.needed - found.sizes.keys()):
+        for name in sorted(part.needed - found.sizes.keys() - found.stand_ins.by_key.keys()):
             report.problems.append(f"{name}: missing; instances of series {series} cannot be read")
         covered |= positions
         chosen.append(part)

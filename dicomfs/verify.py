@@ -12,7 +12,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from dicomfs.errors import DicomfsError, MismatchError, TierError
+from dicomfs.errors import DicomfsError, MismatchError, ObjectNotFound, TierError
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
 from dicomfs.journal import Journal
@@ -87,9 +87,12 @@ class Verifier:
             if record.key.startswith("header/"):
                 self._source.headers(record.key)
             else:
-                self._source.pack(record.key)
+                self._source.object(record.key)
             if deep and self._digest(record) != record.key.rsplit("/", 1)[1]:
                 return f"tier {self._tier.name}: {record.key}: its bytes do not match its name"
+        except ObjectNotFound as problem:
+            # Moved to another profile since it was listed?
+            return str(problem) if self._catalog.has_object(record.key) else ""
         except DicomfsError as problem:
             return str(problem)
         return ""

@@ -22,6 +22,7 @@ from dicomfs.format.journal import (
 )
 from dicomfs.format.keys import pack_key
 from dicomfs.format.pack import PackWriter
+from dicomfs.format.pack_notes import Decision, Packing, StoodFor
 from dicomfs.model import (
     ConflictClass,
     FramePiece,
@@ -87,6 +88,23 @@ def pixel_sample(kind: PackKind = PackKind.PIXEL) -> PixelSample:
         writer.add_segment(stack, first, count, RAW, 3, bands, digests)
     writer.finish()
     return PixelSample(file.getvalue(), frames)
+
+
+def noted_sample() -> tuple[PixelSample, Packing]:
+    """The first stack of `pixel_sample` in one segment, with all that a writer may note."""
+    frames = pixel_sample().frames[0]
+    stands_for = [
+        StoodFor.of(pack_key(PackKind.PIXEL, f"{number:02x}" * 32), (1 << 63) + number) for number in (3, 7)
+    ]
+    decision = Decision(1, ((RAW, 0, 420, 420), (1, 0, 420, 300), (300, 1, 60, 17)), (1, 12), 350)
+    file = io.BytesIO()
+    writer = PackWriter(file, PackKind.PIXEL, ARCHIVE_ID, profile="dense", stands_for=stands_for)
+    bands, digests = segment_of(LAYOUT, frames, [2, 4])
+    writer.add_segment(writer.add_stack(LAYOUT, 7, decision), 0, 7, RAW, 9, bands, digests)
+    bands, digests = segment_of(LAYOUT, frames[:1], [6])
+    writer.add_segment(writer.add_stack(LAYOUT, 1), 0, 1, RAW, 9, bands, digests)
+    writer.finish()
+    return PixelSample(file.getvalue(), [frames, frames[:1]]), Packing(2, (decision, None), tuple(stands_for))
 
 
 def opaque_sample(chunk: int = 100) -> tuple[bytes, list[bytes]]:

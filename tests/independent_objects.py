@@ -18,12 +18,12 @@ from tests.independent_codecs import Layout, Refused, Unsupported, unzstd
 
 MAGIC = bytes.fromhex("d1434d46530d0a1a")
 END_MAGIC = bytes.fromhex("d1434d454e440a1a")
-HEAD, SEGMENT, CHUNK, HEADER_BLOCK, SERIES_PART, JOURNAL, INDEX = range(1, 8)
+HEAD, SEGMENT, CHUNK, HEADER_BLOCK, SERIES_PART, JOURNAL, INDEX, STANDS_FOR = range(1, 9)
 FEATURES = {"codestreams"}
 KINDS = {"pixel": 1, "burned": 2, "opaque": 3, "header": 4, "journal": 16}
 ALLOWED = {
-    1: {HEAD, SEGMENT, INDEX},
-    2: {HEAD, SEGMENT, INDEX},
+    1: {HEAD, STANDS_FOR, SEGMENT, INDEX},
+    2: {HEAD, STANDS_FOR, SEGMENT, INDEX},
     3: {HEAD, CHUNK, INDEX},
     4: {HEAD, HEADER_BLOCK, SERIES_PART, INDEX},
     16: {HEAD, JOURNAL},
@@ -101,6 +101,8 @@ class Tables:
     chunks: dict[int, list[Chunk]] = field(default_factory=dict)
     blocks: dict[int, Block] = field(default_factory=dict)
     parts: list[int] = field(default_factory=list)
+    stands_for: list[tuple[int, bytes, bytes]] = field(default_factory=list)
+    """Kind, digest, index digest of packs in whose place this one is read."""
 
 
 @dataclass(frozen=True)
@@ -282,6 +284,13 @@ def _segment(value: Any, place: int) -> Segment:
     return Segment(stack, first, frames, codec, tuple(band_rows), tuple(lengths), digests, place)
 
 
+def _stood_for(value: Any) -> tuple[int, bytes, bytes]:
+    kind, name, index = fields(value, 3)
+    if len(name) != 32 or len(index) != 8:
+        raise Refused("a pack that is stood for")
+    return kind, name, index
+
+
 def _dictionary(value: Any) -> tuple[int, int, int] | None:
     if value is None:
         return None
@@ -300,6 +309,11 @@ def index_tables(index: Any, kind: int) -> Tables:
         tables.parts = [fields(part, 7)[5] for part in parts]
         return tables
     _, _, stacks, segments, places, streams = fields(index, 6)
+    if len(index) > 6:
+        profile, decisions, stands_for = fields(index[6], 3)
+        if not isinstance(profile, int) or len(decisions) not in {0, len(stacks)}:
+            raise Refused("what the writer noted")
+        tables.stands_for = [_stood_for(one) for one in stands_for]
     tables.stacks = dict(enumerate(map(_stack, stacks)))
     for segment in map(_segment, segments, places):
         tables.segments.setdefault(segment.stack, []).append(segment)
@@ -321,6 +335,9 @@ def section_tables(data: bytes, sections: Sequence[Section]) -> Tables:
     for section in sections:
         if section.kind == SERIES_PART:
             tables.parts.append(section.offset)
+        elif section.kind == STANDS_FOR:
+            (found,) = fields(structure(payload(data, section, TABLE_LIMIT)), 1)
+            tables.stands_for = [_stood_for(one) for one in found]
         elif section.kind in {SEGMENT, CHUNK, HEADER_BLOCK}:
             _add(tables, section, *description(data, section))
     for segments in tables.segments.values():

@@ -267,6 +267,7 @@ class TierReader:
         self._segments: _Recent[list[bytes]] = _Recent(32)
         self._blocks: _Recent[bytes] = _Recent(32)
         self.scanned: set[str] = set()
+        self._stand_ins = self._find_stand_ins()
         self.journal = [
             read_journal(path.read_bytes(), int(path.name, 16))
             for path in sorted((tier / "journal").glob("[0-9a-f]*"))
@@ -312,10 +313,29 @@ class TierReader:
         """Key of the pack that a piece lies in, which must be the pack that was meant."""
         assert piece.key is not None
         kind, name, index = piece.key
+        if (kind, name) in self._stand_ins:
+            _, other, key = self._stand_ins[kind, name]
+            if other != index:
+                raise Refused(f"{key} stands for another pack")
+            return key
         key = f"{PREFIXES[kind]}/{name.hex()[:2]}/{name.hex()}"
         if self.pack(key).index_digest not in (b"", index):
             raise Refused(f"{key} is another pack")
         return key
+
+    def _find_stand_ins(self) -> dict[tuple[int, bytes], tuple[int, bytes, str]]:
+        """Kind and digest of a pack -> length of its stand-in's list, digest of its index, the stand-in."""
+        found: dict[tuple[int, bytes], tuple[int, bytes, str]] = {}
+        for path in sorted(path for kind in ("pixel", "burned") for path in (self._tier / kind).glob("??/*")):
+            key = str(path.relative_to(self._tier))
+            try:
+                listed = self.pack(key).tables.stands_for
+            except (Refused, Unsupported):
+                continue  # what needs it is refused when it is read
+            for kind, name, index in listed:
+                if (kind, name) not in found or found[kind, name][0] < len(listed):
+                    found[kind, name] = len(listed), index, key
+        return found
 
     def _open(self, key: str) -> Pack:
         path = self._tier / key

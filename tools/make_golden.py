@@ -17,7 +17,7 @@ sys.path.insert(0, str(CHECKOUT))
 from dicomfs.format.version import MAJOR, MINOR  # noqa: E402 - the checkout has to be on the path first
 from dicomfs.model import PackKind  # noqa: E402
 from tests.compat.contents import contents_of  # noqa: E402
-from tests.format_samples import header_sample, journal_sample, opaque_sample, pixel_sample  # noqa: E402
+from tests.format_samples import header_sample, journal_sample, noted_sample, opaque_sample, pixel_sample  # noqa: E402
 
 
 def golden_objects() -> dict[str, bytes]:
@@ -25,6 +25,7 @@ def golden_objects() -> dict[str, bytes]:
     return {
         "pixel.pack": pixel_sample().pack,
         "burned.pack": pixel_sample(PackKind.BURNED).pack,
+        "noted.pack": noted_sample()[0].pack,
         "opaque.pack": opaque_sample()[0],
         "header.pack": header_sample((3, 40), (1, 10), (0, 0), (5, 100, 20_000))[0],
         "journal.object": journal_sample(),

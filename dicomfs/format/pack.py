@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
+import msgspec
 import numpy as np
 
 from dicomfs.errors import FormatError
@@ -24,12 +25,14 @@ from dicomfs.format.pack_index import (
     Digests,
     IndexRecord,
     LayoutRecord,
+    PlainIndexRecord,
     SegmentDescription,
     SegmentRecord,
     StackRecord,
     StreamRecord,
     segment_index,
 )
+from dicomfs.format.pack_notes import Decision, Packing, StandsFor, StoodFor, profile_number
 from dicomfs.format.pack_reader import PackReader
 from dicomfs.format.version import MAX_CHUNK, MAX_LENGTH, MAX_STACKS, MAX_STREAMS, Section
 from dicomfs.format.wire import decode_wire, describe, encode_wire
@@ -38,7 +41,7 @@ from dicomfs.model import ObjectKey, PackKind, PixelLayout
 __all__ = ["PackReader", "PackSummary", "PackWriter"]
 
 _WRITING = "pack being written"
-_Record = TypeVar("_Record", StackRecord, SegmentRecord)
+_Record = TypeVar("_Record", StackRecord, SegmentRecord, Decision, StandsFor)
 CHUNK_LEVEL = 12
 """zstd level of chunks: above it, 1 MiB inputs cost twice the time for about one percent."""
 
@@ -80,12 +83,22 @@ class _Stream:
 class PackWriter:
     """Appends stacks (pixel, burned) or streams (opaque) to ``file``, which must be empty.
 
+    ``profile`` and ``stands_for`` are noted for those who come later: how the frames were coded, and in the
+    place of which packs this one is read, oldest first.
+
     Not thread-safe.  Misuse and inconsistent input raise FormatError and leave the writer as it was; an
     OSError of ``file`` makes it unusable.  Durability (fsync) is the caller's.
     """
 
     def __init__(
-        self, file: BinaryIO, kind: PackKind, archive_id: bytes, features: Sequence[str] = ()
+        self,
+        file: BinaryIO,
+        kind: PackKind,
+        archive_id: bytes,
+        features: Sequence[str] = (),
+        *,
+        profile: str = "",
+        stands_for: Sequence[StoodFor] = (),
     ) -> None:
         if kind is PackKind.HEADER:
             raise FormatError(_WRITING, "header packs have their own writer")
@@ -95,8 +108,13 @@ class PackWriter:
         self._stacks: list[StackRecord] = []
         self._segments: list[tuple[SegmentRecord, int]] = []
         self._streams: list[_Stream] = []
+        self._decisions: list[Decision | None] = []
+        self._profile, self._stands_for = profile_number(profile), tuple(stands_for)
         self._summary: PackSummary | None = None
         write_head(self._writer, self._head)
+        if stands_for:
+            claim = _validated(StandsFor(self._stands_for))
+            self._writer.add(Section.STANDS_FOR, (encode_wire(claim),), optional=True)
 
     @property
     def size(self) -> int:
@@ -110,7 +128,7 @@ class PackWriter:
             raise FormatError(_WRITING, "it has no key before it is finished")
         return self._summary.key
 
-    def add_stack(self, layout: PixelLayout, frames: int) -> int:
+    def add_stack(self, layout: PixelLayout, frames: int, decision: Decision | None = None) -> int:
         """Declare a stack of ``frames`` frames; returns its number in the pack, from 0."""
         if self._kind is PackKind.OPAQUE:
             raise FormatError(_WRITING, "opaque packs hold no stacks")
@@ -119,6 +137,7 @@ class PackWriter:
         record = StackRecord(LayoutRecord.of(layout), frames)
         self._stacks.append(_validated(record))
         self._stacks[-1].layout.layout(_WRITING)
+        self._decisions.append(None if decision is None else _validated(decision))
         return len(self._stacks) - 1
 
     def add_segment(
@@ -203,7 +222,7 @@ class PackWriter:
         """
         segments = sorted(self._segments, key=lambda item: (item[0].stack, item[0].first_frame))
         self._check_complete([record for record, _ in segments])
-        index = IndexRecord(
+        index = PlainIndexRecord(
             self._head,
             self._writer.sections,
             tuple(self._stacks),
@@ -211,6 +230,10 @@ class PackWriter:
             tuple(place for _, place in segments),
             tuple(stream.record() for stream in self._streams),
         )
+        if self._profile or self._stands_for or any(self._decisions):
+            decisions = tuple(self._decisions) if any(self._decisions) else ()
+            packing = Packing(self._profile, decisions, self._stands_for)
+            index = IndexRecord(**msgspec.structs.asdict(index), packing=packing)
         digest = write_index(self._writer, self._head, index)
         self._summary = PackSummary(self._writer.sha256, self._writer.size, self._kind, digest)
         return self._summary

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from dicomfs.errors import DamagedError, NotFoundError
 from dicomfs.format.digest import DIGEST_BYTES
 from dicomfs.format.head import Head
+from dicomfs.format.pack_notes import Decision, Packing
 from dicomfs.format.version import MAX_CHUNK, MAX_FRAME_BYTES, MAX_FRAMES, MAX_LENGTH, MAX_STACKS, MAX_STREAMS
 from dicomfs.model import PixelLayout
 
@@ -130,8 +131,8 @@ class StreamRecord(msgspec.Struct, frozen=True, array_like=True):
     digests: bytes
 
 
-class IndexRecord(msgspec.Struct, frozen=True, array_like=True):
-    """Payload of the INDEX section of a pixel, burned or opaque pack."""
+class PlainIndexRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Payload of the INDEX section of a pixel, burned or opaque pack of which nothing was noted."""
 
     head: Head
     sections: _Index
@@ -142,6 +143,12 @@ class IndexRecord(msgspec.Struct, frozen=True, array_like=True):
     places: tuple[_Offset, ...]
     """Offset of the first band payload of each segment."""
     streams: Annotated[tuple[StreamRecord, ...], msgspec.Meta(max_length=MAX_STREAMS)]
+
+
+class IndexRecord(PlainIndexRecord, frozen=True, array_like=True):
+    """The same with what the writer noted."""
+
+    packing: Packing = Packing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,8 @@ class StackIndex:
     layout: PixelLayout
     frames: int
     segments: list[SegmentIndex]
+    decision: Decision | None = None
+    """Why it is coded as it is, where that was noted."""
     _starts: list[int] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:

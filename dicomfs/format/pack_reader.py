@@ -34,6 +34,7 @@ from dicomfs.format.pack_index import (
     segment_index,
     stream_index,
 )
+from dicomfs.format.pack_notes import Decision, Packing, StandsFor, StoodFor
 from dicomfs.format.version import KIB, MAX_INDEX, Section
 from dicomfs.format.wire import decode_wire, read_description
 from dicomfs.model import PackKind, PixelLayout
@@ -48,6 +49,7 @@ class _Contents(NamedTuple):
     stacks: list[StackIndex]
     streams: list[StreamIndex]
     index_digest: int | None
+    packing: Packing
 
 
 class PackReader:
@@ -73,6 +75,8 @@ class PackReader:
         self.streams = contents.streams
         self.index_digest = contents.index_digest
         """XXH3-64 of the plain index; None where it was put together by a scan."""
+        self.packing = contents.packing
+        """What was noted; of a rebuilt pack only what it stands for."""
         if self.kind is PackKind.HEADER:
             raise DamagedError(name, "a header pack where a pixel or opaque pack was expected")
         if self.stacks if self.kind is PackKind.OPAQUE else self.streams:
@@ -184,13 +188,18 @@ def _from_payload(head: Head, payload: bytes, limit: int, name: str) -> _Content
         segments[segment.stack].append(segment_index(segment, stack, place, limit, name))
     if reached != [stack.frames for stack in record.stacks]:
         raise DamagedError(name, "segments do not cover their stack")
-    stacks = [_stack(stack, found, name) for stack, found in zip(record.stacks, segments, strict=True)]
+    decisions = record.packing.decisions or (None,) * len(record.stacks)
+    if len(decisions) != len(record.stacks):
+        raise DamagedError(name, "decisions on other stacks")
+    stacks = [_stack(*found, name) for found in zip(record.stacks, segments, decisions, strict=True)]
     streams = [stream_index(stream, limit, name) for stream in record.streams]
-    return _Contents(head, stacks, streams, digest64(payload))
+    return _Contents(head, stacks, streams, digest64(payload), record.packing)
 
 
-def _stack(record: StackRecord, segments: list[SegmentIndex], name: str) -> StackIndex:
-    return StackIndex(record.layout.layout(name), record.frames, segments)
+def _stack(
+    record: StackRecord, segments: list[SegmentIndex], decision: Decision | None, name: str
+) -> StackIndex:
+    return StackIndex(record.layout.layout(name), record.frames, segments, decision)
 
 
 class _Scan:
@@ -203,6 +212,7 @@ class _Scan:
         self.segments: dict[int, dict[int, SegmentIndex]] = {}
         self.stream_lengths: dict[int, int] = {}
         self.chunks: dict[int, dict[int, ChunkIndex]] = {}
+        self.stands_for: tuple[StoodFor, ...] = ()
 
     def take(self, read: Read, section: SectionHeader) -> None:
         """Note one intact section; DamagedError when it contradicts an earlier one."""
@@ -213,6 +223,9 @@ class _Scan:
             self._take_segment(read, section)
         elif section.kind == Section.CHUNK:
             self._take_chunk(read, section)
+        elif section.kind == Section.STANDS_FOR:
+            payload = _payload(read, section, _MAX_HEAD, self.name)
+            self.stands_for = decode_wire(payload, StandsFor, self.name).packs
         elif not section.optional:
             raise UnsupportedFeature(self.name, [f"section kind {section.kind}"])
 
@@ -241,7 +254,7 @@ class _Scan:
             raise DamagedError(self.name, "neither head nor index is left")
         stacks = [self._stack(number) for number in range(max(self.stacks, default=-1) + 1)]
         streams = [self._stream(number) for number in range(max(self.stream_lengths, default=-1) + 1)]
-        return _Contents(self.head, stacks, streams, None)
+        return _Contents(self.head, stacks, streams, None, Packing(stands_for=self.stands_for))
 
     def _stack(self, number: int) -> StackIndex:
         if number not in self.stacks:
@@ -250,7 +263,7 @@ class _Scan:
         for before, after in itertools.pairwise(segments):
             if before.first_frame + before.frames > after.first_frame:
                 raise DamagedError(self.name, "segments overlap")
-        return _stack(self.stacks[number], segments, self.name)
+        return _stack(self.stacks[number], segments, None, self.name)
 
     def _stream(self, number: int) -> StreamIndex:
         chunks = [chunk for _, chunk in sorted(self.chunks.get(number, {}).items())]

@@ -35,6 +35,7 @@ class Section(enum.IntEnum):
     SERIES_PART = 5
     JOURNAL = 6
     INDEX = 7
+    STANDS_FOR = 8
 
 
 JOURNAL_OBJECT: Final = 16
@@ -66,6 +67,8 @@ MAX_LENGTH: Final = 1 << 48
 """Bytes of a file or stream: far above anything real, low enough that sums stay inside 64 bits."""
 MAX_STACKS: Final = 1 << 16
 """Stacks of one pack."""
+MAX_STANDS_FOR: Final = 1 << 10
+"""Packs in whose place one pack is read."""
 MAX_STREAMS: Final = 1 << 20
 """Streams of one pack."""
 MAX_PART_ROWS: Final = 1 << 17

@@ -7,7 +7,7 @@ beside it.  Any thread may call any method; no method keeps a transaction open a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from dicomfs.errors import NotFoundError
@@ -23,7 +23,14 @@ from dicomfs.index.instances import (
 from dicomfs.index.keys import HOLDINGS, OBJECTS, SPOOLED, VERSIONS, Table, pack_object_key, unpack_object_key
 from dicomfs.index.node_queries import NodeQueries
 from dicomfs.index.nodes import count_nodes
-from dicomfs.index.object_writer import get_object, get_references, list_intents, object_record
+from dicomfs.index.object_writer import (
+    get_object,
+    get_placed,
+    get_references,
+    list_intents,
+    list_references,
+    object_record,
+)
 from dicomfs.index.records import (
     Change,
     Counts,
@@ -176,7 +183,7 @@ class Catalog(NodeQueries):
     # objects
 
     def objects(self) -> Iterator[ObjectRecord]:
-        """All objects, in short transactions: what changes meanwhile may be seen or not."""
+        """All objects but those that others stand in for; in short transactions, what changes may be seen."""
         start = b""
         while True:
             with self._catalog.read() as txn:
@@ -185,7 +192,9 @@ class Catalog(NodeQueries):
                     for item, _ in zip(txn.scan(OBJECTS, start=start), range(_OBJECTS_AT_ONCE), strict=False)
                 ]
             for key, value in page:
-                yield object_record(unpack_object_key(key), value)
+                record = object_record(unpack_object_key(key), value)
+                if record is not None:
+                    yield record
             if len(page) < _OBJECTS_AT_ONCE:
                 return
             start = page[-1][0] + b"\x00"
@@ -196,14 +205,26 @@ class Catalog(NodeQueries):
             return get_object(txn, key)
 
     def has_object(self, key: ObjectKey) -> bool:
-        """Whether the catalog knows an object."""
+        """Whether the catalog knows an object, and none that is read in its place."""
         with self._catalog.read() as txn:
-            return txn.get(OBJECTS, pack_object_key(key)) is not None
+            value = txn.get(OBJECTS, pack_object_key(key))
+        return value is not None and object_record(key, value) is not None
+
+    def placed(self, key: ObjectKey) -> ObjectKey:
+        """The object that is read for a key: its stand-in, or the object itself."""
+        with self._catalog.read() as txn:
+            return get_placed(txn, key)
 
     def references(self, header_key: ObjectKey) -> list[ObjectKey]:
         """Objects that the instances of a header pack need; empty where none were recorded."""
         with self._catalog.read() as txn:
             return get_references(txn, header_key)
+
+    def referring(self, keys: Collection[ObjectKey]) -> list[ObjectKey]:
+        """Header packs whose instances need any of these objects, by key."""
+        wanted = set(keys)
+        with self._catalog.read() as txn:
+            return [header for header, needed in list_references(txn) if not wanted.isdisjoint(needed)]
 
     def intents(self) -> list[Intent]:
         """Objects that somebody is about to place."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dicomfs.errors import CatalogError, NotFoundError
 from dicomfs.index.env import ReadTxn, WriteTxn
@@ -15,21 +15,40 @@ from dicomfs.model import ObjectKey
 def get_object(txn: ReadTxn, key: ObjectKey) -> ObjectRecord:
     """An object and its placements.  Raises NotFoundError."""
     value = txn.get(OBJECTS, pack_object_key(key))
-    if value is None:
+    record = None if value is None else object_record(key, value)
+    if record is None:
         raise NotFoundError("object", key)
-    return object_record(key, value)
+    return record
 
 
-def object_record(key: ObjectKey, value: bytes) -> ObjectRecord:
-    """The public form of a stored object."""
+def object_record(key: ObjectKey, value: bytes) -> ObjectRecord | None:
+    """The public form of a stored object; None for one that another stands in for."""
     stored = unpack_record(value, StoredObject)
-    return ObjectRecord(key, stored.size, stored.tiers)
+    if stored.stand_in:
+        return None
+    return ObjectRecord(key, stored.size, stored.tiers, stored.profile, stored.kept)
+
+
+def get_placed(txn: ReadTxn, key: ObjectKey) -> ObjectKey:
+    """The object that is read for a key: its stand-in, or itself."""
+    value = txn.get(OBJECTS, pack_object_key(key))
+    short = b"" if value is None else unpack_record(value, StoredObject).stand_in
+    return unpack_object_key(short) if short else key
 
 
 def get_references(txn: ReadTxn, header_key: ObjectKey) -> list[ObjectKey]:
     """Objects that a header pack's instances need; empty where none were recorded."""
     value = txn.get(REFERENCES, pack_object_key(header_key))
     return [] if value is None else [unpack_object_key(short) for short in unpack_record(value, list[bytes])]
+
+
+def list_references(txn: ReadTxn) -> Iterator[tuple[ObjectKey, list[ObjectKey]]]:
+    """Every header pack with what its instances need."""
+    for key, value in txn.scan(REFERENCES):
+        yield (
+            unpack_object_key(key),
+            [unpack_object_key(short) for short in unpack_record(value, list[bytes])],
+        )
 
 
 def list_intents(txn: ReadTxn) -> list[Intent]:
@@ -47,24 +66,38 @@ class ObjectWriter:
     def __init__(self, txn: WriteTxn) -> None:
         self._txn = txn
 
-    def add_object(self, key: ObjectKey, size: int, tier: str, verified_ns: int) -> None:
+    def add_object(self, key: ObjectKey, size: int, tier: str, verified_ns: int, profile: str = "") -> None:
         """Records that ``tier`` holds an object, verified at ``verified_ns``; again: a later verification.
 
         Raises CatalogError where the object is known with another size.
         """
-        short = pack_object_key(key)
-        value = self._txn.get(OBJECTS, short)
-        stored = StoredObject(size, {}) if value is None else unpack_record(value, StoredObject)
+        stored = self._stored(key)
+        if stored is None or stored.stand_in:
+            stored = StoredObject(size, {})
         if stored.size != size:
             msg = f"catalog: object {key} has {stored.size} bytes, not {size}"
             raise CatalogError(msg)
-        self._txn.put(OBJECTS, short, pack_record(StoredObject(size, {**stored.tiers, tier: verified_ns})))
+        tiers = {**stored.tiers, tier: verified_ns}
+        self._put(key, StoredObject(size, tiers, profile or stored.profile, stored.kept))
+
+    def note_profile(self, key: ObjectKey, profile: str, kept: str) -> None:
+        """Records with which profile an object was packed, and to which one moving it gains nothing.
+
+        Raises NotFoundError for an unknown object.
+        """
+        record = get_object(self._txn, key)
+        self._put(key, StoredObject(record.size, record.tiers, profile, kept))
+
+    def stand_in(self, key: ObjectKey, stand_in: ObjectKey) -> None:
+        """Records that an object is read by another name from now on; its own placements are forgotten."""
+        stored = self._stored(key) or StoredObject(0, {})
+        self._put(key, StoredObject(stored.size, {}, stand_in=pack_object_key(stand_in)))
 
     def remove_placement(self, key: ObjectKey, tier: str) -> None:
         """Records that ``tier`` holds the object no longer.  Raises NotFoundError for an unknown object."""
         record = get_object(self._txn, key)
         tiers = {name: verified for name, verified in record.tiers.items() if name != tier}
-        self._txn.put(OBJECTS, pack_object_key(key), pack_record(StoredObject(record.size, tiers)))
+        self._put(key, StoredObject(record.size, tiers, record.profile, record.kept))
 
     def remove_object(self, key: ObjectKey) -> None:
         """Forgets an object, its placements and its references."""
@@ -83,3 +116,10 @@ class ObjectWriter:
     def remove_intent(self, key: ObjectKey) -> None:
         """Ends an intent; nothing happens without one."""
         self._txn.delete(INTENTS, pack_object_key(key))
+
+    def _stored(self, key: ObjectKey) -> StoredObject | None:
+        value = self._txn.get(OBJECTS, pack_object_key(key))
+        return None if value is None else unpack_record(value, StoredObject)
+
+    def _put(self, key: ObjectKey, stored: StoredObject) -> None:
+        self._txn.put(OBJECTS, pack_object_key(key), pack_record(stored))

@@ -81,6 +81,10 @@ class ObjectRecord:
     size: int
     tiers: dict[str, int]
     """Tier name to the time (ns) when it was last verified there."""
+    profile: str = ""
+    """Of a pack of frames: the profile it was packed with, empty where nobody noted it."""
+    kept: str = ""
+    """The profile to which moving it was found to gain nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +133,13 @@ class StoredNode(msgspec.Struct, array_like=True, frozen=True):
 
 
 class StoredObject(msgspec.Struct, array_like=True, frozen=True):
-    """Size and placements of an object."""
+    """Size and placements of an object; ``stand_in``: short key of the one that is read in its place."""
 
     size: int
     tiers: dict[str, int]
+    profile: str = ""
+    kept: str = ""
+    stand_in: bytes = b""
 
 
 class StoredIntent(msgspec.Struct, array_like=True, frozen=True):

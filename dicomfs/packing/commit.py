@@ -1,9 +1,30 @@
-"""What the catalog is told when a part is committed, by the packer or by recovery."""
+"""What the catalog is told when a part is committed, by the packer or by recovery; and how intents end."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dicomfs.format.header import SeriesPart
+from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import PartRow
+from dicomfs.model import ObjectKey
+from dicomfs.tiers.base import Tier
+
+MOVED = "moved"
+"""Owner of an intent on an object that another stands in for: it is to be deleted."""
+
+
+def end_intents(catalog: Catalog, tier: Tier, keys: Iterable[ObjectKey]) -> None:
+    """Delete what was never committed, or is read elsewhere by now, and end the intents that say so.
+
+    Raises:
+        TierError: an object cannot be deleted; its intent stays.
+    """
+    for key in keys:
+        if not catalog.has_object(key):
+            tier.delete(key)
+        with catalog.write() as writer:
+            writer.remove_intent(key)
 
 
 def part_rows(part: SeriesPart) -> list[PartRow]:

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from dicomfs.errors import DicomfsError, TierFull
 from dicomfs.format.header import HeaderPackWriter, SeriesPart, needed_features
 from dicomfs.format.pack import PackSummary, PackWriter
+from dicomfs.format.pack_notes import StoodFor
 from dicomfs.frames import FrameReader
 from dicomfs.model import ObjectKey, PackKind
 from dicomfs.packing.plan import BatchPlan, InstancePlan
@@ -57,8 +58,9 @@ def clear_staging(folder: Path) -> None:
 class Staging:
     """The packs of one batch in the staging folder; whatever is not placed goes away with it."""
 
-    def __init__(self, folder: Path, archive_id: bytes) -> None:
-        self._folder, self._archive_id = folder, archive_id
+    def __init__(self, folder: Path, archive_id: bytes, profile: str = "") -> None:
+        """``profile`` is noted in packs of frames."""
+        self._folder, self._archive_id, self._profile = folder, archive_id, profile
         self._paths: list[Path] = []
 
     def clear(self) -> None:
@@ -66,11 +68,14 @@ class Staging:
         while self._paths:
             self._paths.pop().unlink(missing_ok=True)
 
-    def write_pack(self, kind: PackKind, fill: Callable[[PackWriter], None]) -> Staged:
+    def write_pack(
+        self, kind: PackKind, fill: Callable[[PackWriter], None], stands_for: Sequence[StoodFor] = ()
+    ) -> Staged:
         """Write a pack of segments or chunks; raises `TierFull` when the disk is full."""
+        profile = "" if kind is PackKind.OPAQUE else self._profile
 
         def make(file: BinaryIO) -> PackSummary:
-            writer = PackWriter(file, kind, self._archive_id)
+            writer = PackWriter(file, kind, self._archive_id, profile=profile, stands_for=stands_for)
             fill(writer)
             return writer.finish()
 

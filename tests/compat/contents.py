@@ -7,9 +7,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 
+import msgspec
+
 from dicomfs.format.header import HeaderPackReader, SeriesPart
 from dicomfs.format.journal import Journal, decode_journal
 from dicomfs.format.pack import PackReader
+from dicomfs.format.pack_notes import Packing
 from tests.format_samples import CountingReader
 
 
@@ -46,6 +49,8 @@ def _pack_pieces(reader: PackReader) -> Iterator[bytes]:
             yield json.dumps([segment.first_frame, segment.frames, segment.codec, bands]).encode()
             yield segment.digests.astype("<u8").tobytes()
             yield from reader.read_segment(segment)
+    if reader.packing != Packing():
+        yield json.dumps(msgspec.structs.asdict(reader.packing), default=_plain).encode()
     for number, stream in enumerate(reader.streams):
         yield reader.read_stream(number, 0, stream.length)
 
@@ -53,6 +58,10 @@ def _pack_pieces(reader: PackReader) -> Iterator[bytes]:
 def _values(value: Journal | SeriesPart) -> bytes:
     """Fields by name, the same whatever is added to the classes' order or defaults later."""
     return json.dumps(dataclasses.asdict(value), sort_keys=True, default=_hex).encode()
+
+
+def _plain(value: object) -> object:
+    return msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else _hex(value)
 
 
 def _hex(value: object) -> str:

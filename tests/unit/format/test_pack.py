@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,7 +13,10 @@ from dicomfs.errors import DamagedError, FormatError, NotFoundError, Unsupported
 from dicomfs.format import head
 from dicomfs.format.digest import digest64
 from dicomfs.format.framing import SectionWriter
+from dicomfs.format.keys import pack_key
 from dicomfs.format.pack import PackReader, PackWriter
+from dicomfs.format.pack_index import IndexRecord, PlainIndexRecord
+from dicomfs.format.pack_notes import Decision, Packing, StoodFor
 from dicomfs.format.version import MAX_CHUNK
 from dicomfs.model import PackKind, PixelLayout
 from tests.format_samples import (
@@ -20,6 +24,7 @@ from tests.format_samples import (
     LAYOUT,
     RAW,
     CountingReader,
+    noted_sample,
     opaque_sample,
     pixel_sample,
     segment_of,
@@ -231,3 +236,51 @@ def test_numbers_outside_the_pack_are_not_found() -> None:
         for number in (-1, 2):
             with pytest.raises(NotFoundError):
                 call(number)
+
+
+def test_what_the_writer_noted_comes_back() -> None:
+    sample, packing = noted_sample()
+    reader = _reader(sample.pack)
+    assert reader.packing == packing
+    assert reader.packing.profile_name == "dense"
+    assert [stack.decision for stack in reader.stacks] == list(packing.decisions)
+    assert [_frames(reader, stack) for stack in (0, 1)] == sample.frames
+
+
+def test_a_pack_without_notes_has_none() -> None:
+    reader = _reader(pixel_sample().pack)
+    assert reader.packing == Packing()
+    assert reader.packing.profile_name == ""
+
+
+def test_what_a_pack_stands_for_survives_the_loss_of_its_index() -> None:
+    sample, packing = noted_sample()
+    lost = sample.pack[:-200]
+    rebuilt = PackReader.rebuild(CountingReader(lost), len(lost), "sample")
+    assert rebuilt.packing == Packing(stands_for=packing.stands_for)
+    assert [stand_in.key for stand_in in rebuilt.packing.stands_for] == [
+        f"pixel/03/{'03' * 32}",
+        f"pixel/07/{'07' * 32}",
+    ]
+
+
+def test_notes_that_no_reader_would_accept_are_refused() -> None:
+    with pytest.raises(FormatError, match="profile"):
+        PackWriter(io.BytesIO(), PackKind.PIXEL, ARCHIVE_ID, profile="denser")
+    one = StoodFor.of(pack_key(PackKind.PIXEL, "ab" * 32), 1)
+    with pytest.raises(DamagedError):
+        PackWriter(io.BytesIO(), PackKind.PIXEL, ARCHIVE_ID, stands_for=[one] * 1025)
+    writer = PackWriter(io.BytesIO(), PackKind.PIXEL, ARCHIVE_ID)
+    with pytest.raises(DamagedError):
+        writer.add_stack(LAYOUT, 1, Decision(-1, ()))
+
+
+def test_decisions_on_stacks_that_are_not_there_are_damage() -> None:
+    index = PlainIndexRecord(head.new_head(PackKind.PIXEL, ARCHIVE_ID), 1, (), (), (), ())
+    noted = IndexRecord(**msgspec.structs.asdict(index), packing=Packing(1, (None,)))
+    file = io.BytesIO()
+    writer = SectionWriter(file)
+    head.write_head(writer, index.head)
+    head.write_index(writer, index.head, noted)
+    with pytest.raises(DamagedError, match="decisions"):
+        _reader(file.getvalue())

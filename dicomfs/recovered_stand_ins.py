@@ -1,0 +1,57 @@
+"""Which packs of a recovered archive are read by stand-ins (docs/format.md).
+
+Header packs name the pack that was packed first; who stands in for it says so itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from dicomfs.errors import DicomfsError
+from dicomfs.model import FRAME_KINDS, ObjectKey
+from dicomfs.packs import PackSource
+
+
+@dataclass(slots=True)
+class StandIns:
+    """What packs say of themselves; only those that nobody names are asked, and all where one is missing."""
+
+    by_key: dict[ObjectKey, ObjectKey] = field(default_factory=dict)
+    """Pack -> the one to read in its place."""
+    profiles: dict[ObjectKey, str] = field(default_factory=dict)
+    """Profile of each pack that was asked."""
+    problems: list[str] = field(default_factory=list)
+    _ranks: dict[ObjectKey, tuple[int, str]] = field(default_factory=dict)
+
+    def find(
+        self, source: PackSource, sizes: Mapping[ObjectKey, int], needed: Collection[ObjectKey]
+    ) -> StandIns:
+        """Ask the packs of a tier; ``needed`` are those that instance tables name."""
+        frames = [key for key in sorted(sizes) if _holds_frames(key)]
+        self._ask(source, [key for key in frames if key not in needed])
+        if any(key not in sizes and key not in self.by_key for key in needed if _holds_frames(key)):
+            self._ask(source, [key for key in frames if key in needed])
+        return self
+
+    def _ask(self, source: PackSource, keys: list[ObjectKey]) -> None:
+        for key in keys:
+            try:
+                packing = source.packing(key)
+            except DicomfsError as problem:
+                self.problems.append(str(problem))
+                continue
+            self.profiles[key] = packing.profile_name
+            for other in packing.stands_for:
+                self._claim(other.key, key, len(packing.stands_for))
+
+    def _claim(self, key: ObjectKey, stand_in: ObjectKey, length: int) -> None:
+        """The longest list counts, then the smallest key."""
+        rank = (-length, stand_in)
+        if key not in self._ranks or rank < self._ranks[key]:
+            self._ranks[key] = rank
+            self.by_key[key] = stand_in
+
+
+def _holds_frames(key: ObjectKey) -> bool:
+    return any(key.startswith(f"{kind.prefix}/") for kind in FRAME_KINDS)
