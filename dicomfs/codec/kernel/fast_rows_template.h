@@ -462,20 +462,25 @@ TARGET static void NAME(products)(const int16_t *restrict rows, uint32_t count, 
 TARGET static void NAME(forms)(const int32_t *restrict product, uint32_t count, const float *restrict coefficient,
                                float *restrict out)
 {
-    typedef float lanes __attribute__((vector_size(32), aligned(4), may_alias));
+    /* As wide as registers are: wider vectors would be taken apart through memory. */
+#if defined(WIDE)
+    enum { LANES = 8, PARTS = FAST_CLASS_GROUP / LANES };
+#else
+    enum { LANES = 4, PARTS = FAST_CLASS_GROUP / LANES };
+#endif
+    typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
     const lanes *vector = (const lanes *)coefficient;
-    lanes total0 = {0}, total1 = {0};
+    lanes total[PARTS] = {{0}};
     for (uint32_t i = 0; i < count; i++) {
-        lanes inner0 = {0}, inner1 = {0};
+        lanes inner[PARTS] = {{0}};
         for (uint32_t j = 0; j < i; j++) {
             float entry = 2.0f * (float)*product++;
-            inner0 += entry * vector[2 * j];
-            inner1 += entry * vector[2 * j + 1];
+            for (uint32_t p = 0; p < PARTS; p++)
+                inner[p] += entry * vector[PARTS * j + p];
         }
         float own = (float)*product++;
-        total0 += vector[2 * i] * (inner0 + own * vector[2 * i]);
-        total1 += vector[2 * i + 1] * (inner1 + own * vector[2 * i + 1]);
+        for (uint32_t p = 0; p < PARTS; p++)
+            total[p] += vector[PARTS * i + p] * (inner[p] + own * vector[PARTS * i + p]);
     }
-    memcpy(out, &total0, sizeof total0);
-    memcpy(out + 8, &total1, sizeof total1);
+    memcpy(out, total, sizeof total);
 }
