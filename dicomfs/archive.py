@@ -11,7 +11,8 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -28,14 +29,16 @@ from dicomfs.errors import (
     UnsupportedVersion,
     UsageError,
 )
+from dicomfs.explain import explain
 from dicomfs.format.journal import VersionDecision, VersionsDecided
 from dicomfs.importer import Importer, ImportReport
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.guards import Holder
 from dicomfs.journal import Journal
 from dicomfs.locks import locked
-from dicomfs.model import PackKind
+from dicomfs.model import FRAME_KINDS, InstanceId, ObjectKey, PackKind
 from dicomfs.packer import Packer, PackReport
+from dicomfs.packing.repack import Outcome
 from dicomfs.packs import PackSource
 from dicomfs.paths import (
     ArchivePaths,
@@ -48,6 +51,7 @@ from dicomfs.paths import (
 from dicomfs.progress import NullProgress, Progress
 from dicomfs.reconstruct import Reconstructor
 from dicomfs.recover import RecoverReport, archive_of, copy_objects, rebuild_spool, recover_catalog
+from dicomfs.repacker import Repacker, RepackReport
 from dicomfs.spool import Spool
 from dicomfs.tiers.base import Tier
 from dicomfs.tiers.folder import FolderTier
@@ -157,6 +161,41 @@ class Archive:
             stop,
         )
 
+    def repack(
+        self,
+        profile: str,
+        series: Collection[int] | None = None,
+        *,
+        progress: Progress | None = None,
+        tell: Callable[[Outcome], None] = lambda _: None,
+        stop: threading.Event | None = None,
+    ) -> RepackReport:
+        """Move what is packed to another profile, where it gains; of these series only, where given.
+
+        A pack holds the series of a study that were packed together, so others may move with them.
+        """
+        repacker = Repacker(self.paths, self.archive_id, self.catalog, self.tier, self._source)
+        chosen = None if series is None else self._packs_of(series)
+        return repacker.repack(Profile[profile.upper()], chosen, progress or NullProgress(), tell, stop)
+
+    def _packs_of(self, series: Collection[int]) -> set[ObjectKey]:
+        parts = [part for number in series for part in self.catalog.parts(number)]
+        return {key for part in parts for key in self._source.part(part.header_key, part.part_index).packs}
+
+    def explain(self, instance: InstanceId) -> list[dict[str, object]]:
+        """How the frames of an instance are stored, and why: a document for each stack; none while it waits.
+
+        Raises:
+            NotFoundError: the archive holds no such instance.
+            TierError, FormatError: its packs cannot be had.
+        """
+        if not self.catalog.is_packed(instance):
+            return []
+        place = self.catalog.part_of(instance)
+        entry = self._source.part(place.header_key, place.part_index).entries[place.row]
+        # Asked afresh: what is remembered of a pack that was moved meanwhile tells of how it was.
+        return explain(PackSource(self.tier, self.catalog.placed), entry.pieces)
+
     def verify(self, *, deep: bool = False, progress: Progress | None = None) -> VerifyReport:
         """Check the archive; problems are listed, nothing is repaired."""
         verifier = Verifier(self.catalog, self.tier, self._source, self.reconstructor, self._journal)
@@ -166,10 +205,13 @@ class Archive:
         """Counts and sizes, as `dicomfs status --json` prints them: no patient attributes."""
         counts = self.catalog.counts()
         by_kind = dict.fromkeys(PackKind, 0)
+        by_profile: Counter[str] = Counter()
         objects = 0
         for record in self.catalog.objects():
             kind = PackKind[record.key.split("/", 1)[0].upper()]
             by_kind[kind] += record.size
+            if kind in FRAME_KINDS:
+                by_profile[record.profile or "unknown"] += record.size
             objects += 1
         journal = [status.size for _, status in self.tier.list("journal")]
         stored = sum(by_kind.values()) + sum(journal)
@@ -181,6 +223,7 @@ class Archive:
             "logical_bytes": counts.logical_bytes,
             "stored_bytes": stored,
             "pixel_bytes": by_kind[PackKind.PIXEL] + by_kind[PackKind.BURNED],
+            "pixel_bytes_by_profile": dict(sorted(by_profile.items())),
             "header_bytes": by_kind[PackKind.HEADER],
             "opaque_bytes": by_kind[PackKind.OPAQUE],
             "journal_bytes": sum(journal),

@@ -31,6 +31,7 @@ COMMANDS = {
     "import": "import_",
     "scp": "scp",
     "pack": "pack",
+    "repack": "repack",
     "mount": "mount",
     "umount": "umount",
     "status": "status",

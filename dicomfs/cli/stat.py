@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,7 +32,11 @@ def command(state: State, name: str, as_json: bool) -> int:
         output.emit_json(facts)
     else:
         for document in facts:
-            output.table(("", ""), list(document.items()))
+            stacks = document.pop("stacks", [])
+            rows = list(document.items())
+            for stack in stacks if isinstance(stacks, list) else []:
+                rows += [(f"  {name}", value) for name, value in _shown(stack)]
+            output.table(("", ""), rows)
     return ExitCode.DONE
 
 
@@ -64,4 +69,20 @@ def _facts(archive: Archive, instance: InstanceId) -> dict[str, object]:
         "version": row.version,
         "conflict": row.conflict.name.lower(),
         **stored,
+        "stacks": archive.explain(instance),
     }
+
+
+def _shown(stack: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    """The facts of a stack in lines."""
+    yield "stack", f"{stack['frames']} frames, {output.size(stack['stored_bytes'])}"
+    yield "stack ratio", round(stack["raw_bytes"] / max(1, stack["stored_bytes"]), 3)
+    yield "profile", stack["profile"] or "not noted"
+    yield "segments", f"{stack['segments']} of {stack['segment_frames']} frames, {stack['bands']} bands"
+    if "reason" in stack:
+        yield "order of frames", stack["order"]
+        if stack["references"]:
+            yield "predicted from", ", ".join(f"-{distance}" for distance in stack["references"])
+        ranked = sorted(stack["candidates"], key=lambda one: -one["ratio"])
+        yield "tried", ", ".join(f"{one['codec']} {one['ratio']:.2f}:1" for one in ranked)
+        yield "reason", stack["reason"]

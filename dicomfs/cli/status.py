@@ -36,6 +36,9 @@ def command(state: State, as_json: bool) -> int:
     ):
         part = "" if name == "logical_bytes" else output.share(status[name], logical)
         rows.append((label, output.size(status[name]), part))
+        if name == "pixel_bytes":
+            for profile, size in status["pixel_bytes_by_profile"].items():
+                rows.append((f"  - {profile}", output.size(size), output.share(size, logical)))
     rows.append(("waiting", status["spool"]["instances"], output.size(status["spool"]["bytes"])))
     for name, tier in status["tiers"].items():
         rows.append((f"tier {name}", f"{tier['objects']} objects", output.size(tier["bytes"])))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dicomfs.errors import NotFoundError
+from dicomfs.index.inodes import parse_ino
+from dicomfs.model import Level
 from dicomfs.vfs import ROOT_INODE, Tree
 from dicomfs.vfs_types import Attributes
 
@@ -30,6 +32,23 @@ def at(tree: Tree, path: str) -> Attributes:
     return found
 
 
+def series_at(archive: Archive, path: str) -> set[int]:
+    """Return the numbers of all series at and below a path of the tree.  Raises NotFoundError."""
+    shown = tree_of(archive)
+    found: set[int] = set()
+    waiting = [at(shown, path).inode]
+    while waiting:
+        inode = waiting.pop()
+        ino = None if inode == ROOT_INODE else parse_ino(inode)
+        if ino is not None and ino.id is not None:
+            found.add(ino.id.series)
+        elif ino is not None and ino.level is Level.SERIES and ino.number is not None:
+            found.add(ino.number)
+        else:
+            waiting += [entry.attributes.inode for entry in shown.listing(inode).entries]
+    return found
+
+
 def instances_of(archive: Archive, uid: str) -> list[InstanceId]:
     """Return the instances with a SOP Instance UID, the shown one first.  Raises NotFoundError."""
     found = sorted(archive.catalog.by_uid(uid), key=lambda instance: archive.catalog.row(instance).version)
@@ -42,9 +61,18 @@ def path_of(archive: Archive, instance: InstanceId) -> str:
     """Return the path of an instance in the tree."""
     catalog = archive.catalog
     row = catalog.row(instance)
-    series = catalog.series(instance.series)
-    study = catalog.study(series.study)
-    folders = f"{catalog.patient(study.patient).folder}/{study.folder}/{series.folder}"
+    folders = _folders(archive, instance.series)
     if row.version:
         return f"/versions/{folders}/{row.name.removesuffix('.dcm')}/{row.version}.dcm"
     return f"/patients/{folders}/{row.name}"
+
+
+def path_of_series(archive: Archive, series: int) -> str:
+    """Return the path of a series in the tree."""
+    return f"/patients/{_folders(archive, series)}"
+
+
+def _folders(archive: Archive, number: int) -> str:
+    series = archive.catalog.series(number)
+    study = archive.catalog.study(series.study)
+    return f"{archive.catalog.patient(study.patient).folder}/{study.folder}/{series.folder}"

@@ -1,4 +1,4 @@
-"""Encoding: a planned stack becomes segments in a pack, codec chosen by trial, bands coded on all cores.
+"""Encoding: a planned stack becomes segments in a pack, order and codec chosen by trial.
 
 Frames are read from the spooled files when their segment's turn comes, so memory is bounded by the segments
 in flight, whatever the length of the series.
@@ -7,6 +7,7 @@ in flight, whatever the length of the series.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,20 +15,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-import xxhash
 
-from dicomfs.codec.base import ON_DISK
-from dicomfs.codec.segment import band_of, encode_segment
 from dicomfs.codec.trial import Trial, choose, repetition, sample_runs
 from dicomfs.format.pack import PackWriter
 from dicomfs.model import PixelLayout
 from dicomfs.packing.coded import frame_of
 from dicomfs.packing.plan import BatchPlan, FrameRef, orders
 from dicomfs.packing.run import PackRun
+from dicomfs.packing.segments import ALONG_SLICES, AS_NAMED, Raw, SegmentWriter, decision_of
 from dicomfs.packing.spooled import SpooledRanges
-
-Raw = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,45 +55,17 @@ class StackEncoder:
             UnreadableFile: the disk does not give back what was accepted.
             Stopped: somebody asked to stop.
         """
-        frames, trial = self._chosen(number)
-        layout = self._plan.stacks[number].layout
-        at = writer.add_stack(layout, len(frames))
-        waiting: deque[Future[_Segment]] = deque()
-        try:
-            self._write(at, layout, frames, trial, waiting, writer, advance)
-        finally:
-            for future in waiting:
-                future.cancel()
+        choice = self._chosen(number)
+        frames, layout = choice.frames, self._plan.stacks[number].layout
+        decision = decision_of(choice.trial, choice.order, choice.passed_over)
+        at = writer.add_stack(layout, len(frames), decision)
+
+        def gather(first: int, count: int) -> Raw:
+            return self.gather(frames[first : first + count])
+
+        SegmentWriter(self.run, writer, advance).write(at, layout, len(frames), choice.trial, gather)
         places = {(frame.instance, frame.number): place for place, frame in enumerate(frames)}
-        return EncodedStack(at, places, trial)
-
-    def _write(
-        self,
-        number: int,
-        layout: PixelLayout,
-        frames: Sequence[FrameRef],
-        trial: Trial,
-        waiting: deque[Future[_Segment]],
-        writer: PackWriter,
-        advance: Callable[[int], None],
-    ) -> None:
-        per_segment = trial.segment_frames
-
-        def write_one() -> None:
-            done = waiting.popleft().result()
-            writer.add_segment(
-                number, done.first, done.count, done.codec, trial.effort, done.bands, done.digests
-            )
-            advance(done.count * layout.frame_bytes)
-
-        for first in range(0, len(frames), per_segment):
-            self.run.check()
-            run = frames[first : first + per_segment]
-            waiting.append(self.run.pool.submit(self._segment, layout, first, run, trial))
-            if len(waiting) > self.run.workers:
-                write_one()
-        while waiting:
-            write_one()
+        return EncodedStack(at, places, choice.trial)
 
     def close(self) -> None:
         """Make no more trials."""
@@ -110,8 +78,9 @@ class StackEncoder:
         self._try(number)
         while self._untried and len(self._tried) <= self.run.workers:
             self._try(self._untried[0])
-        tried = self._tried.pop(number)
-        return min((future.result() for future in tried), key=lambda choice: choice[1].price)
+        made = [future.result() for future in self._tried.pop(number)]
+        best, *others = sorted(made, key=lambda choice: choice.trial.price)
+        return dataclasses.replace(best, passed_over=others[0].trial) if others else best
 
     def _try(self, number: int) -> None:
         if number in self._tried:
@@ -126,16 +95,15 @@ class StackEncoder:
             # stack does not fit into the decoded cache.
             candidates = candidates[:1]
         self._tried[number] = [
-            self.run.pool.submit(self._choose, frames, stack.layout, reordered=place > 0)
-            for place, frames in enumerate(candidates)
+            self.run.pool.submit(self._choose, frames, stack.layout, at > 0)
+            for at, frames in enumerate(candidates)
         ]
 
-    def _choose(self, frames: list[FrameRef], layout: PixelLayout, *, reordered: bool) -> _Choice:
+    def _choose(self, frames: list[FrameRef], layout: PixelLayout, reordered: bool) -> _Choice:
         period = repetition([frame.position for frame in frames])
-        samples = [
-            self.gather(frames[run.start : run.stop]) for run in sample_runs(len(frames), layout, period)
-        ]
-        return frames, choose(
+        runs = sample_runs(len(frames), layout, period)
+        samples = [self.gather([frames[at] for at in run]) for run in runs]
+        trial = choose(
             samples,
             layout,
             self.run.profile,
@@ -144,6 +112,8 @@ class StackEncoder:
             period=period,
             reordered=reordered,
         )
+        names = [(frame.name_order, frame.number) for frame in frames]
+        return _Choice(frames, trial, AS_NAMED if names == sorted(names) else ALONG_SLICES)
 
     def gather(self, frames: Sequence[FrameRef]) -> Raw:
         """The raw bytes of frames, shape (frames, frame bytes).
@@ -168,29 +138,13 @@ class StackEncoder:
         assert layout is not None
         return layout
 
-    def _segment(
-        self, layout: PixelLayout, first_frame: int, frames: Sequence[FrameRef], trial: Trial
-    ) -> _Segment:
-        raw = self.gather(frames)
-        coded = encode_segment(raw, layout, trial.codec, trial.settings)
-        bands = [(band.first_row, band.rows, band.payload) for band in coded.bands]
-        digests = [
-            [xxhash.xxh3_64_intdigest(frame.data) for frame in band_of(raw, layout, first, rows)]
-            for first, rows, _ in bands
-        ]
-        return _Segment(
-            first_frame, len(frames), ON_DISK[coded.codec], bands, np.array(digests, dtype=np.uint64).T
-        )
-
-
-_Choice = tuple[list[FrameRef], Trial]
-"""Frames in an order, and what the trial of that order says."""
-
 
 @dataclass(frozen=True, slots=True)
-class _Segment:
-    first: int
-    count: int
-    codec: int
-    bands: list[tuple[int, int, bytes]]
-    digests: npt.NDArray[np.uint64]
+class _Choice:
+    """Frames in an order, and what the trial of that order says."""
+
+    frames: list[FrameRef]
+    trial: Trial
+    order: int
+    passed_over: Trial | None = None
+    """The trial of the other order, where there was one."""

@@ -41,7 +41,7 @@ class Life:
     """What `look` gives at the end."""
 
     def stage(self, name: str) -> Stage:
-        """The archive before one of: first import, first pack, second import, second pack, recover."""
+        """The archive before one of: first or second import, first or second pack, repack, recover."""
         return self.stages[name]
 
 
@@ -105,6 +105,7 @@ def life(tmp_path_factory: pytest.TempPathFactory, servers: list[Server]) -> Lif
         stages[name] = _stage(servers[0], folder / name, root, step, args)
         servers[0].run(step, root, *args)
     end = servers[0].run("look", root).value
+    stages["repack"] = _stage(servers[0], folder / "repack", root, "repack", ("dense",))
     stages["recover"] = _stage(servers[0], folder / "recover", root, "recover_in_place", ())
     # Recovering matters most where the spool is not empty: decisions and raw bytes are all there is.
     stages["recover with a spool"] = _stage(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dicomfs.archive import Archive, recover
+from dicomfs.packing import repack as repacking
 from dicomfs.vfs import ROOT_INODE, Tree
 
 Shown = dict[str, list[object]]
@@ -33,6 +34,21 @@ def pack(root: str) -> list[str]:
     """Pack: what failed."""
     with Archive.open(Path(root)) as archive:
         return [reason for _, reason in archive.pack("fast").failed]
+
+
+def repack(root: str, profile: str) -> list[str]:
+    """Move every pack of frames to a profile, whether it gains or not: what failed."""
+    repacking.LEAST_GAIN = repacking._LEAST_HALVINGS = -1e9
+    with Archive.open(Path(root)) as archive:
+        return [reason for _, reason in archive.repack(profile).failed]
+
+
+def profiles(root: str) -> list[str]:
+    """The profiles of the packs of frames."""
+    with Archive.open(Path(root)) as archive:
+        found = archive.status()["pixel_bytes_by_profile"]
+    assert isinstance(found, dict)
+    return sorted(found)
 
 
 def recover_in_place(root: str) -> list[str]:
@@ -115,7 +131,5 @@ def finish(root: str, *sources: str) -> dict[str, object]:
     return look(root)
 
 
-STEPS = {
-    step.__name__: step
-    for step in (create, import_files, pack, recover_in_place, forget_boot, look, finish, copy)
-}
+_STEPS = (create, import_files, pack, repack, profiles, recover_in_place, forget_boot, look, finish, copy)
+STEPS = {step.__name__: step for step in _STEPS}

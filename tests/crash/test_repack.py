@@ -1,0 +1,54 @@
+"""Moving packs may die at any durable call: nothing is lost, and the next run ends what was begun."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+
+from tests.crash.conftest import Life, Stage, on_all
+from tests.crash.server import Server
+from tests.crash.test_gaps import inodes, killed_at, lost, names, unfinished
+
+MOVING = (
+    "fsync staging",
+    "commit index/catalog",
+    "link local/pixel",
+    "fsync local/pixel",
+    "commit index/catalog",
+    "unlink local/pixel",
+    "fsync local/pixel",
+    "commit index/catalog",
+    "unlink staging",
+)
+
+
+def moved_again(life: Life, server: Server, stage: Stage, at: int) -> Iterator[str]:
+    """Kill just before and just after an event; then move again, in one case after recovering."""
+    for after in (False, True):
+        root = killed_at(life, stage, server, at, after=after)
+        yield from lost(stage, server.run("look", str(root)).value)
+        if after:
+            yield from server.run("recover_in_place", str(root)).value
+            recovered = server.run("look", str(root)).value
+            yield from lost(stage, recovered)
+            if (names(recovered), inodes(recovered)) != (names(life.end), inodes(life.end)):
+                yield "another tree after recover"
+        yield from server.run("repack", str(root), "dense").value
+        if server.run("profiles", str(root)).value != ["dense"]:
+            yield f"not all was moved: {server.run('profiles', str(root)).value}"
+        # What was placed and not committed, an import or a pack cleans up.
+        yield from unfinished(life, server.run("finish", str(root), *life.sources).value)
+        shutil.rmtree(root)
+
+
+def test_a_kill_at_any_durable_call_loses_nothing_and_moving_goes_on(
+    life: Life, servers: list[Server]
+) -> None:
+    problems = on_all(servers, life.stage("repack"), partial(moved_again, life))
+    assert not problems, "\n".join(problems)
+
+
+def test_durable_calls_of_moving_come_in_the_order_that_the_crash_contract_gives(life: Life) -> None:
+    events = iter(life.stage("repack").events)
+    assert [wanted for wanted in MOVING if wanted not in events] == []
