@@ -80,7 +80,7 @@ DENSE_INLINE dense_products dense_add_products(dense_products sum, int32_t pair,
         sum, _mm256_madd_epi16(_mm256_set1_epi32(pair), _mm256_load_si256((const __m256i *)(const void *)pairs)));
 }
 DENSE_INLINE dense_f8 dense_float_products(dense_products sum) { return (dense_f8)_mm256_cvtepi32_ps(sum); }
-#elif defined(__SSE2__)
+#elif defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
 typedef struct {
     __m128i low, high;
 } dense_products;
@@ -99,7 +99,7 @@ DENSE_INLINE dense_f8 dense_float_products(dense_products sum) {
     _mm_store_ps((float *)&out + 4, _mm_cvtepi32_ps(sum.high));
     return out;
 }
-#elif defined(__ARM_NEON) && defined(__aarch64__)
+#elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(DENSE_NO_INTRINSICS)
 typedef struct {
     int32x4_t low, high;
 } dense_products;

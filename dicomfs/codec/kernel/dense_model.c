@@ -118,8 +118,9 @@ void dense_start(dense_model *model) {
     model->frame = 0;
 }
 
+/* DENSE_BASE_ONLY and DENSE_NO_INTRINSICS are for builds that compare the paths. */
 void dense_code_frame(dense_model *model, const uint16_t *samples) {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(DENSE_BASE_ONLY)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")) {
         dense_frame_avx2(model, samples);
         return;
