@@ -11,6 +11,7 @@ import socket
 import socketserver
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +19,11 @@ from pynetdicom import _config, evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.presentation import build_context
+from pynetdicom.presentation import (
+    NonPatientObjectPresentationContexts,
+    PresentationContext,
+    build_context,
+)
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.status import code_to_status
 from pynetdicom.transport import AddressInformation, AssociationServer, RequestHandler
@@ -44,6 +49,8 @@ _END_SECONDS = 5.0
 _TOLD_SECONDS = 10.0
 """A flood of connections is one line in so many seconds, not one each."""
 _COMMENT_CHARACTERS = 64
+_NON_PATIENT = frozenset(context.abstract_syntax for context in NonPatientObjectPresentationContexts)
+"""Stored like all others (PS3.4 GG), but not among what pynetdicom takes without being told."""
 
 
 class Node:
@@ -200,7 +207,6 @@ class _Association(Association):
         self.acceptor.address_info = server.address_info
         self.acceptor.implementation_class_uid = entity.implementation_class_uid
         self.acceptor.implementation_version_name = entity.implementation_version_name
-        self.acceptor.supported_contexts = [build_context(Verification)]
         self.requestor.address_info = AddressInformation.from_tuple(address)
         self.bind(evt.EVT_REQUESTED, self._requested)
         self.bind(evt.EVT_C_STORE, self._received)
@@ -246,6 +252,7 @@ class _Association(Association):
         titles = (request.calling_ae_title, request.called_ae_title)
         calling, called = (str(title or "").strip() for title in titles)
         self.peer = Peer(calling, called, self.peer.address)
+        self.acceptor.supported_contexts = _supported(request.presentation_context_definition_list)
         self._session = self._server.service.opened(self.peer)
         if not self._session.admitted:
             self.acse.send_reject(0x02, 0x03, 0x02)
@@ -271,6 +278,17 @@ class _Association(Association):
             return
         super()._serve_request(msg, context_id)
         self.messages.served()
+
+
+def _supported(proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
+    """What is served besides the SOP classes that pynetdicom takes for storage: those are always accepted."""
+    transfer_syntaxes: dict[str, list[str]] = {}
+    for context in proposed:
+        abstract = str(context.abstract_syntax)
+        if abstract in _NON_PATIENT:
+            transfer_syntaxes.setdefault(abstract, []).extend(context.transfer_syntax)
+    found = [build_context(abstract, list(dict.fromkeys(s))) for abstract, s in transfer_syntaxes.items()]
+    return [build_context(Verification), *found]
 
 
 def _reason(problem: Exception) -> str:

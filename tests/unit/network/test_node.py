@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from pydicom._uid_dict import UID_dictionary
 from pynetdicom import AE
 
 from dicomfs.errors import UsageError
@@ -188,6 +189,27 @@ def test_every_transfer_syntax_is_taken_as_it_comes(
         (syntax, SOME[number:]) for number, syntax in enumerate(SYNTAXES)
     ]
     assert {asked.sop_class_uid for asked, _ in service.stored} == {sop_class}
+
+
+STORAGE = [
+    uid
+    for uid, (name, kind, *_) in UID_dictionary.items()
+    if kind == "SOP Class" and name.replace(" (Retired)", "").endswith("Storage") and "Directory" not in name
+]
+
+
+def test_every_storage_sop_class_of_the_standard_is_accepted(start: Start, service: FakeService) -> None:
+    assert len(STORAGE) > 150
+    port = start()
+    for first in range(0, len(STORAGE), 60):
+        part = STORAGE[first : first + 60]
+        contexts = [(uid, [syntax]) for uid in part for syntax in (PRIVATE, samples.EXPLICIT)]
+        with Modality(port, contexts) as peer:
+            assert peer.accepted == {2 * n + 1: (0, syntax) for n, (_, (syntax,)) in enumerate(contexts)}
+            for number, uid in enumerate(part):
+                assert peer.store(b"data", sop_class=uid, context=4 * number + 1).status == 0
+            peer.release()
+    assert [asked.sop_class_uid for asked, _ in service.stored] == STORAGE
 
 
 def test_of_several_transfer_syntaxes_the_first_is_accepted(start: Start) -> None:
