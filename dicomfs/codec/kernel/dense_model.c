@@ -1,4 +1,5 @@
 #include "dense_model.h"
+#include "dense_rounding.h"
 /* round(2^31 * exp(-1 / 256)): one step of the logistic function's table. */
 #define LOGISTIC_STEP 2139111487u
 #define HALF_SLOT (1u << 31)
@@ -119,7 +120,7 @@ void dense_start(dense_model *model) {
 }
 
 /* DENSE_BASE_ONLY and DENSE_NO_INTRINSICS are for builds that compare the paths. */
-void dense_code_frame(dense_model *model, const uint16_t *samples) {
+static void code_frame_here(dense_model *model, const uint16_t *samples) {
 #if defined(__x86_64__) && !defined(DENSE_BASE_ONLY)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")) {
         dense_frame_avx2(model, samples);
@@ -127,4 +128,10 @@ void dense_code_frame(dense_model *model, const uint16_t *samples) {
     }
 #endif
     dense_frame_base(model, samples);
+}
+
+void dense_code_frame(dense_model *model, const uint16_t *samples) {
+    const uint64_t before = dense_enter_rounding();
+    code_frame_here(model, samples);
+    dense_leave_rounding(before);
 }
