@@ -180,18 +180,25 @@ class PackSource:
         return reader
 
     def part(self, key: ObjectKey, index: int) -> SeriesPart:
-        """The instance table of one series part; raises as `pack` does."""
+        """The instance table of one series part; raises as `pack` does.
+
+        SOP Instance UIDs that lie in header blocks are '' in it: see `identified_part`.
+        """
         with self._lock:
             part = self._parts.get((key, index))
             if part is not None:
                 self._parts.move_to_end((key, index))
                 return part
-        part = self.headers(key).part(index)
+        part = self.headers(key).table(index)
         with self._lock:
             self._parts[(key, index)] = part
             while len(self._parts) > _OPEN_PARTS:
                 self._parts.popitem(last=False)
         return part
+
+    def identified_part(self, key: ObjectKey, index: int) -> SeriesPart:
+        """A series part with all SOP Instance UIDs; decodes its header blocks, raises as `pack` does."""
+        return self.headers(key).part(index)
 
     def header_bytes(self, key: ObjectKey, index: int, row: int) -> bytes:
         """The header bytes of one instance; the block they lie in is decoded once and kept."""

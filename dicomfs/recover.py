@@ -186,7 +186,7 @@ def recover_catalog(
             writer.add_series(nodes.series[number])
             for part in _disjoint(found, number, report):
                 try:
-                    rows = part_rows(source.part(part.key, part.index))
+                    rows = part_rows(source.identified_part(part.key, part.index))
                 except (TierError, FormatError) as problem:
                     report.problems.append(str(problem))
                     continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import io
@@ -35,6 +36,7 @@ from dicomfs.model import (
     StreamPiece,
     StudyNode,
 )
+from tests import samples
 
 ARCHIVE_ID = bytes(range(16))
 LAYOUT = PixelLayout(6, 5, 1, 16, 12, 11, signed=True)
@@ -128,7 +130,9 @@ def series_part(series: int, rows: int, header_bytes: int, repeat: int = 1) -> t
     common = source.randbytes(header_bytes) * repeat
     entries, headers = [], []
     for row in range(rows):
-        header = f"{series:05d}{row:05d}".encode() + common
+        uid = f"1.2.826.0.1.{series}.{row * 37}"
+        named = f" {uid}".encode() if row % 5 != 4 else b""
+        header = f"{series:05d}{row:05d}".encode() + named + common
         split = (HeaderPiece(len(header) - 3), FramePiece(pixel, 0, row, 1, -1), HeaderPiece(3))
         whole = (HeaderPiece(len(header)), StreamPiece(opaque, 1, 7 * row, 7))
         entries.append(
@@ -136,7 +140,7 @@ def series_part(series: int, rows: int, header_bytes: int, repeat: int = 1) -> t
                 position=row,
                 name_level=row % 2,
                 instance_number=None if row % 3 == 2 else row - 1,
-                sop_instance_uid=f"1.2.826.0.1.{series}.{row * 37}",
+                sop_instance_uid=uid,
                 size=len(header) + 60,
                 mtime_ns=1_600_000_000_123_456_789 + row * 1_000_003,
                 sha256=hashlib.sha256(header).digest(),
@@ -173,6 +177,27 @@ def header_sample(*shapes: tuple[int, ...]) -> tuple[bytes, list[tuple[SeriesPar
         writer.add_part(part, headers)
     writer.finish()
     return file.getvalue(), parts
+
+
+def dicom_header_sample() -> bytes:
+    """A header pack with headers of DICOM files: a series in several blocks, small ones, nested sequences."""
+    kinds = [
+        [data[:-128] for data in samples.ct_series(300, 8, 8, 5)],
+        [samples.enhanced_mr(3 + number, 4, 4)[:4000] for number in range(4)],
+        [samples.structured_report()],
+        [data[:-128] for data in samples.ct_series(2, 8, 8, 6, syntax=samples.BIG_ENDIAN)],
+    ]
+    file = io.BytesIO()
+    writer = HeaderPackWriter(file, ARCHIVE_ID)
+    for series, headers in enumerate(kinds):
+        part, _ = series_part(series, len(headers), 0)
+        entries = [
+            dataclasses.replace(entry, pieces=(HeaderPiece(len(header)),), size=len(header))
+            for entry, header in zip(part.entries, headers, strict=True)
+        ]
+        writer.add_part(dataclasses.replace(part, entries=entries, packs={}), headers)
+    writer.finish()
+    return file.getvalue()
 
 
 def journal_entries() -> tuple[JournalEntry, ...]:

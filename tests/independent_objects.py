@@ -18,14 +18,14 @@ from tests.independent_codecs import Layout, Refused, Unsupported, unzstd
 
 MAGIC = bytes.fromhex("d1434d46530d0a1a")
 END_MAGIC = bytes.fromhex("d1434d454e440a1a")
-HEAD, SEGMENT, CHUNK, HEADER_BLOCK, SERIES_PART, JOURNAL, INDEX, STANDS_FOR = range(1, 9)
-FEATURES = {"codestreams"}
+HEAD, SEGMENT, CHUNK, HEADER_BLOCK, SERIES_PART, JOURNAL, INDEX, STANDS_FOR, SERIES_PARTS = range(1, 10)
+FEATURES = {"codestreams", "columns"}
 KINDS = {"pixel": 1, "burned": 2, "opaque": 3, "header": 4, "journal": 16}
 ALLOWED = {
     1: {HEAD, STANDS_FOR, SEGMENT, INDEX},
     2: {HEAD, STANDS_FOR, SEGMENT, INDEX},
     3: {HEAD, CHUNK, INDEX},
-    4: {HEAD, HEADER_BLOCK, SERIES_PART, INDEX},
+    4: {HEAD, HEADER_BLOCK, SERIES_PART, SERIES_PARTS, INDEX},
     16: {HEAD, JOURNAL},
 }
 TABLE_LIMIT, BLOCK_LIMIT, CHUNK_LIMIT, DESCRIPTION_LIMIT = 64 << 20, 4 << 20, 1 << 20, 16 << 20
@@ -82,13 +82,15 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Block:
-    """A header block; ``dictionary`` is (block, offset, length)."""
+    """A header block; ``dictionary`` is (block, offset, length), ``base`` the block with its templates."""
 
     place: int
     stored: int
     plain: int
     digest: bytes
     dictionary: tuple[int, int, int] | None
+    rows: int = 0
+    base: int | None = None
 
 
 @dataclass
@@ -100,7 +102,8 @@ class Tables:
     streams: dict[int, int] = field(default_factory=dict)
     chunks: dict[int, list[Chunk]] = field(default_factory=dict)
     blocks: dict[int, Block] = field(default_factory=dict)
-    parts: list[int] = field(default_factory=list)
+    parts: list[tuple[int, int]] = field(default_factory=list)
+    """Offset of the section of each part, and which of the parts in it this is."""
     stands_for: list[tuple[int, bytes, bytes]] = field(default_factory=list)
     """Kind, digest, index digest of packs in whose place this one is read."""
 
@@ -188,7 +191,7 @@ def digest(plain: bytes) -> bytes:
 
 
 def description(data: bytes, section: Section) -> tuple[Any, int]:
-    """Structure at the start of a section of kind 2 to 4, and the offset of what follows it."""
+    """Structure at the start of a section of kind 2 to 4 or 9, and the offset of what follows it."""
     if section.compressed or section.stored < 4:
         raise Refused("a section with a description is stored as it is")
     (length,) = struct.unpack_from("<I", data, section.start)
@@ -305,8 +308,9 @@ def index_tables(index: Any, kind: int) -> Tables:
         _, _, blocks, parts = fields(index, 4)
         for number, block in enumerate(blocks):
             place, stored, plain, digest, dictionary = fields(block, 5)
-            tables.blocks[number] = Block(place, stored, plain, digest, _dictionary(dictionary))
-        tables.parts = [fields(part, 7)[5] for part in parts]
+            tables.blocks[number] = Block(place, stored, plain, digest, _dictionary(dictionary), *block[5:7])
+        places = [fields(part, 7)[5] for part in parts]
+        tables.parts = [(place, places[:number].count(place)) for number, place in enumerate(places)]
         return tables
     _, _, stacks, segments, places, streams = fields(index, 6)
     if len(index) > 6:
@@ -332,14 +336,19 @@ def index_tables(index: Any, kind: int) -> Tables:
 def section_tables(data: bytes, sections: Sequence[Section]) -> Tables:
     """Tables put together from what the sections say of themselves."""
     tables = Tables()
+    numbered: dict[int, tuple[int, int]] = {}
     for section in sections:
         if section.kind == SERIES_PART:
-            tables.parts.append(section.offset)
+            tables.parts.append((section.offset, 0))
+        elif section.kind == SERIES_PARTS:
+            found = fields(description(data, section)[0], 3)
+            numbered.update((part, (section.offset, k)) for k, part in enumerate(found[2]))
         elif section.kind == STANDS_FOR:
             (found,) = fields(structure(payload(data, section, TABLE_LIMIT)), 1)
             tables.stands_for = [_stood_for(one) for one in found]
         elif section.kind in {SEGMENT, CHUNK, HEADER_BLOCK}:
             _add(tables, section, *description(data, section))
+    tables.parts += [place for _, place in sorted(numbered.items())]
     for segments in tables.segments.values():
         segments.sort(key=lambda one: one.first)
     for chunks in tables.chunks.values():
@@ -358,5 +367,5 @@ def _add(tables: Tables, section: Section, found: Any, place: int) -> None:
         tables.chunks.setdefault(stream, []).append(Chunk(offset, plain, stored, place, digest))
     else:
         number, plain, digest, dictionary = fields(found, 4)
-        block = Block(place, section.end - place, plain, digest, _dictionary(dictionary))
+        block = Block(place, section.end - place, plain, digest, _dictionary(dictionary), *found[4:6])
         tables.blocks[number] = block

@@ -10,21 +10,20 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from tests.independent_codecs import Refused, Unsupported, decode_band, unzstd
 from tests.independent_codestreams import make
-from tests.independent_columns import integers, texts
+from tests.independent_columns import integers
+from tests.independent_header_packs import part_of, plain_bytes_of, uids_of
 from tests.independent_objects import (
-    BLOCK_LIMIT,
     CHUNK_LIMIT,
     HEAD,
     JOURNAL,
     KINDS,
-    SERIES_PART,
     TABLE_LIMIT,
-    Block,
     Pack,
     Section,
     Segment,
@@ -143,14 +142,16 @@ def file_name(number: int | None, uid: str, level: int) -> str:
     return f"{number:06d}-{hexadecimal[: 8 * level]}.dcm" if level else f"{number:06d}.dcm"
 
 
-def instances_of(part: Any, pack: str, nodes: dict[tuple[str, int], Node]) -> Iterator[Instance]:
-    """Instances of a series part; ``nodes`` are those said before."""
+def instances_of(
+    part: Any, pack: str, nodes: dict[tuple[str, int], Node], plain: Callable[[int], bytes]
+) -> Iterator[Instance]:
+    """Instances of a series part; ``nodes`` are those said before, ``plain`` gives the bytes of a block."""
     found_nodes = [make(value) for make, value in zip((_patient, _study, _series), part, strict=False)]
     patient, study, series = (nodes.setdefault((node.level, node.number), node) for node in found_nodes)
     rows, runs = part[5:7]
     position, level, has, number, uid, body, mtime, digests, order, notes, note = part[7:18]
     keys, shapes, shape, header, frames, stream = part[18:24]
-    uids = texts(uid, rows)
+    uid_of = uids_of(uid, part[25] if len(part) > 25 else None, rows, plain)
     numbered = integers(has, rows)
     numbers = iter(integers(number, sum(numbered)))
     shown = [next(numbers) if there else None for there in numbered]
@@ -163,13 +164,14 @@ def instances_of(part: Any, pack: str, nodes: dict[tuple[str, int], Node]) -> It
         found = tuple(next(pieces) for _ in shapes_of_rows[k])
         head = sum(one.numbers[0] for one in found if one.kind == "H")
         block, offset = place(head + sum(one.recipe for one in found))
+        named = uid_of(k, block, offset)
         yield Instance(
             patient=patient,
             study=study,
             series=series,
             position=at,
-            name=file_name(shown[k], uids[k], form),
-            uid=uids[k],
+            name=file_name(shown[k], named, form),
+            uid=named,
             size=bulk + head,
             mtime_ns=time_ns,
             sha256=digests[32 * k : 32 * k + 32],
@@ -359,16 +361,12 @@ class TierReader:
         for path in sorted((self._tier / "header").glob("??/*")):
             key = str(path.relative_to(self._tier))
             pack = self.pack(key)
-            for place in pack.tables.parts:
-                section = section_at(pack.data, place)
-                if section.kind != SERIES_PART:
-                    raise Refused("no series part where the index says so")
-                part = structure(payload(pack.data, section, TABLE_LIMIT))
-                fields(part, 24)
-                parts.append(((part[2][0], -part[5], part[3], key), part))
+            for place, number in pack.tables.parts:
+                part = part_of(pack, place, number)
+                parts.append(((part[2][0], -part[5], part[3], key), (part, pack)))
         taken: set[tuple[int, int]] = set()
-        for (series, *_, key), part in sorted(parts, key=lambda found: found[0]):
-            found = list(instances_of(part, key, nodes))
+        for (series, *_, key), (part, pack) in sorted(parts, key=lambda found: found[0]):
+            found = list(instances_of(part, key, nodes, partial(self._plain, pack, key)))
             places = {(series, one.position) for one in found}
             if not places & taken:
                 taken |= places
@@ -400,12 +398,13 @@ class TierReader:
             undecided = sorted(one for one in named if one not in versions)
             versions.update((one, free + k) for k, one in enumerate(undecided[:-1]))
 
+    def _plain(self, pack: Pack, key: str, block: int) -> bytes:
+        return self._blocks.get(f"{key} {block}", lambda: plain_bytes_of(pack, block))
+
     def _header(self, instance: Instance) -> bytes:
         length = sum(piece.numbers[0] if piece.kind == "H" else piece.recipe for piece in instance.pieces)
         pack = self.pack(instance.pack)
-        plain = self._blocks.get(
-            f"{instance.pack} {instance.block}", lambda: _plain_block(pack, instance.block)
-        )
+        plain = self._plain(pack, instance.pack, instance.block)
         return cut(plain, instance.block_offset, length)
 
     def _codestream(self, piece: Piece, recipe: bytes) -> bytes:
@@ -486,20 +485,3 @@ def _decode(pack: Pack, segment: Segment) -> list[bytes]:
     if any(len(frame) != layout.frame_bytes for frame in whole):
         raise Refused("a frame of another length")
     return whole
-
-
-def _plain_block(pack: Pack, number: int, *, as_dictionary: bool = False) -> bytes:
-    """Plain bytes of a header block, compared with its digest."""
-    block: Block | None = pack.tables.blocks.get(number)
-    if block is None:
-        raise Refused(f"header block {number} is lost")
-    if block.plain > BLOCK_LIMIT or (as_dictionary and block.dictionary):
-        raise Refused("a header block")
-    dictionary = b""
-    if block.dictionary:
-        other, offset, length = block.dictionary
-        dictionary = cut(_plain_block(pack, other, as_dictionary=True), offset, length)
-    plain = unzstd(cut(pack.data, block.place, block.stored), block.plain, dictionary)
-    if digest(plain) != block.digest:
-        raise Refused("digest of a header block")
-    return plain

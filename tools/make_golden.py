@@ -17,7 +17,14 @@ sys.path.insert(0, str(CHECKOUT))
 from dicomfs.format.version import MAJOR, MINOR  # noqa: E402 - the checkout has to be on the path first
 from dicomfs.model import PackKind  # noqa: E402
 from tests.compat.contents import contents_of  # noqa: E402
-from tests.format_samples import header_sample, journal_sample, noted_sample, opaque_sample, pixel_sample  # noqa: E402
+from tests.format_samples import (  # noqa: E402
+    dicom_header_sample,
+    header_sample,
+    journal_sample,
+    noted_sample,
+    opaque_sample,
+    pixel_sample,
+)
 
 
 def golden_objects() -> dict[str, bytes]:
@@ -28,6 +35,7 @@ def golden_objects() -> dict[str, bytes]:
         "noted.pack": noted_sample()[0].pack,
         "opaque.pack": opaque_sample()[0],
         "header.pack": header_sample((3, 40), (1, 10), (0, 0), (5, 100, 20_000))[0],
+        "header-columns.pack": dicom_header_sample(),
         "journal.object": journal_sample(),
     }
 

@@ -1,8 +1,8 @@
 """Writing of header packs: headers and instance tables of one or more series sealed together.
 
-Owns how header bytes are gathered into blocks.  A block holds the header bytes of consecutive instances, of
-several small series where these come one after the other: most series of CR, DX and SR have one to four
-instances, and a pack of their own would cost more than they weigh.
+Owns which instances share a block.  A block holds the header bytes of consecutive instances of a series, or
+those of several small series: most series of CR, DX and SR have one to four instances, and a pack of their
+own would cost more than they weigh.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from dicomfs.errors import FormatError
-from dicomfs.format.compression import compress
 from dicomfs.format.digest import DIGEST_BYTES, digest64
 from dicomfs.format.framing import SectionWriter
 from dicomfs.format.head import new_head, write_head, write_index
+from dicomfs.format.header_blocks import Block, make_blocks
 from dicomfs.format.header_index import (
     BlockDescription,
     BlockRecord,
@@ -22,6 +22,7 @@ from dicomfs.format.header_index import (
     HeaderIndexRecord,
     PartSummaryRecord,
 )
+from dicomfs.format.header_parts import encode_parts
 from dicomfs.format.header_reader import HeaderPackReader, PartSummary
 from dicomfs.format.header_table import (
     InstanceEntry,
@@ -34,8 +35,8 @@ from dicomfs.format.header_table import (
 from dicomfs.format.header_table import features as needed_features
 from dicomfs.format.keys import pack_key
 from dicomfs.format.pack import PackSummary
-from dicomfs.format.version import MAX_BLOCK, MAX_CHUNK, Section
-from dicomfs.format.wire import decode_wire, describe, encode_wire, pack_section
+from dicomfs.format.version import FEATURE_COLUMNS, MAX_BLOCK, MIB, Section
+from dicomfs.format.wire import decode_wire, describe, encode_wire
 from dicomfs.model import ObjectKey, PackKind
 
 __all__ = [
@@ -48,19 +49,25 @@ __all__ = [
 ]
 
 _WRITING = "header pack being written"
-_LEVEL = 19
 
 
-class _Block:
-    """The block being filled."""
+_OWN_ROWS = 16
+"""Rows of a part that get blocks of their own; those of smaller parts are gathered."""
+_SHARED_ROWS, _SHARED_BYTES = 128, 2 * MIB
+"""A shared block is written before it has more."""
+_DICTIONARY_BYTES = 1 * MIB
+"""Header bytes that tables are compressed against: those of their own rows, to be lost with them at most."""
 
-    def __init__(self, number: int, dictionary: DictionaryPlace | None, prefix: bytes) -> None:
+
+class _Shared:
+    """The block that small parts share, being filled."""
+
+    def __init__(self, number: int) -> None:
         self.number = number
-        self.dictionary = dictionary
-        self.prefix = prefix
-        """The bytes that ``dictionary`` points to."""
         self.headers: list[bytes] = []
         self.size = 0
+        self.parts: list[tuple[int, PartRecord]] = []
+        """Numbers and tables of the parts."""
 
 
 class HeaderPackWriter:
@@ -71,17 +78,20 @@ class HeaderPackWriter:
     """
 
     def __init__(self, file: BinaryIO, archive_id: bytes, features: Sequence[str] = ()) -> None:
-        self._head = new_head(PackKind.HEADER, archive_id, tuple(features))
+        self._head = new_head(PackKind.HEADER, archive_id, (FEATURE_COLUMNS, *features))
         self._writer = SectionWriter(file)
-        self._blocks: list[BlockRecord] = []
-        self._parts: list[PartSummaryRecord] = []
-        self._open = _Block(0, None, b"")
+        self._blocks: dict[int, BlockRecord] = {}
+        self._parts: list[PartSummaryRecord | None] = []
+        """None: in the shared section, not written yet."""
+        self._shared: _Shared | None = None
+        self._next = 0
+        """Number of the next block."""
         self._summary: PackSummary | None = None
         write_head(self._writer, self._head)
 
     @property
     def size(self) -> int:
-        """Bytes written so far; the open block and the index are not among them before ``finish``."""
+        """Bytes written so far; the shared block and the index are not among them before ``finish``."""
         return self._writer.size
 
     @property
@@ -103,76 +113,93 @@ class HeaderPackWriter:
         missing = set(needed_features([part])) - set(self._head.features)
         if missing:
             raise FormatError(_WRITING, f"its head lacks the features {sorted(missing)}")
-        _check_readable(part)
-        record = encode_part(part, self._place(headers))
-        offset = self._writer.size
-        pack_section(self._writer, Section.SERIES_PART, encode_wire(record), _LEVEL)
-        self._parts.append(
-            PartSummaryRecord(
-                part.patient.number,
-                part.study.number,
-                part.series.number,
-                part.part,
-                len(part.entries),
-                offset,
-                self._writer.size - offset,
-            )
-        )
+        _check_readable(part, headers)
+        number = len(self._parts)
+        self._parts.append(None)
+        if not headers:
+            self._write_parts([(number, encode_part(part, (), ()))], None, b"")
+        elif len(headers) >= _OWN_ROWS or sum(map(len, headers)) > _SHARED_BYTES:
+            runs = self._write_blocks(headers)
+            self._write_parts([(number, encode_part(part, runs, headers))], None, b"")
+        else:
+            shared = self._room(headers)
+            record = encode_part(part, [(shared.number, shared.size, len(headers))], headers)
+            shared.headers += headers
+            shared.size += sum(map(len, headers))
+            shared.parts.append((number, record))
 
     def finish(self) -> PackSummary:
         """Write what is left, index and trailer; the pack is complete."""
         self._flush()
-        index = HeaderIndexRecord(self._head, self._writer.sections, tuple(self._blocks), tuple(self._parts))
+        blocks = tuple(self._blocks[number] for number in range(self._next))
+        parts = tuple(part for part in self._parts if part is not None)
+        index = HeaderIndexRecord(self._head, self._writer.sections, blocks, parts)
         digest = write_index(self._writer, self._head, index)
         self._summary = PackSummary(self._writer.sha256, self._writer.size, PackKind.HEADER, digest)
         return self._summary
 
-    def _place(self, headers: Sequence[bytes]) -> list[Run]:
-        """Put the headers into blocks; returns where they lie."""
-        if self._open.dictionary is not None:
-            # Only blocks without dictionary hold the start of a part: no dictionary lies behind another.
-            self._flush()
+    def _write_blocks(self, headers: Sequence[bytes]) -> list[Run]:
         runs: list[Run] = []
-        first = DictionaryPlace(self._open.number, self._open.size, 0)
-        for header in headers:
-            if self._open.size + len(header) > MAX_BLOCK:
-                self._flush()
-                self._open.dictionary, self._open.prefix = _dictionary(first, headers[0], bool(runs))
-            if not runs:
-                first = DictionaryPlace(self._open.number, self._open.size, 0)
-            if runs and runs[-1][0] == self._open.number:
-                runs[-1] = (runs[-1][0], runs[-1][1], runs[-1][2] + 1)
-            else:
-                runs.append((self._open.number, self._open.size, 1))
-            self._open.headers.append(header)
-            self._open.size += len(header)
+        for block in make_blocks(headers):
+            runs.append((self._next, 0, block.rows))
+            self._write(self._next, block)
+            self._next += 1
         return runs
 
+    def _room(self, headers: Sequence[bytes]) -> _Shared:
+        """The block that small parts share, with room for these headers."""
+        shared = self._shared
+        if shared is not None and (
+            shared.size + sum(map(len, headers)) > _SHARED_BYTES
+            or len(shared.headers) + len(headers) > _SHARED_ROWS
+        ):
+            self._flush()
+        if self._shared is None:
+            self._shared = _Shared(self._next)
+            self._next += 1
+        return self._shared
+
     def _flush(self) -> None:
-        """Write the open block, if there is anything in it, and open the next one."""
-        block = self._open
-        if not block.headers:
-            block.dictionary, block.prefix = None, b""
+        """Write the shared block and the tables of its parts, if there are any."""
+        shared = self._shared
+        if shared is None:
             return
-        plain = b"".join(block.headers)
-        packed = compress(plain, _LEVEL, block.prefix)
-        digest = digest64(plain).to_bytes(DIGEST_BYTES, "little")
-        description = BlockDescription(block.number, len(plain), digest, block.dictionary)
-        described = describe(description)
-        place = self._writer.add(Section.HEADER_BLOCK, (described, packed)) + len(described)
-        self._blocks.append(BlockRecord(place, len(packed), len(plain), digest, block.dictionary))
-        self._open = _Block(block.number + 1, None, b"")
+        for block in make_blocks(shared.headers):
+            self._write(shared.number, block)
+        dictionary = b"".join(shared.headers)[:_DICTIONARY_BYTES]
+        self._write_parts(shared.parts, DictionaryPlace(shared.number, 0, len(dictionary)), dictionary)
+        self._shared = None
+
+    def _write_parts(
+        self, parts: Sequence[tuple[int, PartRecord]], place: DictionaryPlace | None, dictionary: bytes
+    ) -> None:
+        numbers, records = [number for number, _ in parts], [record for _, record in parts]
+        offset = self._writer.size
+        self._writer.add(Section.SERIES_PARTS, encode_parts(records, numbers, place, dictionary))
+        length = self._writer.size - offset
+        for number, record in parts:
+            self._parts[number] = PartSummaryRecord(
+                record.patient.number,
+                record.study.number,
+                record.series.number,
+                record.part,
+                record.rows,
+                offset,
+                length,
+            )
+
+    def _write(self, number: int, block: Block) -> None:
+        digest = digest64(block.plain).to_bytes(DIGEST_BYTES, "little")
+        base = None if block.base is None else number - block.base
+        described = describe(BlockDescription(number, len(block.plain), digest, None, block.rows, base))
+        place = self._writer.add(Section.HEADER_BLOCK, (described, block.payload)) + len(described)
+        self._blocks[number] = BlockRecord(
+            place, len(block.payload), len(block.plain), digest, None, block.rows, base
+        )
 
 
-def _dictionary(first: DictionaryPlace, header: bytes, started: bool) -> tuple[DictionaryPlace | None, bytes]:
-    if not started or not header:
-        return None, b""
-    prefix = header[:MAX_CHUNK]
-    return DictionaryPlace(first.block, first.offset, len(prefix)), prefix
-
-
-def _check_readable(part: SeriesPart) -> None:
+def _check_readable(part: SeriesPart, headers: Sequence[bytes]) -> None:
     """Decode the table as a reader will, before it is written: what can't be read must not be sealed."""
-    stored = decode_wire(encode_wire(encode_part(part, ())), PartRecord, _WRITING)
-    if decode_part(stored, _WRITING) != part:
+    stored = decode_wire(encode_wire(encode_part(part, (), headers)), PartRecord, _WRITING)
+    if decode_part(stored, _WRITING, headers.__getitem__) != part:
         raise FormatError(_WRITING, "the table does not come back as it was given")

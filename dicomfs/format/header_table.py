@@ -5,7 +5,7 @@ Owns InstanceEntry and SeriesPart and their validation.  Does not hold header by
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -22,8 +22,9 @@ from dicomfs.format.coded_pieces import (
     recipe_lengths,
     transcoded_pieces,
 )
-from dicomfs.format.columns import IntColumn, TextColumn, decode_ints, decode_texts, encode_ints, encode_texts
+from dicomfs.format.columns import IntColumn, TextColumn, decode_ints, encode_ints, encode_texts
 from dicomfs.format.digest import DIGEST_BYTES
+from dicomfs.format.header_uids import UidPlaces, find_uids, read_uids
 from dicomfs.format.keys import pack_key, parse_pack_key
 from dicomfs.format.nodes import PatientRecord, SeriesRecord, StudyRecord
 from dicomfs.format.version import (
@@ -172,6 +173,8 @@ class PartRecord(msgspec.Struct, frozen=True, array_like=True):
     """Index in ``keys``, stream, offset, length."""
     coded: CodedColumns | None = None
     """Since 1.1; only with the feature of that name."""
+    uid_places: UidPlaces | None = None
+    """Since 1.1: where the UIDs lie that are not in ``uid``."""
 
 
 def features(parts: Sequence[SeriesPart]) -> tuple[str, ...]:
@@ -185,8 +188,11 @@ def features(parts: Sequence[SeriesPart]) -> tuple[str, ...]:
     return (FEATURE,) if coded else ()
 
 
-def encode_part(part: SeriesPart, runs: Sequence[Run]) -> PartRecord:
-    """The stored form; FormatError for entries that no reader would accept."""
+def encode_part(part: SeriesPart, runs: Sequence[Run], headers: Sequence[bytes]) -> PartRecord:
+    """The stored form; FormatError for entries that no reader would accept.
+
+    ``headers`` are the header bytes of the entries: their UIDs are not stored twice.
+    """
     entries = part.entries
     pieces = [piece for entry in entries for piece in entry.pieces]
     if len(entries) > MAX_PART_ROWS or len(pieces) > MAX_PART_PIECES:
@@ -209,6 +215,7 @@ def encode_part(part: SeriesPart, runs: Sequence[Run]) -> PartRecord:
     ]
     notes, note = _distinct([entry.note for entry in entries])
     shapes, shape = _distinct([_shape_of(entry) for entry in entries])
+    uid_places, uids = find_uids([entry.sop_instance_uid for entry in entries], headers)
     return PartRecord(
         patient=PatientRecord.of(part.patient),
         study=StudyRecord.of(part.study),
@@ -221,7 +228,7 @@ def encode_part(part: SeriesPart, runs: Sequence[Run]) -> PartRecord:
         name_level=encode_ints([entry.name_level for entry in entries]),
         has_number=encode_ints([entry.instance_number is not None for entry in entries]),
         number=encode_ints([entry.instance_number for entry in entries if entry.instance_number is not None]),
-        uid=encode_texts([entry.sop_instance_uid for entry in entries]),
+        uid=encode_texts(uids),
         body=encode_ints([entry.size - entry.header_length for entry in entries]),
         mtime=encode_ints([entry.mtime_ns for entry in entries]),
         sha256=b"".join(entry.sha256 for entry in entries),
@@ -235,12 +242,18 @@ def encode_part(part: SeriesPart, runs: Sequence[Run]) -> PartRecord:
         frames=_encode_rows(frames, 5),
         stream=_encode_rows(streams, 4),
         coded=encode_coded(pieces, keys),
+        uid_places=uid_places,
     )
 
 
-def decode_part(record: PartRecord, artefact: str) -> SeriesPart:
-    """The checked values; DamagedError for anything that the writer would not have written."""
-    entries = _Entries(record, artefact).build()
+def decode_part(
+    record: PartRecord, artefact: str, header: Callable[[int], bytes] | None = None
+) -> SeriesPart:
+    """The checked values; DamagedError for anything that the writer would not have written.
+
+    ``header`` gives the header bytes of a row.  Without it SOP Instance UIDs that only these hold are ''.
+    """
+    entries = _Entries(record, artefact, header).build()
     packs = {
         _key(kind, digest): int.from_bytes(index_digest, "little")
         for kind, digest, index_digest in record.keys
@@ -303,8 +316,9 @@ def _bounded(column: IntColumn, count: int, largest: int, artefact: str, smalles
 class _Entries:
     """Puts the rows of a part together again."""
 
-    def __init__(self, record: PartRecord, artefact: str) -> None:
+    def __init__(self, record: PartRecord, artefact: str, header: Callable[[int], bytes] | None) -> None:
         self._record = record
+        self._header = header
         self._artefact = artefact
         self._shapes = _shapes(record, artefact)
         self._keys = [_key(kind, digest) for kind, digest, _ in record.keys]
@@ -326,7 +340,7 @@ class _Entries:
             self._column(record.position, (1 << POSITION_BITS) - 1),
             self._column(record.name_level, 0xFFFF),
             self._numbers(),
-            decode_texts(record.uid, rows, artefact),
+            read_uids(record.uid_places, record.uid, rows, self._header, artefact),
             sizes.tolist(),
             decode_ints(record.mtime, rows, artefact).tolist(),
             (record.sha256[at * _SHA256_BYTES : (at + 1) * _SHA256_BYTES] for at in range(rows)),

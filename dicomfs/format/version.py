@@ -13,7 +13,9 @@ MAJOR: Final = 1
 """A reader refuses objects of a higher major version."""
 MINOR: Final = 1
 """A reader accepts any minor version of a known major: minors only add what may be ignored."""
-KNOWN_FEATURES: Final[frozenset[str]] = frozenset({"codestreams"})
+FEATURE_COLUMNS: Final = "columns"
+"""Header blocks are blocks of columns, and SOP Instance UIDs may lie in header bytes."""
+KNOWN_FEATURES: Final[frozenset[str]] = frozenset({FEATURE_COLUMNS, "codestreams"})
 """Feature names that this version can read; an unknown name in an object refuses it."""
 
 SECTION_MAGIC: Final = b"\xd1CMFS\r\n\x1a"
@@ -36,6 +38,7 @@ class Section(enum.IntEnum):
     JOURNAL = 6
     INDEX = 7
     STANDS_FOR = 8
+    SERIES_PARTS = 9
 
 
 JOURNAL_OBJECT: Final = 16
@@ -54,7 +57,13 @@ TAIL_READ: Final = 64 * KIB
 MAX_CHUNK: Final = 1 * MIB
 """Plain bytes of one chunk of an opaque stream, and of the dictionary of a header block."""
 MAX_BLOCK: Final = 4 * MIB
-"""Plain bytes of one header block, thus of the header bytes of one instance."""
+"""Plain bytes of one header block of version 1.0, and of the header bytes of one instance."""
+MAX_COLUMN_BLOCK: Final = 32 * MIB
+"""Plain bytes of one block of columns."""
+MAX_STREAM: Final = 16 * MIB
+"""Plain bytes of one stream of a block of columns."""
+MAX_BLOCK_ROWS: Final = 1 << 12
+"""Rows of one block of columns."""
 MAX_INDEX: Final = 64 * MIB
 """Plain bytes of an index, a series part or a journal section."""
 MAX_DESCRIPTION: Final = 16 * MIB

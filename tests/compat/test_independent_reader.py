@@ -17,12 +17,15 @@ import numpy.typing as npt
 import pytest
 
 from dicomfs.archive import Archive
+from dicomfs.format import header_blocks
+from dicomfs.format.header import HeaderPackReader
 from tests import samples
 from tests.archives import rows, write_sources
 from tests.compat.test_bands import BANDS, COLUMNS, FRAMES, ROWS, content
 from tests.conftest import CHECKOUT, find_real_data, real_files
 from tests.independent_codecs import Layout, Refused, decode_band
 from tests.independent_columns import integers, texts
+from tests.independent_header_packs import plain_bytes_of
 from tests.independent_objects import INDEX, KINDS, Tables, open_pack, scan
 from tests.independent_reader import TierReader
 
@@ -184,7 +187,10 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     more = samples.ct_series(300, 8, 8, 9)
     batches += [more[:150], more[150:]]
     sources = [write_sources(folder / f"in{number}", batch) for number, batch in enumerate(batches)]
-    return build(folder / "archive", request.param, sources)
+    with pytest.MonkeyPatch.context() as patch:
+        # A series of 150 then has blocks that use the templates of its first one.
+        patch.setattr(header_blocks, "BLOCK_ROWS", 64)
+        return build(folder / "archive", request.param, sources)
 
 
 def compare(reader: TierReader, built: Built) -> int:
@@ -250,7 +256,10 @@ def test_the_archive_holds_all_that_the_text_tells_of(built: Built) -> None:
     assert any(len(one.band_rows) > 1 for _, each in tables for run in each.segments.values() for one in run)
     assert any(len(chunks) > 1 for _, each in tables for chunks in each.chunks.values())
     assert any(len(each.blocks) > 1 for _, each in tables)
-    assert any(block.dictionary for _, each in tables for block in each.blocks.values())
+    blocks = [block for _, each in tables for block in each.blocks.values()]
+    assert all(block.rows for block in blocks)
+    assert any(block.base is not None for block in blocks)
+    assert any(number for _, each in tables for _, number in each.parts)
     assert {piece.kind for one in reader.instances for piece in one.pieces} == set("HFS")
     assert any(one.name.startswith("x-") for one in reader.instances)
     assert [number for number, document in enumerate(reader.journal, 1) if document.sequence != number] == []
@@ -325,6 +334,19 @@ def test_real_files_come_back_from_the_text_alone(folder: str, profile: str, tmp
     built = build(tmp_path / "archive", profile, [root / folder])
     compare(TierReader(built.tier), built)
     compare(TierReader(cut_off(built.tier, tmp_path / "tier")), built)
+
+
+@pytest.mark.parametrize("name", ["v1.0/header.pack", "v1.1/header.pack", "v1.1/header-columns.pack"])
+def test_header_blocks_of_all_versions_are_told_in_full(name: str) -> None:
+    data = (Path(__file__).parent / name).read_bytes()
+    pack = open_pack(data, KINDS["header"])
+    reader = HeaderPackReader(lambda offset, length: data[offset : offset + length], len(data), "golden")
+    blocks = pack.tables.blocks
+    assert (
+        any(block.dictionary or block.base is not None for block in blocks.values()) or "columns" not in name
+    )
+    for number in blocks:
+        assert plain_bytes_of(pack, number) == reader.block(number)
 
 
 def test_columns_are_those_of_the_text() -> None:

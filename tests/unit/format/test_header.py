@@ -8,15 +8,18 @@ import io
 import pytest
 
 from dicomfs.errors import DamagedError, FormatError, NotFoundError
+from dicomfs.format import header_blocks
+from dicomfs.format.framing import scan_sections
 from dicomfs.format.header import HeaderPackReader, HeaderPackWriter, InstanceEntry, SeriesPart
+from dicomfs.format.header_model import aligned
 from dicomfs.format.pack import PackReader
-from dicomfs.format.version import MAX_BLOCK
+from dicomfs.format.version import MAX_BLOCK, Section
 from dicomfs.model import HeaderPiece, ObjectKey, StreamPiece
 from tests.format_samples import ARCHIVE_ID, CountingReader, header_sample, pixel_sample, series_part
 
 _SMALL = ((3, 100), (0, 0), (1, 0), (40, 500))
-_LARGE = ((2, 100), (7, 1_500_000), (2, 10), (3, 1_500_000))
-"""Blocks of 4 MiB hold two headers of the large parts: dictionaries come into play."""
+_LARGE = ((2, 100), (7, 500_000), (2, 10), (3, 500_000))
+"""The first large part has blocks of its own, the others share one with small ones."""
 
 
 def _reader(pack: bytes) -> HeaderPackReader:
@@ -57,10 +60,8 @@ def test_a_long_series_takes_tens_of_bytes_an_instance() -> None:
 
 
 def test_later_blocks_of_a_series_use_its_first_header() -> None:
-    pack, _ = header_sample((7, 1_500_000))
-    assert len(pack) < 2 * 1_500_000, (
-        "the incompressible part common to all headers is stored once, or nearly"
-    )
+    pack, _ = header_sample((7, 500_000))
+    assert len(pack) < 2 * 500_000, "the incompressible part common to all headers is stored once, or nearly"
 
 
 def test_places_of_headers_lie_inside_their_blocks() -> None:
@@ -87,15 +88,59 @@ def test_rows_and_parts_outside_are_not_found() -> None:
             reader.header(part, row)
 
 
-def test_a_lost_block_loses_its_headers_only() -> None:
-    pack, parts = header_sample((2, 3_000_000))
-    damaged = bytearray(pack[:-100])
-    damaged[-1_000_000] ^= 1
-    reader = HeaderPackReader.rebuild(CountingReader(bytes(damaged)), len(damaged), "sample")
-    assert reader.part(0) == parts[0][0]
-    assert reader.header(0, 0) == parts[0][1][0]
+def test_a_lost_block_loses_its_headers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(header_blocks, "BLOCK_ROWS", 8)
+    pack, parts = header_sample.__wrapped__((20, 500))
+    reader = _without_block(pack, 1)
+    table = reader.part(0)
+    kept = [*range(8), *range(16, 20)]
+    assert [table.entries[row] for row in kept] == [parts[0][0].entries[row] for row in kept]
+    stored = {9, 14}
+    assert all(bool(table.entries[row].sop_instance_uid) == (row in stored) for row in range(8, 16))
+    assert [reader.header(0, row) for row in kept] == [parts[0][1][row] for row in kept]
     with pytest.raises(DamagedError, match="block 1 is lost"):
-        reader.header(0, 1)
+        reader.header(0, 8)
+
+
+def test_without_the_block_that_holds_the_templates_the_table_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(header_blocks, "BLOCK_ROWS", 8)
+    pack, parts = header_sample.__wrapped__((20, 500))
+    reader = _without_block(pack, 0)
+    assert [one.sha256 for one in reader.part(0).entries] == [one.sha256 for one in parts[0][0].entries]
+    with pytest.raises(DamagedError, match="block 0 is lost"):
+        reader.header(0, 19)
+
+
+def _without_block(pack: bytes, number: int) -> HeaderPackReader:
+    """A pack without its index and without one header block."""
+    sections = list(scan_sections(CountingReader(pack), len(pack), "sample"))
+    block = [section for section in sections if section.kind == Section.HEADER_BLOCK][number]
+    damaged = bytearray(pack[: sections[-1].offset])
+    damaged[block.end - 1] ^= 1
+    return HeaderPackReader.rebuild(CountingReader(bytes(damaged)), len(damaged), "sample")
+
+
+def test_small_series_are_found_by_a_scan_under_the_numbers_that_the_index_gives_them() -> None:
+    pack, parts = header_sample((2, 100), (30, 100), (1, 50), (0, 0), (20, 10), (3, 3))
+    _assert_same(HeaderPackReader.rebuild(CountingReader(pack[:-80]), len(pack) - 80, "sample"), parts)
+
+
+def test_a_table_without_its_uids_needs_no_header_block() -> None:
+    pack, parts = header_sample((20, 500))
+    read = CountingReader(pack)
+    reader = HeaderPackReader(read, len(pack), "sample")
+    read.ranges.clear()
+    table = reader.table(0)
+    assert len(read.ranges) == 1
+    assert [one.sha256 for one in table.entries] == [one.sha256 for one in parts[0][0].entries]
+
+
+def test_header_bytes_that_no_template_makes_are_stored_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(header_blocks, "aligned", lambda roots: aligned(roots[:1] * len(roots)))
+    pack, parts = header_sample.__wrapped__((20, 500))
+    _assert_same(_reader(pack), parts)
 
 
 def test_the_two_readers_refuse_each_other_s_packs() -> None:
