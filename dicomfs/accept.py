@@ -45,6 +45,8 @@ from dicomfs.spool import Spool
 NUMBER_BLOCK = 1024
 """Numbers reserved at once: a rebuilt catalog goes on above the last block that was begun."""
 _COMPARE_BYTES = 1 << 30
+_MOST_STATES = 64
+"""Series remembered between batches: an instance that comes alone must not cost a scan of its series."""
 _DAMAGE = (FormatError, MismatchError, CodecError, ObjectNotFound)
 """What reading an instance raises when its stored bytes are lost, not merely out of reach."""
 
@@ -92,6 +94,10 @@ class _Batch:
     records: list[tuple[Candidate, SpooledRecord]] = field(default_factory=list)
     versions: list[VersionDecision] = field(default_factory=list)
 
+    def decides(self) -> bool:
+        """Whether there is anything for the catalog besides the instances."""
+        return bool(self.patients or self.studies or self.series or self.versions)
+
     def nodes(self) -> Iterator[tuple[Level, Sequence[PatientNode | StudyNode | SeriesNode]]]:
         """New nodes by level, numbers ascending."""
         yield Level.PATIENT, self.patients
@@ -118,6 +124,7 @@ class Acceptor:
         self._lock = paths.accept_lock
         self._mark = paths.accept_mark
         self._repair = repair
+        self._states: tuple[int, dict[int, _SeriesState]] = -1, {}
         self._catalog, self._spool, self._journal, self._reconstructor = (
             catalog,
             spool,
@@ -137,7 +144,7 @@ class Acceptor:
                 self._repair()
                 self._mark.unlink()
             while waiting:
-                batch = _Batch()
+                batch = _Batch(states=self._known_states())
                 repeated: list[int] = []
                 for index in waiting:
                     if candidates[index].attributes.sop_instance_uid in batch.uids:
@@ -146,8 +153,16 @@ class Acceptor:
                     else:
                         outcomes[index] = self._decide(batch, candidates[index])
                 self._write(batch)
+                self._states = self._catalog.last_change(), batch.states
                 waiting = repeated
         return outcomes
+
+    def _known_states(self) -> dict[int, _SeriesState]:
+        """What the last batch knew of its series, unless anybody has changed the archive since."""
+        change, states = self._states
+        self._states = -1, {}
+        current = change == self._catalog.last_change() and len(states) <= _MOST_STATES
+        return states if current else {}
 
     def _decide(self, batch: _Batch, candidate: Candidate) -> Outcome:
         uid = candidate.attributes.sop_instance_uid
@@ -266,15 +281,16 @@ class Acceptor:
             return
         self._reserve(batch)
         self._announce(batch)
-        with self._catalog.write() as writer:
-            for patient in batch.patients:
-                writer.add_patient(patient)
-            for study in batch.studies:
-                writer.add_study(study)
-            for series in batch.series:
-                writer.add_series(series)
-            # One that yields before it is listed never shows beside what it yields to.
-            self._set_versions(writer, batch, new=True)
+        if batch.decides():
+            with self._catalog.write() as writer:
+                for patient in batch.patients:
+                    writer.add_patient(patient)
+                for study in batch.studies:
+                    writer.add_study(study)
+                for series in batch.series:
+                    writer.add_series(series)
+                # One that yields before it is listed never shows beside what it yields to.
+                self._set_versions(writer, batch, new=True)
         self._mark.touch(0o600)
         self._spool.admit((c.temporary, record.id, record.sha256) for c, record in batch.records)
         with self._catalog.write_spool() as spooled:

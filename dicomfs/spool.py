@@ -9,6 +9,7 @@ lock of its own is known to be a dead worker's.  Knows nothing of the catalog.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import secrets
@@ -20,8 +21,10 @@ from pathlib import Path
 from dicomfs.locks import locked, try_lock
 from dicomfs.model import InstanceId
 from dicomfs.paths import sync_folder
+from dicomfs.system_calls import handle_of
 
 _SERIES = re.compile(r"[0-9a-f]{10}")
+_MOST_SYNCED = 1024
 _ENTRY = re.compile(r"([0-9a-f]{6})-([0-9a-f]{64})")
 
 
@@ -41,12 +44,11 @@ class Desk:
         self.folder = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
         self.folder.mkdir(mode=0o700, parents=True)
         self._lock = try_lock(self.folder / "lock")
-        self._count = 0
+        self._numbers = itertools.count(1)
 
     def new_path(self) -> Path:
-        """A fresh name in the folder."""
-        self._count += 1
-        return self.folder / f"{self._count}.part"
+        """A fresh name in the folder.  Any thread may call it."""
+        return self.folder / f"{next(self._numbers)}.part"
 
     def close(self) -> None:
         """Remove the folder with what is left in it."""
@@ -61,10 +63,19 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._synced: dict[Path, bytes] = {}
+        """Series folders whose names are known to be durable -> what tells them from later ones so named."""
 
     def path(self, instance: InstanceId, sha256: bytes) -> Path:
         """Where the bytes of an instance lie."""
         return self.folder / f"{instance.series:010x}" / f"{instance.position:06x}-{sha256.hex()}"
+
+    def changed_s(self, series: int) -> float:
+        """When a series last got or lost an instance here, in seconds since 1970; 0 where it has none."""
+        try:
+            return (self.folder / f"{series:010x}").stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def desk(self) -> Desk:
         """A new temporary folder; also clears what dead workers left."""
@@ -84,7 +95,17 @@ class Spool:
             source.replace(target)
         for folder in folders:
             sync_folder(folder)
+        self._sync_names(folders)
+
+    def _sync_names(self, folders: Iterable[Path]) -> None:
+        """Make the names of series folders durable, unless they are the very folders that were before."""
+        found = {folder: _identity(folder) for folder in folders}
+        if b"" not in found.values() and found.items() <= self._synced.items():
+            return
         sync_folder(self.folder)
+        if len(self._synced) > _MOST_SYNCED:
+            self._synced.clear()
+        self._synced |= found
 
     def files(self) -> Iterator[SpooledFile]:
         """Every accepted file, in order of series and position; strangers are passed over."""
@@ -119,6 +140,17 @@ def open_desk(folder: Path) -> Desk:
             if other.is_dir():
                 _remove_if_dead(other)
         return Desk(folder)
+
+
+def _identity(folder: Path) -> bytes:
+    """The folder's file handle, which no later folder shares; empty where there are none."""
+    descriptor = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return handle_of(descriptor)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
