@@ -11,8 +11,9 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,10 @@ from dicomfs.errors import (
 from dicomfs.explain import explain
 from dicomfs.format.journal import VersionDecision, VersionsDecided
 from dicomfs.importer import Importer, ImportReport
+from dicomfs.incoming.intake import Intake
+from dicomfs.incoming.release import Releaser, StubFolder
+from dicomfs.incoming.service import Incoming, prepare
+from dicomfs.incoming.stubs import Stubs
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.guards import Holder
 from dicomfs.journal import Journal
@@ -144,22 +149,63 @@ class Archive:
             self.paths, self.catalog, self.spool, self._journal, self.reconstructor, self._repair_spool
         )
 
+    def incoming(self, uid: int, gid: int) -> Incoming:
+        """The writable tree, for one mount; its folder is made for this owner where there is none.
+
+        Raises OSError: the folder cannot be used.
+        """
+        prepare(self.paths.incoming, uid, gid)
+        folder = StubFolder(self.paths.stubs, self.paths.incoming)
+        folder.prepare()
+        reserve = self.settings.archive.minimum_free_bytes
+        intake = Intake(self.spool, self.catalog, self.acceptor(), reserve)
+        stubs = Stubs(self.reconstructor.open, folder.sealer(), lost=folder.is_lost())
+        quiet_seconds = self.settings.pack.quiet_seconds
+        return Incoming(self.paths.incoming, intake, stubs, folder.waiting, quiet_seconds)
+
+    def quiet_series(self) -> list[int]:
+        """Series that wait in the spool and got nothing new for a while; all where space is short."""
+        waiting = self.catalog.spooled_series()
+        _, free = self.usage()
+        pressed = free < 2 * self.settings.archive.minimum_free_bytes
+        if pressed or self.catalog.counts().spool_bytes > self.settings.pack.spool_bytes:
+            return waiting
+        latest = time.time() - self.settings.pack.quiet_seconds
+        return [series for series in waiting if self.spool.changed_s(series) <= latest]
+
     def pack(
         self,
         profile: str | None = None,
         progress: Progress | None = None,
         stop: threading.Event | None = None,
+        *,
+        only: Container[int] | None = None,
     ) -> PackReport:
-        """Pack all that waits in the spool; returns when it is sealed and committed, or ``stop`` was set."""
+        """Pack all that waits in the spool, or the series ``only``; returns when committed or ``stop`` was set.
+
+        Files under ``incoming/`` whose bytes are packed become stubs then.
+        """
         packer = Packer(
             self.paths, self.archive_id, self.catalog, self.spool, self.tier, self._clear_temporaries
         )
-        return packer.pack(
+        report = packer.pack(
             Profile[(profile or self.settings.pack.profile).upper()],
             self.settings.mount.decoded_cache_bytes // 2,
             progress or NullProgress(),
             stop,
+            only,
         )
+        self._release_incoming()
+        return report
+
+    def _release_incoming(self) -> None:
+        folder = StubFolder(self.paths.stubs, self.paths.incoming)
+        releaser = Releaser(self.paths.incoming, folder, self.catalog, self.reconstructor.open)
+        with locked(self.paths.pack_lock):
+            try:
+                releaser.run()
+            except OSError as problem:
+                logger.warning("packed files under incoming keep their bytes: %s", problem.strerror)
 
     def repack(
         self,

@@ -35,6 +35,11 @@ class PackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     profile: Profile = "fast"
     """What `pack` aims at when not told: fast to read first, dense afterwards by `repack`."""
+    quiet_seconds: Number = 120
+    """How long a series waits after its last instance before a mount has it packed, and how long a file under
+    ``incoming/`` that is odd or not whole must be left alone before it is taken as it is."""
+    background: bool = True
+    """Whether a mount has quiet series packed, by a process of low priority."""
     spool_bytes: Number = 64 << 30
     """Waiting bytes beyond which an import packs in between: a large tree needs no second copy of itself."""
 

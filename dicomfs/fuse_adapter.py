@@ -10,28 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import itertools
 import json
-import logging
 import os
 import stat
-import traceback
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, Never, ParamSpec, TypeVar
+from typing import Never
 
 import pyfuse3
 import trio
 
-from dicomfs.errors import (
-    CatalogBusy,
-    CatalogFull,
-    DicomfsError,
-    NotFoundError,
-    TierFull,
-    UsageError,
-)
+from dicomfs.fuse_errors import guarded
 from dicomfs.index.records import Counts
 from dicomfs.mount_options import MountOptions
 from dicomfs.offload import Offload, Work
@@ -51,62 +41,12 @@ BLOCK_BYTES = 512
 PREFERRED_READ_BYTES = 1 << 17
 STATFS_BYTES = 4096
 
-ERRNO: tuple[tuple[type[DicomfsError], int], ...] = (
-    (NotFoundError, errno.ENOENT),
-    (CatalogBusy, errno.EAGAIN),
-    (CatalogFull, errno.ENOSPC),
-    (TierFull, errno.ENOSPC),
-    (UsageError, errno.EINVAL),
-    (DicomfsError, errno.EIO),
-)
-"""First match wins; damage, mismatches, codecs and tiers are all EIO: the bytes cannot be had intact."""
-
 _STORAGE = "user.dicomfs."
 _DICOM = "user.dicom."
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND
 
-_log = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def errno_of(problem: DicomfsError) -> int:
-    """The error number a caller sees."""
-    return next(number for kind, number in ERRNO if isinstance(problem, kind))
-
-
-def guarded(
-    handler: Callable[Concatenate[ArchiveOperations, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[ArchiveOperations, P], Coroutine[Any, Any, T]]:
-    """Let nothing but FUSEError leave a handler; its first number, an inode or a handle, is logged."""
-
-    @functools.wraps(handler)
-    async def wrapper(self: ArchiveOperations, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return await handler(self, *args, **kwargs)
-        except pyfuse3.FUSEError:
-            raise
-        except DicomfsError as problem:
-            number = errno_of(problem)
-            level = logging.DEBUG if number == errno.ENOENT else logging.WARNING
-            _log.log(level, "%s of %s failed: %s", handler.__name__, _subject(args), problem)
-            raise pyfuse3.FUSEError(number) from problem
-        except Exception as problem:
-            _log_stray(handler.__name__, _subject(args), problem)
-            raise pyfuse3.FUSEError(errno.EIO) from problem
-
-    return wrapper
-
-
-def _subject(args: tuple[object, ...]) -> str:
-    return f"{args[0]:#x}" if args and isinstance(args[0], int) else "the mount"
-
-
-def _log_stray(operation: str, subject: str, problem: Exception) -> None:
-    """Log where a stray exception came from; its text may quote attributes of a patient, so it stays out."""
-    trace = "".join(traceback.format_tb(problem.__traceback__))
-    _log.error("%s of %s met %s\n%s", operation, subject, type(problem).__name__, trace)
+TopEntry = Callable[[], Awaitable[pyfuse3.EntryAttributes]]
+"""Describes an entry of the top folder that is not the archive's."""
 
 
 @dataclass(slots=True)
@@ -152,6 +92,7 @@ class ArchiveOperations(pyfuse3.Operations):
         self._handles = itertools.count(1)
         self._files_open: dict[int, OpenFile] = {}
         self._folders_open: dict[int, OpenFolder] = {}
+        self._top_extra: list[tuple[bytes, TopEntry]] = []
         self.started = trio.Event()
         self._wished, self._wishes_to_serve = trio.open_memory_channel[None](offload.limit(Work.AHEAD))
 
@@ -164,6 +105,10 @@ class ArchiveOperations(pyfuse3.Operations):
         for opened in self._files_open.values():
             opened.reader.close()
         self._files_open.clear()
+
+    def add_to_top(self, name: bytes, describe: TopEntry) -> None:
+        """List another entry in the top folder; somebody else answers for it."""
+        self._top_extra.append((name, describe))
 
     # -- names and attributes ---------------------------------------------------------------------------
 
@@ -204,7 +149,15 @@ class ArchiveOperations(pyfuse3.Operations):
         for position in range(start_id, len(listing.entries)):
             name, attributes = listing.entries[position]
             if not pyfuse3.readdir_reply(token, name, self._shown(attributes, keep=fresh), position + 1):
-                break
+                return
+        if folder.inode == ROOT_INODE:
+            await self._list_extra(max(start_id, len(listing.entries)), len(listing.entries), token)
+
+    async def _list_extra(self, start_id: int, before: int, token: pyfuse3.ReaddirToken) -> None:
+        for position in range(start_id, before + len(self._top_extra)):
+            name, describe = self._top_extra[position - before]
+            if not pyfuse3.readdir_reply(token, name, await describe(), position + 1):
+                return
 
     @guarded
     async def releasedir(self, fh: int) -> None:

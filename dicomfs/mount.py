@@ -14,6 +14,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,10 +27,14 @@ from dicomfs import mounts
 from dicomfs.archive import Archive
 from dicomfs.errors import UsageError
 from dicomfs.fuse_adapter import ArchiveOperations, PyfuseCache
+from dicomfs.fuse_incoming import IncomingOperations
+from dicomfs.fuse_mount import MountOperations
+from dicomfs.incoming.service import Incoming
 from dicomfs.index.records import Counts
 from dicomfs.invalidation import ChangeFeed, ChangeWatcher
 from dicomfs.mount_options import MountOptions
 from dicomfs.offload import Offload, Work
+from dicomfs.quiet_packing import QuietPacking
 from dicomfs.readahead import ReadAhead
 from dicomfs.vfs import Tree
 from dicomfs.vfs_types import InstanceSource, TreeCatalog
@@ -83,18 +88,52 @@ def serve(archive_path: Path, mountpoint: Path, options: MountOptions, ready: Ca
     """
     mountpoint = _usable(mountpoint)
     _require_apart(archive_path.resolve(), mountpoint)
-    with Archive.open(archive_path) as archive:
-        serve_archive(archive, str(archive_path.absolute()), mountpoint, options, ready)
+    with Archive.open(archive_path) as archive, _incoming(archive, options) as incoming:
+        serve_archive(archive, str(archive_path.absolute()), mountpoint, options, ready, incoming)
+
+
+@contextlib.contextmanager
+def _incoming(archive: Archive, options: MountOptions) -> Iterator[Incoming]:
+    """The writable half.  Raises UsageError where the folder beneath cannot be used."""
+    try:
+        incoming = archive.incoming(options.uid, options.gid)
+    except OSError as problem:
+        raise UsageError(f"cannot serve {archive.paths.incoming}: {problem.strerror}") from problem
+    with contextlib.closing(incoming), _quiet_packing(archive, options):
+        incoming.start()
+        yield incoming
+
+
+@contextlib.contextmanager
+def _quiet_packing(archive: Archive, options: MountOptions) -> Iterator[None]:
+    """Series that are quiet are packed meanwhile, unless the settings or the options say no."""
+    settings = archive.settings.pack
+    if options.read_only or not settings.background:
+        yield
+        return
+    command = [sys.executable, "-m", "dicomfs", "-a", str(archive.paths.root.absolute())]
+    command += ["pack", "--quiet-only", "--background-of", str(os.getpid())]
+    packing = QuietPacking(lambda: bool(archive.quiet_series()), command, settings.quiet_seconds)
+    packing.start()
+    try:
+        yield
+    finally:
+        packing.stop()
 
 
 def serve_archive(
-    archive: MountedArchive, source: str, mountpoint: Path, options: MountOptions, ready: Callable[[], None]
+    archive: MountedArchive,
+    source: str,
+    mountpoint: Path,
+    options: MountOptions,
+    ready: Callable[[], None],
+    incoming: Incoming | None = None,
 ) -> None:
     """The same for an open archive; ``source`` is what mountinfo shows."""
     with contextlib.suppress(OSError, ValueError):  # no standard error to write to
         faulthandler.register(signal.SIGUSR1)
     _allow_open_files()
-    trio.run(_serve, archive, source, mountpoint, options, ready)
+    trio.run(_serve, archive, source, mountpoint, options, ready, incoming)
 
 
 def _usable(mountpoint: Path) -> Path:
@@ -123,17 +162,23 @@ def _allow_open_files() -> None:
 
 
 async def _serve(
-    archive: MountedArchive, source: str, mountpoint: Path, options: MountOptions, ready: Callable[[], None]
+    archive: MountedArchive,
+    source: str,
+    mountpoint: Path,
+    options: MountOptions,
+    ready: Callable[[], None],
+    incoming: Incoming | None,
 ) -> None:
     tree = Tree(archive.catalog, archive.reconstructor, archive.status)
     read_ahead = ReadAhead(tree)
     offload, counts = Offload(), archive.catalog.counts
     operations = ArchiveOperations(tree, options, offload, read_ahead, archive.usage, counts)
+    both = MountOperations(operations, IncomingOperations(incoming, offload) if incoming else None)
     watcher = ChangeWatcher(archive.catalog, PyfuseCache())
     with (
         # Before the session: a signal in between would leave a mount without a daemon.
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
-        _session(operations, source, mountpoint, options),
+        _session(both, source, mountpoint, options),
         contextlib.closing(operations),
     ):
         mount = mounts.find(mountpoint)
@@ -155,7 +200,7 @@ async def _serve(
 
 @contextlib.contextmanager
 def _session(
-    operations: ArchiveOperations, source: str, mountpoint: Path, options: MountOptions
+    operations: MountOperations, source: str, mountpoint: Path, options: MountOptions
 ) -> Iterator[None]:
     """A mounted session; unmounts at the end, also when it was unmounted already."""
     try:

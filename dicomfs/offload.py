@@ -12,6 +12,9 @@ from typing import TypeVar, TypeVarTuple
 
 import trio
 
+SYNCS = 16
+"""Who syncs waits for the disk, not for a processor, and what waits together is written together."""
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -27,6 +30,12 @@ class Work(enum.Enum):
     """Decoding frames; may wait for a tier."""
     ASK = "ask"
     """Questions of administrators: extended attributes, the status document, free space."""
+    NAMES = "names"
+    """Names and attributes under ``incoming/``: short, but they may ask the disk."""
+    DATA = "data"
+    """Reading and writing files under ``incoming/``."""
+    SYNC = "sync"
+    """Waiting for the disk: fsync, and accepting what was closed."""
     AHEAD = "ahead"
     """Decoding ahead of readers: a reader who waits for one of these leaves its processor to the other."""
 
@@ -42,6 +51,9 @@ def limits(processors: int) -> dict[Work, int]:
         Work.OPEN: 2 * processors + 2,
         Work.READ: 2 * processors + 2,
         Work.ASK: 2,
+        Work.NAMES: processors + 2,
+        Work.DATA: 2 * processors + 2,
+        Work.SYNC: SYNCS,
         Work.AHEAD: processors,
     }
 

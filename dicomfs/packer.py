@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -99,8 +99,9 @@ class Packer:
         reorder_bytes: int,
         progress: Progress,
         stop: threading.Event | None = None,
+        only: Container[int] | None = None,
     ) -> PackReport:
-        """Pack all that waits.  Returns when it is sealed and committed.
+        """Pack all that waits, or the series ``only``.  Returns when it is sealed and committed.
 
         ``reorder_bytes`` bounds the stacks that may be stored in another order than they are read in.
         What fails is listed in the report and stays in the spool.  Once ``stop`` is set, a batch that is
@@ -120,7 +121,7 @@ class Packer:
             run = PackRun(pool, workers, profile, reorder_bytes, SharedProgress(progress), stop)
             try:
                 side_by_side(
-                    batches(self._catalog), lambda group: self._pack_or_stop(group, run, report), stop
+                    batches(self._catalog, only), lambda group: self._pack_or_stop(group, run, report), stop
                 )
             finally:
                 # What stopped us may be a full disk: do not sit on the space until the next run.

@@ -76,9 +76,19 @@ class ArchivePaths:
         return self.root / "local"
 
     @property
+    def incoming(self) -> Path:
+        """What lies beneath the writable tree of the mount."""
+        return self.root / "incoming"
+
+    @property
+    def stubs(self) -> Path:
+        """What is kept about stubs beneath ``incoming/``: key, sentinel, the list of those to be made."""
+        return self.root / "stubs"
+
+    @property
     def kept_others(self) -> Path:
         """Files without a SOP Instance UID that ``import --keep-others`` keeps, as they were."""
-        return self.root / "incoming" / "imported"
+        return self.incoming / "imported"
 
     def make(self) -> None:
         """Make the folders of a new archive, each for its owner only.

@@ -1,4 +1,4 @@
-"""``dicomfs mount``: shows an archive as a read-only tree."""
+"""``dicomfs mount``: shows an archive as a tree, to read and, under ``incoming``, to write."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def command(
     Returns when the tree is there.  `dicomfs umount MOUNTPOINT` ends it.  In /etc/fstab:
 
     \b
-        /srv/archive  /mnt/dicom  fuse.dicomfs  ro,allow_other,nofail  0  0
+        /srv/archive  /mnt/dicom  fuse.dicomfs  allow_other,nofail  0  0
     """
     archive = state.archive_path()
     parsed = MountOptions.parse([*config.load(archive).mount.as_options(), *options])

@@ -10,6 +10,7 @@ from dicomfs.cli import output
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
 from dicomfs.cli.stopping import asked_by_signals
+from dicomfs.quiet_packing import yield_to_others
 
 if TYPE_CHECKING:
     from dicomfs.packer import PackReport
@@ -19,15 +20,22 @@ if TYPE_CHECKING:
 @click.option(
     "--profile", type=click.Choice(["fast", "dense", "archive"]), help="How dense; default: the settings'."
 )
+@click.option("--quiet-only", is_flag=True, help="Leave series alone that still receive instances.")
+@click.option("--background-of", type=int, hidden=True)
 @as_json
 @pass_state
-def command(state: State, profile: str | None, as_json: bool) -> int:
+def command(
+    state: State, profile: str | None, quiet_only: bool, background_of: int | None, as_json: bool
+) -> int:
     """Pack all that waits, now; returns when it is sealed, compared and committed.
 
     Ctrl-C or SIGTERM stops it within seconds: what is committed stays, the rest waits for the next run.
     """
+    if background_of is not None:
+        yield_to_others(background_of)
     with opened(state) as archive, output.progress() as progress, asked_by_signals() as stop:
-        report = archive.pack(profile, progress, stop)
+        only = archive.quiet_series() if quiet_only else None
+        report = archive.pack(profile, progress, stop, only=only)
     if as_json:
         output.emit_json(_document(report))
     else:

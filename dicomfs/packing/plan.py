@@ -6,7 +6,7 @@ cannot be split becomes a stream.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,14 +91,19 @@ class BatchPlan:
         return sum(plan.record.size for plan in self.instances)
 
 
-def batches(catalog: Catalog) -> Iterator[list[tuple[int, list[SpooledRecord]]]]:
+def batches(
+    catalog: Catalog, only: Container[int] | None = None
+) -> Iterator[list[tuple[int, list[SpooledRecord]]]]:
     """Groups of (series, records in name order) of bounded size, over all series with spooled instances now.
+
+    ``only`` are the numbers of those to take, None for all.
 
     Each series is read when its turn comes, once: what the caller does with earlier groups changes nothing.
     """
     group: list[tuple[int, list[SpooledRecord]]] = []
     waiting_bytes = waiting = 0
-    for series in _by_study(catalog, catalog.spooled_series()):
+    wanted = [series for series in catalog.spooled_series() if only is None or series in only]
+    for series in _by_study(catalog, wanted):
         part: list[SpooledRecord] = []
         for record in _in_name_order(catalog, series):
             if waiting and (waiting_bytes + record.size > BATCH_BYTES or waiting >= BATCH_INSTANCES):

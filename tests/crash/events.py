@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dicomfs import system_calls
 from dicomfs.index.env import Environment, WriteTxn
 
 KILLED = 137
-_CALLS = ("fsync", "replace", "rename", "link", "unlink", "mkdir", "rmdir")
+_CALLS = ("fsync", "replace", "rename", "link", "unlink", "mkdir", "rmdir", "setxattr", "removexattr")
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Events:
                 touch(path, *args, **named)
 
         Path.touch = touched  # type: ignore[method-assign, assignment]
+        system_calls.punch = self._wrapped("punch", system_calls.punch)
         self._wrap_commits()
 
     def _wrapped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:

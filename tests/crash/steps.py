@@ -6,13 +6,16 @@ Steps take and give plain JSON values, because `tests.crash.server` runs them el
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from dicomfs.archive import Archive, recover
+from dicomfs.incoming import marks
 from dicomfs.packing import repack as repacking
 from dicomfs.vfs import ROOT_INODE, Tree
+from tests.clients import Client
 
 Shown = dict[str, list[object]]
 """Path in the tree -> [SHA-256, inode number, mtime in ns]."""
@@ -59,6 +62,51 @@ def recover_in_place(root: str) -> list[str]:
 def forget_boot(root: str) -> None:
     """Make the next opening believe that the machine was started again."""
     (Path(root) / "index" / "boot").write_text("another boot", encoding="ascii")
+
+
+def write_incoming(root: str, source: str) -> None:
+    """A client writes the files of a folder one by one; each that was closed is noted beside the archive."""
+    with Archive.open(Path(root)) as archive:
+        client = Client(archive)
+        for path in sorted(Path(source).iterdir()):
+            client.put(path.name, path.read_bytes())
+            with Path(root + ".closed").open("a", encoding="ascii") as closed:
+                closed.write(path.name + "\n")
+        client.close()
+
+
+def rewrite_incoming(root: str) -> None:
+    """A client writes into the first file, and empties the second."""
+    with Archive.open(Path(root)) as archive:
+        client = Client(archive)
+        first, second, *_ = sorted(path.name for path in archive.paths.incoming.iterdir())
+        with client.opened(first, os.O_WRONLY) as handle:
+            client.files.write(handle, 0, b"x")
+        with client.opened(second, os.O_WRONLY | os.O_TRUNC):
+            pass
+        client.close()
+
+
+def pack_incoming(root: str) -> list[str]:
+    """What a mount does with quiet files, then pack: what failed."""
+    with Archive.open(Path(root)) as archive:
+        client = Client(archive)
+        client.settle()
+        client.close()
+        return [reason for _, reason in archive.pack("fast").failed]
+
+
+def look_incoming(root: str) -> dict[str, list[object]]:
+    """Every file under incoming: SHA-256, whether it is a stub, its blocks on disk."""
+    shown: dict[str, list[object]] = {}
+    with Archive.open(Path(root)) as archive:
+        client = Client(archive)
+        for path in archive.paths.incoming.iterdir():
+            status = path.stat()
+            stub = marks.read_reference(path, status.st_size) is not None
+            shown[path.name] = [hashlib.sha256(client.get(path.name)).hexdigest(), stub, status.st_blocks]
+        client.close()
+    return shown
 
 
 def look(root: str) -> dict[str, object]:
@@ -131,5 +179,8 @@ def finish(root: str, *sources: str) -> dict[str, object]:
     return look(root)
 
 
-_STEPS = (create, import_files, pack, repack, profiles, recover_in_place, forget_boot, look, finish, copy)
+_STEPS = (
+    *(create, import_files, pack, repack, profiles, recover_in_place, forget_boot, look, finish, copy),
+    *(write_incoming, rewrite_incoming, pack_incoming, look_incoming),
+)
 STEPS = {step.__name__: step for step in _STEPS}

@@ -11,7 +11,8 @@ import trio
 import trio.testing
 
 from dicomfs import errors
-from dicomfs.fuse_adapter import ArchiveOperations, errno_of
+from dicomfs.fuse_adapter import ArchiveOperations
+from dicomfs.fuse_errors import errno_of
 from dicomfs.mount_options import MountOptions
 from dicomfs.offload import Offload
 from dicomfs.readahead import ReadAhead

@@ -1,0 +1,166 @@
+"""Takes what clients wrote under ``incoming/`` into the archive: copies it, judges it, has it accepted.
+
+Owns which files are taken when.  The spool gets bytes of its own (shared blocks where the file system can),
+so that a client may go on writing its file whenever it likes: docs/adr/0012-copy-into-the-spool.md.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from dicomfs.accept import Acceptor, Candidate, Outcome
+from dicomfs.dicom.attributes import Attributes, attributes
+from dicomfs.dicom.part10 import Scan, scan
+from dicomfs.dicom.tags import Tag
+from dicomfs.errors import NotTakenError
+from dicomfs.index.catalog import Catalog
+from dicomfs.model import InstanceId
+from dicomfs.packing.spooled import file_bytes
+from dicomfs.sources import copy_still
+from dicomfs.spool import Spool
+
+PEEK_BYTES = 1 << 20
+"""How much of a file without the Part 10 mark is looked at: attributes come first in a data set."""
+_MARK_AT, _MARK = 128, b"DICM"
+
+
+class Verdict(enum.Enum):
+    """What became of a file."""
+
+    ACCEPTED = "accepted"
+    PART = "part"
+    """It announces more than it holds, or changes: to be looked at again when it is quiet."""
+    OTHER = "other"
+    """No instance, as far as can be told."""
+
+
+class Taken(NamedTuple):
+    """A verdict, and the instance for one that was accepted."""
+
+    verdict: Verdict
+    instance: InstanceId | None = None
+
+
+class Intake:
+    """Takes files into the archive.  Any thread may call it; what arrives together is accepted together."""
+
+    def __init__(self, spool: Spool, catalog: Catalog, acceptor: Acceptor, reserve_bytes: int) -> None:
+        self._spool, self._catalog, self._acceptor = spool, catalog, acceptor
+        self._reserve_bytes = reserve_bytes
+        self._desk = spool.desk()
+        self._together = Together(acceptor.accept)
+
+    def take(self, descriptor: int, *, quiet: bool) -> Taken:
+        """Take an open file: a whole Part 10 file now, anything with a SOP Instance UID once it is quiet.
+
+        Durable when it says accepted.
+
+        Raises:
+            OSError: it cannot be read or copied; ENOSPC below the space that the archive keeps free.
+            CatalogFull, DicomfsError: it cannot be accepted.
+        """
+        size = os.fstat(descriptor).st_size
+        marked = os.pread(descriptor, len(_MARK), _MARK_AT) == _MARK
+        if size == 0 or not (marked or (quiet and _looks_like_instance(descriptor, size))):
+            return Taken(Verdict.OTHER)
+        self._require_space(size)
+        temporary = self._desk.new_path()
+        try:
+            return self._take_copy(descriptor, temporary, quiet=quiet)
+        except NotTakenError:
+            return Taken(Verdict.PART)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _take_copy(self, descriptor: int, temporary: Path, *, quiet: bool) -> Taken:
+        digest = copy_still(temporary, descriptor, temporary)
+        with file_bytes(temporary) as data:
+            found = scan(data)
+            size = len(data)
+        described = attributes(found)
+        if not quiet and not _is_whole(found):
+            return Taken(Verdict.PART)
+        if not described.sop_instance_uid:
+            return Taken(Verdict.OTHER)
+        self._together.accept(Candidate(temporary, size, temporary.stat().st_mtime_ns, digest, described))
+        return Taken(Verdict.ACCEPTED, self._find(described, size, digest))
+
+    def _find(self, described: Attributes, size: int, digest: bytes) -> InstanceId | None:
+        for instance in self._catalog.by_uid(described.sop_instance_uid):
+            if self._acceptor.same_bytes(self._catalog.row(instance), size, digest):
+                return instance
+        return None
+
+    def _require_space(self, size: int) -> None:
+        free = os.statvfs(self._spool.folder)
+        if free.f_bavail * free.f_frsize < size + self._reserve_bytes:
+            raise OSError(errno.ENOSPC, "archive.minimum_free_bytes")
+
+    def close(self) -> None:
+        """Remove what was being copied."""
+        self._desk.close()
+
+
+def _is_whole(found: Scan) -> bool:
+    """Whether nothing is missing at the end, as far as the file itself tells.
+
+    An image that ends before its pixel value parses well up to there.
+    """
+    return found.complete and (found.pixel is not None or Tag.ROWS not in found.values or bool(found.note))
+
+
+def _looks_like_instance(descriptor: int, size: int) -> bool:
+    found = scan(os.pread(descriptor, PEEK_BYTES, 0))
+    if not found.is_dicom:
+        return False
+    return bool(attributes(found).sop_instance_uid) or (size > PEEK_BYTES and not found.note)
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """One candidate of a batch, and what came of it."""
+
+    candidate: Candidate
+    outcome: Outcome | None = None
+    problem: BaseException | None = None
+
+
+class Together:
+    """Accepts what waits at the same time in one batch: its syncs are paid once."""
+
+    def __init__(self, accept: Callable[[Sequence[Candidate]], list[Outcome]]) -> None:
+        self._accept = accept
+        self._waiting: list[_Ticket] = []
+        self._lock, self._turn = threading.Lock(), threading.Lock()
+
+    def accept(self, candidate: Candidate) -> Outcome:
+        """Accept a candidate; who comes first does it for all that wait.  Raises what accepting raises."""
+        ticket = _Ticket(candidate)
+        with self._lock:
+            self._waiting.append(ticket)
+        with self._turn:
+            if ticket.outcome is None and ticket.problem is None:
+                self._accept_waiting()
+        if ticket.problem is not None:
+            raise ticket.problem
+        assert ticket.outcome is not None
+        return ticket.outcome
+
+    def _accept_waiting(self) -> None:
+        with self._lock:
+            batch, self._waiting = self._waiting, []
+        try:
+            outcomes = self._accept([ticket.candidate for ticket in batch])
+        except Exception as problem:
+            for ticket in batch:
+                ticket.problem = problem
+            return
+        for ticket, outcome in zip(batch, outcomes, strict=True):
+            ticket.outcome = outcome

@@ -1,0 +1,80 @@
+"""Has quiet series packed while an archive is mounted, by a process of its own at low priority.
+
+Owns when that process is started and that there is one at a time; what it packs is the `pack` command's.  It
+is started as a new program, never forked from the mount (docs/concurrency.md), and ends with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+
+LOOK_SECONDS = 5.0
+_LOWEST_PRIORITY = 19
+_PR_SET_PDEATHSIG = 1
+_IOPRIO_SET, _IOPRIO_WHO_PROCESS, _IOPRIO_IDLE = 251, 1, 3 << 13
+"""System call number on x86-64; elsewhere the disk's priority stays as it is."""
+
+_log = logging.getLogger(__name__)
+
+
+class QuietPacking:
+    """A thread that starts the packing process when there is something for it."""
+
+    def __init__(self, is_due: Callable[[], bool], command: Sequence[str], pause_seconds: float) -> None:
+        """``pause_seconds`` lie between two runs at least: what cannot be packed is not tried without end."""
+        self._is_due, self._command = is_due, list(command)
+        self._pause_seconds = max(pause_seconds, LOOK_SECONDS)
+        self._stopping = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._run, name="dicomfs-pack", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and the process with it: packing may be cut short anywhere."""
+        self._stopping.set()
+        process = self._process
+        if process is not None:
+            process.terminate()
+        self._thread.join()
+
+    def _run(self) -> None:
+        pause = LOOK_SECONDS
+        while not self._stopping.wait(pause):
+            pause = LOOK_SECONDS
+            try:
+                if self._is_due():
+                    self._pack()
+                    pause = self._pause_seconds
+            except Exception as problem:
+                _log.warning("quiet series not packed: %s", problem)
+                pause = self._pause_seconds
+
+    def _pack(self) -> None:
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        if self._stopping.is_set():
+            self._process.terminate()
+        code = self._process.wait()
+        self._process = None
+        if code and not self._stopping.is_set():
+            _log.warning("packing quiet series ended with %d", code)
+
+
+def yield_to_others(parent: int) -> None:
+    """Give this process the lowest priority, and have it end when its parent does."""
+    os.nice(_LOWEST_PRIORITY)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if os.uname().machine == "x86_64":
+        libc.syscall(_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        # It died before we asked to be told.
+        os.kill(os.getpid(), signal.SIGTERM)
