@@ -181,7 +181,7 @@ class Archive:
         *,
         only: Container[int] | None = None,
     ) -> PackReport:
-        """Pack all that waits in the spool, or the series ``only``; returns when committed or ``stop`` was set.
+        """Pack all that waits in the spool, or the series ``only``; returns when committed or stopped.
 
         Files under ``incoming/`` whose bytes are packed become stubs then.
         """
