@@ -211,7 +211,7 @@ def test_the_dictionary_is_the_one_that_was_shipped() -> None:
 def test_a_dictionary_that_was_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "1.zdict").write_bytes(b"another")
     dictionaries.dictionary.cache_clear()
-    monkeypatch.setattr(dictionaries.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
     with pytest.raises(FormatError, match="is not the one that was shipped"):
         dictionaries.dictionary(1)
     dictionaries.dictionary.cache_clear()
