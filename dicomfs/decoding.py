@@ -195,7 +195,19 @@ def _step(run: _Run[K]) -> tuple[int, bytes | DicomfsError] | Exception:
     try:
         return next(run.steps, CodecError("band", "ends before the frame that was asked for"))
     except Exception as problem:
+        _forget_frames(problem)
         return problem
+
+
+def _forget_frames(problem: BaseException | None) -> None:
+    """Leave the message and drop the tracebacks, its causes' too.
+
+    Who waits keeps the error, the error its frames, and these the run with those who wait: a circle.  Frames
+    of codecs hold views of memory, and CPython 3.11 crashes when it collects a circle with one of those.
+    """
+    while problem is not None:
+        problem.__traceback__ = None
+        problem = problem.__cause__ or problem.__context__
 
 
 def _settle(waiting: Future[bytes], value: bytes | Exception) -> None:

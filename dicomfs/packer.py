@@ -27,6 +27,7 @@ from dicomfs.model import FRAME_KINDS, InstanceId, ObjectKey, PackKind
 from dicomfs.packing.build import BuiltBatch, build_batch
 from dicomfs.packing.commit import end_intents, part_rows
 from dicomfs.packing.encode import StackEncoder
+from dicomfs.packing.links import Linker
 from dicomfs.packing.pipeline import side_by_side
 from dicomfs.packing.plan import BatchPlan, batches, plan_batch
 from dicomfs.packing.run import PackRun, Stopped
@@ -89,6 +90,7 @@ class Packer:
     ) -> None:
         self._paths, self._archive_id, self._clear_temporaries = paths, archive_id, clear_temporaries
         self._catalog, self._spool, self._tier = catalog, spool, tier
+        self._linker = Linker(paths.frame_index, catalog, tier)
         self._counting = threading.Lock()
         self._parts_given: dict[int, int] = {}
         """Series -> number for its next part: a batch takes its own before the one before is committed."""
@@ -115,8 +117,10 @@ class Packer:
         with (
             locked(self._paths.pack_lock),
             ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool,
+            self._linker.opened(),
         ):
             self._clean_up()
+            self._linker.catch_up()
             progress.start(self._catalog.counts().spool_bytes, "packing")
             run = PackRun(pool, workers, profile, reorder_bytes, SharedProgress(progress), stop)
             try:
@@ -192,6 +196,8 @@ class Packer:
                 plan, built = sealed
                 assert built.headers is not None
                 self._place_and_commit(plan, staging, built, run.profile.value)
+                for pack in built.packs:
+                    self._linker.add(pack.key)
                 with self._counting:
                     _count(report, plan, built)
         finally:
@@ -211,6 +217,7 @@ class Packer:
                 return None
             try:
                 plan = plan_batch(self._catalog, self._spool, group, whole)
+                self._linker.link(plan, run)
                 built, wrong = self._seal(plan, staging, run)
             except UnreadableFile as problem:
                 instance = self._unreadable(group, problem)
@@ -292,7 +299,8 @@ class Packer:
                 noted = profile if pack.summary.kind in FRAME_KINDS else ""
                 writer.add_object(pack.key, pack.summary.size, self._tier.name, time.time_ns(), noted)
                 writer.remove_intent(pack.key)
-            writer.set_references(headers.key, [pack.key for pack in packs])
+            # Packs of this batch, and older ones that its frames were found in.
+            writer.set_references(headers.key, sorted({key for part in parts for key in part.packs}))
             for index, part in enumerate(parts):
                 writer.commit_part(part.series.number, part.part, headers.key, index, part_rows(part))
         self._release([(instance.record.id, instance.record.sha256) for instance in plan.instances])

@@ -41,6 +41,11 @@ class ArchivePaths:
         return self.root / "index"
 
     @property
+    def frame_index(self) -> Path:
+        """Where frames that are stored are looked up; may be deleted."""
+        return self.index / "frames"
+
+    @property
     def spool(self) -> Path:
         """Accepted bytes that are not packed yet."""
         return self.root / "spool"

@@ -34,13 +34,12 @@ from dicomfs.journal import PREFIX as JOURNAL_PREFIX
 from dicomfs.journal import Journal
 from dicomfs.model import (
     ConflictClass,
-    FramePiece,
+    HeaderPiece,
     InstanceId,
     InstanceRow,
     Level,
     ObjectKey,
     PackKind,
-    StreamPiece,
 )
 from dicomfs.packing.commit import MOVED, part_rows
 from dicomfs.packing.spooled import spooled_bytes
@@ -304,7 +303,7 @@ def _disjoint(found: _Found, series: int, report: RecoverReport) -> list[_Part]:
 
 def _needed(part: SeriesPart) -> frozenset[ObjectKey]:
     pieces = (piece for entry in part.entries for piece in entry.pieces)
-    return frozenset(piece.pack for piece in pieces if isinstance(piece, FramePiece | StreamPiece))
+    return frozenset(piece.pack for piece in pieces if not isinstance(piece, HeaderPiece))
 
 
 def rebuild_spool(catalog: Catalog, spool: Spool, decided: Iterable[VersionDecision]) -> int:

@@ -16,7 +16,7 @@ from dicomfs.errors import DicomfsError, MismatchError, ObjectNotFound, TierErro
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
 from dicomfs.journal import Journal
-from dicomfs.model import InstanceId
+from dicomfs.model import InstanceId, PackKind
 from dicomfs.packs import PackSource
 from dicomfs.progress import Progress
 from dicomfs.reconstruct import Reconstructor, check_whole
@@ -55,6 +55,7 @@ class Verifier:
             self._objects(pool, report, deep)
             self._instances(pool, report, progress, deep)
         self._journal_objects(report)
+        self._references(report)
         counted = self._catalog.recount()
         if counted != counts:
             report.problems.append(
@@ -139,6 +140,25 @@ class Verifier:
         except DicomfsError as problem:
             return size, f"{what}: {problem}"
         return size, ""
+
+    def _references(self, report: VerifyReport) -> None:
+        """Count again what the instances of each header pack need, and compare it with the catalog."""
+        for record in list(self._catalog.objects()):
+            if not record.key.startswith(PackKind.HEADER.prefix + "/"):
+                continue
+            try:
+                parts = range(len(self._source.headers(record.key).parts))
+                needed = {key for part in parts for key in self._source.part(record.key, part).packs}
+            except DicomfsError:
+                continue  # listed where the object itself was checked
+            recorded = set(self._catalog.references(record.key))
+            missing = sorted(key for key in needed if not self._catalog.has_object(self._catalog.placed(key)))
+            if recorded != needed:
+                report.problems.append(
+                    f"catalog: {record.key} needs {len(needed)} packs, "
+                    f"{len(recorded)} are recorded; run `recover`"
+                )
+            report.problems += [f"catalog: {record.key} needs {key}, which is not known" for key in missing]
 
     def _journal_objects(self, report: VerifyReport) -> None:
         try:

@@ -6,6 +6,7 @@ the house never mixes pixels with identity.  Writes to the staging folder only.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from dicomfs.model import (
     TranscodedPiece,
 )
 from dicomfs.packing.encode import EncodedStack, StackEncoder
-from dicomfs.packing.plan import BatchPlan, InstancePlan, StackPlan
+from dicomfs.packing.plan import BatchPlan, InstancePlan, Link, StackPlan
 from dicomfs.packing.run import PackRun
 from dicomfs.packing.seal import Staged, Staging
 from dicomfs.packing.spooled import SpooledRanges
@@ -71,9 +72,10 @@ def build_batch(
     _write_stacks(plan, study_of, staging, encoder, places, built, advance)
     _write_streams(plan, study_of, staging, encoder.run, places, built, advance)
     digests = {pack.key: pack.summary.index_digest for pack in built.packs}
+    digests |= {link.key: link.index_digest for link in plan.links.values() if isinstance(link, Link)}
     parts = []
     for patient, study, series, indexes in plan.series:
-        entries = [_entry(plan.instances[index], index, places) for index in indexes]
+        entries = [_entry(plan, index, places) for index in indexes]
         named = {
             piece.pack for entry in entries for piece in entry.pieces if not isinstance(piece, HeaderPiece)
         }
@@ -84,6 +86,7 @@ def build_batch(
         built.parts.append(part)
         built.rows.append(indexes)
         advance(sum(entry.header_length for entry in entries))
+    advance(_linked_bytes(plan))
     built.headers = staging.write_headers(parts)
     return built
 
@@ -127,6 +130,19 @@ def _encode(
     return encoded
 
 
+def _linked_bytes(plan: BatchPlan) -> int:
+    """Bytes of the files whose frames are not stored anew."""
+    size = 0
+    for index, number in plan.links:
+        instance = plan.instances[index]
+        runs = [run for run in instance.split.runs if run.kind is RunKind.CODED]
+        if runs:
+            size += runs[number].length
+        elif instance.split.layout is not None:
+            size += instance.split.layout.frame_bytes
+    return size
+
+
 def _write_streams(
     plan: BatchPlan,
     study_of: dict[int, int],
@@ -154,7 +170,8 @@ def _write_streams(
         places.streams.update({where: (staged.key, place) for where, place in written.items()})
 
 
-def _entry(instance: InstancePlan, index: int, places: _Places) -> InstanceEntry:
+def _entry(plan: BatchPlan, index: int, places: _Places) -> InstanceEntry:
+    instance = plan.instances[index]
     record = instance.record
     return InstanceEntry(
         position=record.id.position,
@@ -164,50 +181,56 @@ def _entry(instance: InstancePlan, index: int, places: _Places) -> InstanceEntry
         size=record.size,
         mtime_ns=record.mtime_ns,
         sha256=record.sha256,
-        order=_order(instance, index, places),
-        pieces=tuple(_pieces(instance, index, places)),
+        order=_order(plan, index, places),
+        pieces=tuple(_pieces(plan, index, places)),
         note=instance.split.reason,
     )
 
 
-def _order(instance: InstancePlan, index: int, places: _Places) -> int:
+def _order(plan: BatchPlan, index: int, places: _Places) -> int:
     """Place along the slices: where the instance's first frame lies in its stack, else in name order."""
-    if instance.stack is None:
-        return index
-    return places.stacks[instance.stack][1].places[(index, 0)]
+    return _place(plan, (index, 0), places)[2] if plan.instances[index].split.frame_count else index
 
 
-def _pieces(instance: InstancePlan, index: int, places: _Places) -> Iterator[Piece]:
-    frame = 0
+def _place(plan: BatchPlan, frame: tuple[int, int], places: _Places) -> tuple[ObjectKey, int, int]:
+    """Pack, stack and number in it of a frame (instance, number in its file), stored now or before."""
+    link = plan.links.get(frame)
+    if isinstance(link, tuple):
+        frame, link = link, plan.links.get(link)
+    if isinstance(link, Link):
+        return link.key, link.stack, link.frame
+    stack = plan.instances[frame[0]].stack
+    assert stack is not None
+    key, encoded = places.stacks[stack]
+    return key, encoded.number, encoded.places[frame]
+
+
+def _pieces(plan: BatchPlan, index: int, places: _Places) -> Iterator[Piece]:
+    frame, instance = 0, plan.instances[index]
     for run, what in enumerate(instance.split.runs):
         if what.kind is RunKind.HEADER:
             yield HeaderPiece(what.length)
         elif what.kind is RunKind.FRAMES:
-            yield from _frame_pieces(instance, index, places)
+            yield from _frame_pieces(plan, index, places)
         elif what.kind is RunKind.CODED:
-            yield _coded_piece(instance, (index, frame), what, places)
+            yield _coded_piece(instance, what, _place(plan, (index, frame), places))
             frame += 1
         else:
             key, place = places.streams[(index, run)]
             yield _stream_piece(instance, what, key, place)
 
 
-def _frame_pieces(instance: InstancePlan, index: int, places: _Places) -> Iterator[Piece]:
-    assert instance.stack is not None
-    key, encoded = places.stacks[instance.stack]
-    at = [encoded.places[(index, frame)] for frame in range(instance.split.frame_count)]
-    for first, count, step in progressions(at):
-        yield FramePiece(key, encoded.number, first, count, step)
+def _frame_pieces(plan: BatchPlan, index: int, places: _Places) -> Iterator[Piece]:
+    count = plan.instances[index].split.frame_count
+    at = [_place(plan, (index, frame), places) for frame in range(count)]
+    for (key, stack), run in itertools.groupby(at, key=lambda place: place[:2]):
+        for first, frames, step in progressions([frame for _, _, frame in run]):
+            yield FramePiece(key, stack, first, frames, step)
 
 
-def _coded_piece(instance: InstancePlan, frame: tuple[int, int], run: Run, places: _Places) -> Piece:
-    assert instance.stack is not None
-    key, encoded = places.stacks[instance.stack]
+def _coded_piece(instance: InstancePlan, run: Run, place: tuple[ObjectKey, int, int]) -> Piece:
     stream = instance.codestreams[run.offset]
-    place = encoded.places[frame]
-    return CodedPiece(
-        key, encoded.number, place, stream.method, len(stream.recipe), run.length, stream.digest
-    )
+    return CodedPiece(*place, stream.method, len(stream.recipe), run.length, stream.digest)
 
 
 def _stream_piece(instance: InstancePlan, run: Run, key: ObjectKey, place: StreamPlace) -> Piece:

@@ -29,6 +29,7 @@ from dicomfs.dicom.pixels import (
 from dicomfs.errors import CodecError
 from dicomfs.format.coded_pieces import MAX_CODED
 from dicomfs.model import PixelLayout
+from dicomfs.packing.fingerprint import NONE, fingerprint
 from dicomfs.packing.spooled import SpooledRanges
 
 MAX_CODESTREAMS = 1 << 15
@@ -54,6 +55,8 @@ class Codestream:
     """Item headers inside, each behind so many bytes of the codestream."""
     digest: int
     """XXH3-64 of the run."""
+    fingerprint: int = NONE
+    """Of the frame that it holds."""
 
     @property
     def run(self) -> Run:
@@ -115,7 +118,8 @@ def _read(
     if layout not in {None, reading.layout}:
         return None
     recipe = piece_recipe(reading.recipe, inserts)
-    return Codestream(group, method, recipe, inserts, digest), reading.layout
+    found_frame = fingerprint(reading.raw, reading.layout)
+    return Codestream(group, method, recipe, inserts, digest, found_frame), reading.layout
 
 
 def _joined(data: Buffer, group: Group) -> bytes:

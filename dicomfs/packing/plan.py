@@ -12,12 +12,13 @@ from pathlib import Path
 
 from dicomfs.dicom.attributes import Attributes, attributes
 from dicomfs.dicom.geometry import frame_order, order_keys, stack_key
-from dicomfs.dicom.part10 import scan
+from dicomfs.dicom.part10 import Buffer, scan
 from dicomfs.dicom.pixels import Run, RunKind, SplitPlan, burned_in, split
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
-from dicomfs.model import InstanceId, PackKind, PatientNode, PixelLayout, SeriesNode, StudyNode
+from dicomfs.model import InstanceId, ObjectKey, PackKind, PatientNode, PixelLayout, SeriesNode, StudyNode
 from dicomfs.packing.coded import Codestream, take_apart
+from dicomfs.packing.fingerprint import NONE, fingerprint
 from dicomfs.packing.spooled import spooled_bytes
 from dicomfs.spool import Spool
 
@@ -49,6 +50,17 @@ class FrameRef:
     """Place of the instance in name order."""
     codestream: Codestream | None = None
     """What holds the frame, where the file does not hold it as it is."""
+    fingerprint: int = NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A frame that is stored already."""
+
+    key: ObjectKey
+    index_digest: int
+    stack: int
+    frame: int
 
 
 @dataclass(slots=True)
@@ -84,6 +96,21 @@ class BatchPlan:
     """Per series: its nodes and the indexes of its instances, in name order."""
     codestreams: int = 0
     """How many codestreams are taken apart."""
+    links: dict[tuple[int, int], Link | tuple[int, int]] = field(default_factory=dict)
+    """(instance, frame in file) that is not stored anew -> its place, or the frame of the batch it equals."""
+
+    def keep_unlinked(self) -> None:
+        """Take the frames in ``links`` out of the stacks, and stacks without frames out of the batch."""
+        numbers: dict[int, int] = {}
+        kept: list[StackPlan] = []
+        for number, stack in enumerate(self.stacks):
+            stack.frames = [one for one in stack.frames if (one.instance, one.number) not in self.links]
+            if stack.frames:
+                numbers[number] = len(kept)
+                kept.append(stack)
+        self.stacks = kept
+        for instance in self.instances:
+            instance.stack = numbers.get(instance.stack) if instance.stack is not None else None
 
     @property
     def raw_bytes(self) -> int:
@@ -181,7 +208,7 @@ def _plan_instance(plan: BatchPlan, stacks: dict[object, int], record: SpooledRe
             plan.stacks.append(StackPlan(record.id.series, kind, parts.layout))
         instance.stack = stacks[key]
         order = frame_order(data, found) if parts.frame_count > 1 else None
-        plan.stacks[instance.stack].frames += _frames(instance, described, index, order)
+        plan.stacks[instance.stack].frames += _frames(instance, described, index, order, data)
 
 
 def _frames(
@@ -189,12 +216,19 @@ def _frames(
     described: Attributes,
     index: int,
     order: Sequence[tuple[float | None, float | None]] | None,
+    data: Buffer,
 ) -> Iterator[FrameRef]:
+    layout = instance.split.layout
+    assert layout is not None
     position, time, _ = order_keys(described)
     for number, (offset, codestream) in enumerate(_places(instance)):
         if order is not None and len(order) == instance.split.frame_count:
             position, time = order[number]
-        yield FrameRef(index, number, offset, position, time, index, codestream)
+        if codestream is None:
+            found = fingerprint(bytes(data[offset : offset + layout.frame_bytes]), layout)
+        else:
+            found = codestream.fingerprint
+        yield FrameRef(index, number, offset, position, time, index, codestream, found)
 
 
 def _places(instance: InstancePlan) -> Iterator[tuple[int, Codestream | None]]:

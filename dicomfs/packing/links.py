@@ -1,0 +1,194 @@
+"""Frames that are there already: found by fingerprint, compared byte by byte, referred to instead of stored.
+
+Owns which frames of a batch become references: to a pack of any study, of the same kind, or to an equal frame
+of the same batch.  A header pack lists every pack its instances need, in the transaction that commits it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomfs.codec.base import FROM_DISK
+from dicomfs.errors import DicomfsError
+from dicomfs.format.pack import PackReader
+from dicomfs.frames import FrameReader
+from dicomfs.index.catalog import Catalog
+from dicomfs.index.frames import FrameIndex, sampled
+from dicomfs.model import ObjectKey, PackKind
+from dicomfs.packing.coded import frame_of
+from dicomfs.packing.fingerprint import NONE, stack_fingerprints
+from dicomfs.packing.plan import BatchPlan, FrameRef, Link, StackPlan
+from dicomfs.packing.run import PackRun
+from dicomfs.packing.spooled import SpooledRanges
+from dicomfs.packs import PackSource
+from dicomfs.tiers.base import Tier
+
+logger = logging.getLogger(__name__)
+
+_CACHE_BYTES = 64 << 20
+_MOST_PACKS = 8
+"""Packs that the frames of one stack are looked for in."""
+_KINDS = {PackKind.PIXEL, PackKind.BURNED}
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The frames of a pack, by bytes of a frame and fingerprint."""
+
+    key: ObjectKey
+    index_digest: int
+    places: dict[tuple[int, int], tuple[int, int]]
+
+
+class Linker:
+    """Finds frames of batches in the packs of an archive."""
+
+    def __init__(self, folder: Path, catalog: Catalog, tier: Tier) -> None:
+        """``folder`` is that of the `FrameIndex`."""
+        self._folder, self._catalog, self._tier = folder, catalog, tier
+        self._opened: FrameIndex | None = None
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Open the index for as long as a run lasts; all other methods need it."""
+        self._opened = FrameIndex(self._folder)
+        try:
+            yield
+        finally:
+            self._opened.close()
+            self._opened = None
+
+    @property
+    def _index(self) -> FrameIndex:
+        assert self._opened is not None
+        return self._opened
+
+    def catch_up(self) -> None:
+        """List packs that the index does not know: after a recovery, or where it was deleted."""
+        listed = self._index.packs()
+        for record in self._catalog.objects():
+            if record.key not in listed:
+                self.add(record.key)
+
+    def add(self, key: ObjectKey) -> None:
+        """List a pack that is placed; one that cannot be read is left for the next time."""
+        if _kind(key) not in _KINDS:
+            return
+        try:
+            pack = PackSource(self._tier).pack(key)
+        except DicomfsError as problem:
+            logger.warning("frames not listed", extra={"object": key, "reason": str(problem)})
+            return
+        chosen: set[int] = set()
+        for stack in pack.stacks:
+            chosen |= sampled([int(one) for one in stack_fingerprints(stack)])
+        self._index.add(key, chosen)
+
+    def link(self, plan: BatchPlan, run: PackRun) -> None:
+        """Take the frames of a batch that need not be stored out of its stacks.
+
+        Raises:
+            UnreadableFile: the disk does not give back what was accepted.
+            Stopped: somebody asked to stop.
+        """
+        _link_equals(plan, run)
+        source = PackSource(self._tier)
+        known: dict[ObjectKey, _Known | None] = {}
+        with contextlib.closing(FrameReader(source, _CACHE_BYTES)) as frames:
+            self._link_stacks(plan, run, source, frames, known)
+        plan.keep_unlinked()
+
+    def _link_stacks(
+        self,
+        plan: BatchPlan,
+        run: PackRun,
+        source: PackSource,
+        frames: FrameReader,
+        known: dict[ObjectKey, _Known | None],
+    ) -> None:
+        for stack in plan.stacks:
+            fingerprints = [frame.fingerprint for frame in stack.frames if frame.fingerprint != NONE]
+            for key in self._index.find(sampled(fingerprints))[:_MOST_PACKS]:
+                run.check()
+                if _kind(key) is not stack.kind or not self._catalog.has_object(key):
+                    continue
+                if key not in known:
+                    known[key] = _known(source, key)
+                pack = known[key]
+                if pack is not None:
+                    _link_stack(plan, stack, pack, frames)
+
+
+def _kind(key: ObjectKey) -> PackKind | None:
+    return next((kind for kind in PackKind if key.startswith(kind.prefix + "/")), None)
+
+
+def _known(source: PackSource, key: ObjectKey) -> _Known | None:
+    """The frames of a pack; None where it cannot be read."""
+    try:
+        pack = source.pack(key)
+    except DicomfsError:
+        return None
+    if pack.index_digest is None:
+        return None
+    return _Known(key, pack.index_digest, dict(_places(pack)))
+
+
+def _places(pack: PackReader) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    for number, stack in enumerate(pack.stacks):
+        if any(segment.codec not in FROM_DISK for segment in stack.segments):
+            continue
+        for frame, one in enumerate(stack_fingerprints(stack).tolist()):
+            yield (stack.layout.frame_bytes, one), (number, frame)
+
+
+def _link_equals(plan: BatchPlan, run: PackRun) -> None:
+    """Frames of the batch that equal an earlier one."""
+    first: dict[tuple[PackKind, int, int], FrameRef] = {}
+    for stack in plan.stacks:
+        for frame in stack.frames:
+            if frame.fingerprint == NONE:
+                continue
+            earlier = first.setdefault((stack.kind, stack.layout.frame_bytes, frame.fingerprint), frame)
+            if earlier is frame:
+                continue
+            run.check()
+            if _raw(plan, earlier) == _raw(plan, frame):
+                plan.links[frame.instance, frame.number] = (earlier.instance, earlier.number)
+
+
+def _link_stack(plan: BatchPlan, stack: StackPlan, pack: _Known, frames: FrameReader) -> None:
+    found = [
+        (pack.places[stack.layout.frame_bytes, frame.fingerprint], frame)
+        for frame in stack.frames
+        if (frame.instance, frame.number) not in plan.links
+        and (stack.layout.frame_bytes, frame.fingerprint) in pack.places
+    ]
+    # As they are stored: each segment is decoded once.
+    for (number, place), frame in sorted(found, key=lambda one: one[0]):
+        link = Link(pack.key, pack.index_digest, number, place)
+        try:
+            same = _stored(frames, link, stack.layout.frame_bytes) == _raw(plan, frame)
+        except DicomfsError as problem:
+            logger.warning("frames not referred to", extra={"object": pack.key, "reason": str(problem)})
+            return
+        if same:
+            plan.links[frame.instance, frame.number] = link
+
+
+def _stored(frames: FrameReader, link: Link, size: int) -> bytes:
+    slices = frames.slices(link.key, link.stack, link.frame, 0, size)
+    return b"".join(frames.fetch(wanted.unit)[wanted.start : wanted.stop] for wanted in slices)
+
+
+def _raw(plan: BatchPlan, frame: FrameRef) -> bytes:
+    instance = plan.instances[frame.instance]
+    assert instance.split.layout is not None
+    with SpooledRanges(instance.path) as file:
+        if frame.codestream is not None:
+            return frame_of(file, frame.codestream, instance.split.layout)
+        return file.read(frame.offset, instance.split.layout.frame_bytes)
