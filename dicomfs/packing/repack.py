@@ -104,7 +104,8 @@ class PackMove:
         )
         after = staged.summary.size
         if wanted is not Profile.FAST and after > self._record.size * (1 - LEAST_GAIN / 2):
-            return self._kept(f"would have {after} bytes")
+            gain = 100 * (1 - after / max(1, self._record.size))
+            return self._kept(f"coded anew it gains {gain:.1f} % only")
         compare(staged, self._pack, self._names, self._users, self._catalog, self._tier, self._run)
         anew = [plan.why for plan in plans if plan.trial is not None]
         reason = f"{len(anew)} of {len(plans)} stacks coded anew: {anew[0]}"
