@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ import zstandard
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from tests import kernel_builds
+from tests import independent_dense, independent_fast, kernel_builds
+from tests.independent_kernel import Damaged, Stack
 
 Array = npt.NDArray[Any]
 WINDOW_LIMIT = 128 << 20
@@ -194,16 +196,25 @@ def _jpeg_ls(payload: bytes, shape: tuple[int, ...], bits: int) -> Array:
 
 
 def _own(codec: str, payload: bytes, shape: tuple[int, ...], bits: int) -> Array:
-    """Samples of a stream of our own, which docs/codec.md specifies."""
+    """Samples of a stream of our own: small ones by the text alone, which is slow, others by the kernel."""
     frames, rows, columns, samples = shape
     if samples != 1:
         raise Refused("a stream of one sample for pixels of more")
-    size = kernel_builds.Shape(frames, rows, columns, bits)
+    decode, most = _BY_TEXT[codec]
+    if frames * rows * columns > most:
+        return _by_kernel(codec, payload, kernel_builds.Shape(frames, rows, columns, bits)).reshape(shape)
+    try:
+        return decode(Stack(frames, rows, columns, bits), bytes(payload)).reshape(shape)
+    except Damaged as error:
+        raise Refused(f"{codec}: {error}") from error
+
+
+def _by_kernel(codec: str, payload: bytes, size: kernel_builds.Shape) -> Array:
     try:
         raw = kernel_builds.decode("gcc", codec, size, payload)
     except kernel_builds.KernelError as error:
         raise Refused(f"{codec}: {error}") from error
-    return np.frombuffer(raw, f"<u{size.sample_bytes}").astype(np.int64).reshape(shape)
+    return np.frombuffer(raw, f"<u{size.sample_bytes}").astype(np.int64)
 
 
 def _jpeg_xl(payload: bytes, shape: tuple[int, ...], bits: int) -> Array:
@@ -266,6 +277,11 @@ def _least(depths: tuple[int, ...], bits: int) -> int:
     return next(depth for depth in depths if depth >= bits)
 
 
+# Decoders by the text, and the most samples that they are given; a stream is often read more than once.
+_BY_TEXT: dict[str, tuple[Callable[[Stack, bytes], Array], int]] = {
+    "fast": (functools.lru_cache(16)(independent_fast.decode), 100_000),
+    "dense": (functools.lru_cache(16)(independent_dense.decode), 14_000),
+}
 _CODECS: dict[int, Callable[[bytes, tuple[int, ...], int], Array]] = {
     2: _jpeg_ls,
     3: _jpeg_xl,
