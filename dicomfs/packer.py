@@ -195,11 +195,13 @@ class Packer:
             if sealed is not None:
                 plan, built = sealed
                 assert built.headers is not None
+                # A pack that comes out as one that is there already is the same object.
+                new = [pack for pack in built.packs if not self._catalog.has_object(pack.key)]
                 self._place_and_commit(plan, staging, built, run.profile.value)
                 for pack in built.packs:
                     self._linker.add(pack.key)
                 with self._counting:
-                    _count(report, plan, built)
+                    _count(report, plan, built, [*new, built.headers])
         finally:
             staging.clear()
 
@@ -314,12 +316,11 @@ class Packer:
             self._spool.release(packed)
 
 
-def _count(report: PackReport, plan: BatchPlan, built: BuiltBatch) -> None:
-    assert built.headers is not None
+def _count(report: PackReport, plan: BatchPlan, built: BuiltBatch, new: Sequence[Staged]) -> None:
     report.instances += len(plan.instances)
     report.series_numbers |= {series.number for _, _, series, _ in plan.series}
     report.raw_bytes += plan.raw_bytes
-    report.stored_bytes += sum(pack.summary.size for pack in [*built.packs, built.headers])
+    report.stored_bytes += sum(pack.summary.size for pack in new)
     for instance in plan.instances:
         if instance.split.reason:
             report.whole[instance.split.reason] += 1

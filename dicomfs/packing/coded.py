@@ -29,7 +29,7 @@ from dicomfs.dicom.pixels import (
 from dicomfs.errors import CodecError
 from dicomfs.format.coded_pieces import MAX_CODED
 from dicomfs.model import PixelLayout
-from dicomfs.packing.fingerprint import NONE, fingerprint
+from dicomfs.packing.fingerprint import fingerprints
 from dicomfs.packing.spooled import SpooledRanges
 
 MAX_CODESTREAMS = 1 << 15
@@ -55,7 +55,7 @@ class Codestream:
     """Item headers inside, each behind so many bytes of the codestream."""
     digest: int
     """XXH3-64 of the run."""
-    fingerprint: int = NONE
+    fingerprints: tuple[int, ...] = ()
     """Of the frame that it holds."""
 
     @property
@@ -118,8 +118,8 @@ def _read(
     if layout not in {None, reading.layout}:
         return None
     recipe = piece_recipe(reading.recipe, inserts)
-    found_frame = fingerprint(reading.raw, reading.layout)
-    return Codestream(group, method, recipe, inserts, digest, found_frame), reading.layout
+    frame = fingerprints(reading.raw, reading.layout)
+    return Codestream(group, method, recipe, inserts, digest, frame), reading.layout
 
 
 def _joined(data: Buffer, group: Group) -> bytes:

@@ -1,7 +1,8 @@
 """A frame in 64 bits, as a pack's index knows it: made from the digests of its bands.
 
-Two frames with one fingerprint are compared before they count as equal.  A frame that is one value throughout
-has none: storing it again costs less than looking it up.
+How frames are cut into bands depends on the codec: a frame that is looked up has a fingerprint for each cut.
+Two frames with one fingerprint are compared before they count as equal.  A frame that is one value
+throughout has none: storing it again costs less than looking it up.
 """
 
 from __future__ import annotations
@@ -12,21 +13,25 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from dicomfs.codec.base import CodecId
 from dicomfs.codec.segment import band_rows
 from dicomfs.format.pack_index import StackIndex
 from dicomfs.model import PixelLayout
 
 LEAST_BYTES = 4096
 """Smaller frames are not worth a reference."""
-NONE = 0
 _LOOK = 64
 
 
-def fingerprint(raw: bytes | memoryview, layout: PixelLayout) -> int:
-    """The fingerprint of a frame, cut into the bands that packing would cut it into; `NONE` without one."""
+def fingerprints(raw: bytes, layout: PixelLayout) -> tuple[int, ...]:
+    """The fingerprints of a frame, one for each way in which codecs cut it into bands; () without any."""
     if len(raw) < LEAST_BYTES or _uniform(np.frombuffer(raw, np.uint8)):
-        return NONE
-    size = band_rows(layout, 1) * layout.row_bytes
+        return ()
+    heights = sorted({band_rows(layout, 1, codec) for codec in CodecId}, reverse=True)
+    return tuple(_of_bands(raw, height * layout.row_bytes) for height in heights)
+
+
+def _of_bands(raw: bytes, size: int) -> int:
     digests = [xxhash.xxh3_64_intdigest(raw[at : at + size]) for at in range(0, len(raw), size)]
     return _folded(np.array(digests, np.uint64))
 

@@ -20,7 +20,7 @@ from dicomfs.index.catalog import Catalog
 from dicomfs.index.frames import FrameIndex, sampled
 from dicomfs.model import ObjectKey, PackKind
 from dicomfs.packing.coded import frame_of
-from dicomfs.packing.fingerprint import NONE, stack_fingerprints
+from dicomfs.packing.fingerprint import stack_fingerprints
 from dicomfs.packing.plan import BatchPlan, FrameRef, Link, StackPlan
 from dicomfs.packing.run import PackRun
 from dicomfs.packing.spooled import SpooledRanges
@@ -111,8 +111,9 @@ class Linker:
         known: dict[ObjectKey, _Known | None],
     ) -> None:
         for stack in plan.stacks:
-            fingerprints = [frame.fingerprint for frame in stack.frames if frame.fingerprint != NONE]
-            for key in self._index.find(sampled(fingerprints))[:_MOST_PACKS]:
+            cuts = zip(*(frame.fingerprints for frame in stack.frames if frame.fingerprints), strict=True)
+            wanted = set().union(*map(sampled, cuts))
+            for key in self._index.find(wanted)[:_MOST_PACKS]:
                 run.check()
                 if _kind(key) is not stack.kind or not self._catalog.has_object(key):
                     continue
@@ -151,9 +152,10 @@ def _link_equals(plan: BatchPlan, run: PackRun) -> None:
     first: dict[tuple[PackKind, int, int], FrameRef] = {}
     for stack in plan.stacks:
         for frame in stack.frames:
-            if frame.fingerprint == NONE:
+            if not frame.fingerprints:
                 continue
-            earlier = first.setdefault((stack.kind, stack.layout.frame_bytes, frame.fingerprint), frame)
+            name = (stack.kind, stack.layout.frame_bytes, frame.fingerprints[0])
+            earlier = first.setdefault(name, frame)
             if earlier is frame:
                 continue
             run.check()
@@ -162,12 +164,12 @@ def _link_equals(plan: BatchPlan, run: PackRun) -> None:
 
 
 def _link_stack(plan: BatchPlan, stack: StackPlan, pack: _Known, frames: FrameReader) -> None:
-    found = [
-        (pack.places[stack.layout.frame_bytes, frame.fingerprint], frame)
-        for frame in stack.frames
-        if (frame.instance, frame.number) not in plan.links
-        and (stack.layout.frame_bytes, frame.fingerprint) in pack.places
-    ]
+    found = []
+    for frame in stack.frames:
+        names = ((stack.layout.frame_bytes, one) for one in frame.fingerprints)
+        at = next((pack.places[name] for name in names if name in pack.places), None)
+        if at is not None and (frame.instance, frame.number) not in plan.links:
+            found.append((at, frame))
     # As they are stored: each segment is decoded once.
     for (number, place), frame in sorted(found, key=lambda one: one[0]):
         link = Link(pack.key, pack.index_digest, number, place)

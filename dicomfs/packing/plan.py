@@ -18,7 +18,7 @@ from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
 from dicomfs.model import InstanceId, ObjectKey, PackKind, PatientNode, PixelLayout, SeriesNode, StudyNode
 from dicomfs.packing.coded import Codestream, take_apart
-from dicomfs.packing.fingerprint import NONE, fingerprint
+from dicomfs.packing.fingerprint import fingerprints
 from dicomfs.packing.spooled import spooled_bytes
 from dicomfs.spool import Spool
 
@@ -50,7 +50,8 @@ class FrameRef:
     """Place of the instance in name order."""
     codestream: Codestream | None = None
     """What holds the frame, where the file does not hold it as it is."""
-    fingerprint: int = NONE
+    fingerprints: tuple[int, ...] = ()
+    """By which it may be found among frames that are stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +226,9 @@ def _frames(
         if order is not None and len(order) == instance.split.frame_count:
             position, time = order[number]
         if codestream is None:
-            found = fingerprint(bytes(data[offset : offset + layout.frame_bytes]), layout)
+            found = fingerprints(bytes(data[offset : offset + layout.frame_bytes]), layout)
         else:
-            found = codestream.fingerprint
+            found = codestream.fingerprints
         yield FrameRef(index, number, offset, position, time, index, codestream, found)
 
 

@@ -12,7 +12,7 @@ import pytest
 from dicomfs.archive import Archive, recover
 from dicomfs.model import FramePiece, ObjectKey, PixelLayout
 from dicomfs.packing import plan as planning
-from dicomfs.packing.fingerprint import fingerprint
+from dicomfs.packing.fingerprint import fingerprints
 from dicomfs.packs import PackSource
 from tests import samples
 from tests.archives import flip, read_whole, rows, write_sources
@@ -136,8 +136,8 @@ def test_a_fingerprint_alone_links_nothing(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take(archive, tmp_path, series("First^Patient", IMAGES[:1]))
-    known = fingerprint(IMAGES[0].tobytes(), PixelLayout(64, 64, 1, 16, 12, 11, signed=False))
-    monkeypatch.setattr(planning, "fingerprint", lambda raw, layout: known)
+    known = fingerprints(IMAGES[0].tobytes(), PixelLayout(64, 64, 1, 16, 12, 11, signed=False))
+    monkeypatch.setattr(planning, "fingerprints", lambda raw, layout: known)
     files = series("Second^Patient", IMAGES[1:4])
     assert take(archive, tmp_path, files)[1] > 0
     second = [row for shown, row in rows(archive) if "Second" in shown[0]]
@@ -160,6 +160,17 @@ def test_a_damaged_pack_is_not_relied_on(archive: Archive, tmp_path: Path) -> No
 def test_frames_that_may_show_names_do_not_refer_to_others(archive: Archive, tmp_path: Path) -> None:
     take(archive, tmp_path, series("First^Patient"))
     assert take(archive, tmp_path, series("Second^Patient", modality="US"))[1] > 0
+
+
+def test_large_frames_are_found_however_they_were_cut(archive: Archive, tmp_path: Path) -> None:
+    for side in (384, 800):
+        images = [smooth(side, side, seed=seed) for seed in range(2)]
+        assert take(archive, tmp_path, series(f"First^{side}", images))[1] > 0
+        source = write_sources(tmp_path / f"dense{side}", series(f"Second^{side}", images))
+        archive.import_paths([source])
+        before = of_frames(archive)
+        assert not archive.pack("dense").failed
+        assert of_frames(archive) == before
 
 
 def test_uniform_and_small_frames_are_stored_as_they_are(archive: Archive, tmp_path: Path) -> None:
