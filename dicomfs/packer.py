@@ -31,7 +31,7 @@ from dicomfs.packing.links import Linker
 from dicomfs.packing.pipeline import side_by_side
 from dicomfs.packing.plan import BatchPlan, batches, plan_batch
 from dicomfs.packing.run import PackRun, Stopped
-from dicomfs.packing.seal import SPOOL_MISSING, SPOOL_ROTTEN, Staging, clear_staging, mismatches
+from dicomfs.packing.seal import SPOOL_MISSING, SPOOL_ROTTEN, Staged, Staging, clear_staging, mismatches
 from dicomfs.packing.spooled import UnreadableFile
 from dicomfs.paths import ArchivePaths
 from dicomfs.progress import Progress, SharedProgress
