@@ -199,7 +199,7 @@ class Packer:
                 new = [pack for pack in built.packs if not self._catalog.has_object(pack.key)]
                 self._place_and_commit(plan, staging, built, run.profile.value)
                 for pack in built.packs:
-                    self._linker.add(pack.key)
+                    self._linker.add(self._catalog.placed(pack.key))
                 with self._counting:
                     _count(report, plan, built, [*new, built.headers])
         finally:
@@ -289,7 +289,8 @@ class Packer:
         """Place the sealed packs, commit, release: the steps whose order is the crash contract."""
         packs, headers, parts = built.packs, built.headers, built.parts
         assert headers is not None
-        staged = [*packs, headers]
+        # The same frames may have been packed before and moved since: then their stand-in is there already.
+        staged = [pack for pack in [*packs, headers] if self._catalog.placed(pack.key) == pack.key]
         with self._catalog.write() as writer:
             for pack in staged:
                 writer.add_intent(pack.key, "pack")

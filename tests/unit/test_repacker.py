@@ -341,3 +341,46 @@ def test_a_reader_written_from_the_text_finds_stand_ins(
     reader = TierReader(archive.paths.local_tier)
     assert digests(reader.read(instance) for instance in reader.instances) == digests(FILES)
     assert read_whole(archive, rows(archive)[0][1].id)
+
+
+def test_a_pack_that_was_moved_is_not_made_again_by_the_same_frames(archive: Archive, tmp_path: Path) -> None:
+    everything = list(FILES)
+    for turn, profile in enumerate(("dense", "archive", "fast")):
+        copies = samples.ct_series(6, 24, 24, patient=f"Copy^{profile}")
+        archive.import_paths([write_sources(tmp_path / f"copies {turn}", copies)])
+        assert archive.pack("fast").failed == []
+        everything += copies
+        assert archive.repack(profile).failed == []
+        assert contents(archive) == digests(everything)
+        assert len(pixel_packs(archive)) == 3
+    assert profiles(archive) == {"fast"}
+    _require_sound_and_recoverable(archive, everything)
+
+
+def test_what_refers_to_frames_of_a_moved_pack_goes_on_doing_so(archive: Archive, tmp_path: Path) -> None:
+    """Frames that are stored once are referred to by the name that their pack had then."""
+    everything = list(FILES)
+    shown = samples.ct_series(6, 64, 64, 7)
+    for turn, profile in enumerate(("dense", "archive", "fast", "dense")):
+        # Some of the slices, so that their own pack would be another one.
+        others = samples.ct_series(6, 64, 64, 7, patient=f"Copy^{profile}")[turn:] if turn else shown
+        archive.import_paths([write_sources(tmp_path / f"copies {turn}", others)])
+        assert archive.pack("fast").failed == []
+        everything += others
+        assert len(pixel_packs(archive)) == 4
+        assert archive.repack(profile).failed == []
+        assert contents(archive) == digests(everything)
+    referred = [len(archive.catalog.referring([key])) for key in _needed(archive)]
+    assert len(referred) == 3 + 1 + 3, "each turn refers to the pack by the name that it had then"
+    _require_sound_and_recoverable(archive, everything)
+
+
+def _require_sound_and_recoverable(archive: Archive, everything: list[bytes]) -> None:
+    verified = archive.verify(deep=True)
+    assert (verified.problems, verified.notes) == ([], [])
+    before, named = tree(archive), numbers(archive)
+    archive.close()
+    assert recover(archive.paths.root, archive.paths.local_tier.as_uri()).problems == []
+    with Archive.open(archive.paths.root) as recovered:
+        assert (tree(recovered), numbers(recovered)) == (before, named)
+        assert contents(recovered) == digests(everything)
