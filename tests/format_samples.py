@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dicomfs.format.digest import digest64
-from dicomfs.format.header import HeaderPackWriter, InstanceEntry, SeriesPart
+from dicomfs.format.header import HeaderPackWriter, InstanceEntry, SeriesPart, needed_features
 from dicomfs.format.journal import (
     CountersReserved,
     JournalEntry,
@@ -25,6 +25,7 @@ from dicomfs.format.keys import pack_key
 from dicomfs.format.pack import PackWriter
 from dicomfs.format.pack_notes import Decision, Packing, StoodFor
 from dicomfs.model import (
+    CodedPiece,
     ConflictClass,
     FramePiece,
     HeaderPiece,
@@ -35,6 +36,7 @@ from dicomfs.model import (
     SeriesNode,
     StreamPiece,
     StudyNode,
+    TranscodedPiece,
 )
 from tests import samples
 
@@ -196,6 +198,36 @@ def dicom_header_sample() -> bytes:
             for entry, header in zip(part.entries, headers, strict=True)
         ]
         writer.add_part(dataclasses.replace(part, entries=entries, packs={}), headers)
+    writer.finish()
+    return file.getvalue()
+
+
+def codestream_part(rows: int = 4) -> tuple[SeriesPart, list[bytes]]:
+    """A part whose files are made of codestreams, with their recipes behind the header bytes."""
+    part, headers = series_part(7, rows, 60)
+    pixel, opaque = (pack_key(kind, "cd" * 32) for kind in (PackKind.PIXEL, PackKind.OPAQUE))
+    entries, blocks = [], []
+    for row, (entry, header) in enumerate(zip(part.entries, headers, strict=True)):
+        recipes = [random.Random(row).randbytes(20 + row), b"recipe two"]
+        pieces = (
+            HeaderPiece(len(header) - 8),
+            CodedPiece(pixel, 3, row, 1 + row % 3, len(recipes[0]), 5000 + row, (1 << 64) - 1 - row),
+            HeaderPiece(8),
+            TranscodedPiece(opaque, row, 7 * row, 900, 16, len(recipes[1]), 1200, 1 << row),
+        )
+        size = len(header) + 6200 + row
+        entries.append(dataclasses.replace(entry, pieces=pieces, size=size, note=""))
+        blocks.append(header + b"".join(recipes))
+    packs = {pixel: 1 << 63, opaque: 5}
+    return dataclasses.replace(part, entries=entries, packs=packs), blocks
+
+
+def codestream_sample() -> bytes:
+    """A header pack with the part of `codestream_part`."""
+    part, headers = codestream_part()
+    file = io.BytesIO()
+    writer = HeaderPackWriter(file, ARCHIVE_ID, needed_features([part]))
+    writer.add_part(part, headers)
     writer.finish()
     return file.getvalue()
 

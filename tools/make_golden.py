@@ -18,6 +18,7 @@ from dicomfs.format.version import MAJOR, MINOR  # noqa: E402 - the checkout has
 from dicomfs.model import PackKind  # noqa: E402
 from tests.compat.contents import contents_of  # noqa: E402
 from tests.format_samples import (  # noqa: E402
+    codestream_sample,
     dicom_header_sample,
     header_sample,
     journal_sample,
@@ -36,6 +37,7 @@ def golden_objects() -> dict[str, bytes]:
         "opaque.pack": opaque_sample()[0],
         "header.pack": header_sample((3, 40), (1, 10), (0, 0), (5, 100, 20_000))[0],
         "header-columns.pack": dicom_header_sample(),
+        "header-codestreams.pack": codestream_sample(),
         "journal.object": journal_sample(),
     }
 
