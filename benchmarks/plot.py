@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,18 +27,18 @@ def draw(path: Path, found: Sequence[Mean]) -> None:
     shown = sorted(
         (mean for mean in found if not mean.codec.startswith("pack ")), key=lambda mean: mean.decode_mbs
     )
-    for mean, following in itertools.zip_longest(shown, shown[1:]):
+    for before, mean, following in zip([None, *shown], shown, [*shown[1:], None], strict=False):
         ours = mean.codec in _OWN
         place = mean.decode_mbs, 1 / mean.to_reference
         axes.scatter(*place, s=60 if ours else 40, color="#c1440e" if ours else "#4a6fa5", zorder=3)
-        crowded = following is not None and _near(mean, following)
+        after, ahead = _near(before, mean), _near(mean, following)
         axes.annotate(
             mean.codec,
             place,
-            xytext=(-6 if crowded else 6, 4),
+            xytext=(-6 if ahead and not after else 6, -12 if ahead and after else 4),
             textcoords="offset points",
             fontsize=9,
-            horizontalalignment="right" if crowded else "left",
+            horizontalalignment="right" if ahead and not after else "left",
         )
     axes.margins(x=0.15)
     axes.set_xscale("log")
@@ -52,7 +51,9 @@ def draw(path: Path, found: Sequence[Mean]) -> None:
     figure.savefig(path, metadata=metadata)
 
 
-def _near(one: Mean, other: Mean) -> bool:
+def _near(one: Mean | None, other: Mean | None) -> bool:
     """Whether the name of one point would be written over the other."""
+    if one is None or other is None:
+        return False
     height = abs(1 / one.to_reference - 1 / other.to_reference)
     return other.decode_mbs < 2 * one.decode_mbs and height < 0.03
