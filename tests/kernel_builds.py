@@ -29,15 +29,14 @@ class Build:
 
 
 def _builds() -> dict[str, Build]:
-    native = {"gcc": Build("gcc", ("-O2",)), "clang": Build("clang", ("-O2",))}
+    native = {"gcc": Build("gcc", ("-O2",)), "clang": Build("clang", ("-O1",))}
     if platform.machine() != "x86_64":
         return native
     return native | {
-        "gcc for SSE2": Build("gcc", ("-O1", "-march=x86-64", "-mtune=generic")),
         "gcc for AVX2 and FMA": Build("gcc", ("-O2", "-march=haswell")),
-        # The kernel chooses instructions at run time, too: this processor has none beyond the base.
-        "gcc on an old processor": Build("gcc", ("-O1", "-static"), ("qemu-x86_64", "-cpu", "qemu64")),
-        "gcc for aarch64": Build("aarch64-linux-gnu-gcc", ("-O2", "-static"), ("qemu-aarch64",)),
+        # The kernel chooses instructions at run time: this processor has none beyond SSE2.
+        "gcc for SSE2": Build("gcc", ("-O1", "-static"), ("qemu-x86_64", "-cpu", "qemu64")),
+        "gcc for aarch64": Build("aarch64-linux-gnu-gcc", ("-O1", "-static"), ("qemu-aarch64",)),
     }
 
 

@@ -1,0 +1,39 @@
+/* libFuzzer: any bytes as a stream of any small shape.  Nothing may be read or written outside the buffers, which
+ * lie alone in memory so that the address sanitizer sees it, and every outcome is a frame or a code.
+ *
+ * Built with -DSTREAM=fast or -DSTREAM=dense.  Input: a shape of eight bytes, then the stream; the same as what
+ * kernel_encode.c writes as seeds.
+ */
+#include "kernel.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel_fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)
+{
+    if (length < SHAPE_BYTES)
+        return 0;
+    dfk_shape shape = shape_of(data);
+    size_t stream_length = length - SHAPE_BYTES;
+    uint8_t *stream = copy_of(data + SHAPE_BYTES, stream_length);
+    int64_t size = decoder_memory(&shape, stream, stream_length);
+    if (size >= 0 && size <= MOST_MEMORY) {
+        size_t frame_bytes = (size_t)shape.rows * shape.columns * shape.sample_bytes;
+        uint8_t *memory = copy_of(NULL, (size_t)size), *frame = copy_of(NULL, frame_bytes);
+        if (OPEN(&shape, stream, stream_length, memory, (size_t)size) == 0) {
+            uint32_t index = 0;
+            while (index <= shape.frames && NEXT(memory, frame) == 0)
+                index++;
+            require(index <= shape.frames);
+            require(NEXT(memory, frame) < 0);
+        }
+        free(frame);
+        free(memory);
+    }
+    free(stream);
+    return 0;
+}
