@@ -6,7 +6,8 @@ are in ``candidates``.  Encodes nothing for keeps.
 A trial has to cost little beside the packing.  So every candidate first codes a small piece in a hurry, and
 only those that come near the best go on to a larger one; JPEG XL and video codecs, which code slowest, go on
 only where they come out almost level.  No codec is chosen that makes the sample larger than JPEG-LS (and,
-but in the fast profile, JPEG XL) does.  Times are measured for the report alone.
+but in the fast profile, JPEG XL) does.  What comes back is compared in the first round, and again, for
+every byte, before a pack is sealed.  Times are measured for the report alone.
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ Frames = npt.NDArray[np.uint8]
 
 _MIB = 1 << 20
 _RUNS = 2
+_ONE_RUN_BYTES = 24 * _MIB
+"""Stacks up to this size show one run: codecs that learn need a long piece more than several."""
 _RUN_BYTES = 4 * _MIB
-_TRIAL_BYTES = 3 * _MIB // 2
+_TRIAL_BYTES = 3 * _MIB
 """Raw bytes that a candidate of the second round codes at most."""
-_SHARE = 16
+_SHARE = 8
 """One byte in so many of the stack is enough, down to the least."""
 _LEAST_BYTES = _MIB // 4
 _QUICK_BYTES = _MIB // 4
+_REFERENCES_BYTES = 3 * _MIB // 4
 _NEIGHBOURS = 8
 """Frames of a sampled piece: what predicts from neighbours needs some."""
 _REPETITIONS = 3
@@ -50,6 +54,9 @@ _REFERENCES_GAIN = 0.995
 _REORDERED = 1.02
 """What reading files in another order than they lie in costs where the cache holds all frames."""
 _WORN_IN = 1.03
+_LEARNING, _MOST_LEARNING = 0.012 * _MIB, 0.03
+"""What the dense codec, which begins to learn with every stream, loses on short ones: a share of one over
+the length in bytes.  Measured on CT and MR; samples are shorter than the bands of a stack."""
 _LONGEST_BYTES = {Profile.FAST: 64 * _MIB, Profile.DENSE: 16 * _MIB, Profile.ARCHIVE: 16 * _MIB}
 _HURRIED = {CodecId.JPEGXL: 3, CodecId.JPEGLS: 3, CodecId.ZSTD: 3, CodecId.FFV1: 3, CodecId.HEVC: 3}
 
@@ -64,6 +71,7 @@ class TrialRow:
     bytes: int
     encode_s: float
     decode_s: float
+    """0 where only the size was looked at."""
     final: bool = True
     """False: it fell behind in the first round."""
 
@@ -112,11 +120,11 @@ def sample_runs(frames: int, layout: PixelLayout, period: int = 0) -> list[range
     length = max(1, min(frames, _NEIGHBOURS, _RUN_BYTES // size))
     if size * length < _LEAST_BYTES:
         length = min(frames, -(-_LEAST_BYTES // size))
-    if frames <= length * _RUNS:
-        return [range(start, min(frames, start + length)) for start in range(0, frames, length)]
+    runs = 1 if frames * size <= _ONE_RUN_BYTES or frames < length * _RUNS else _RUNS
     # Not the ends: they show less of the body than the rest.
-    step = (frames - length) // (_RUNS + 1)
-    return [range(at * step, at * step + length) for at in range(1, _RUNS + 1)]
+    step = max(length, (frames - length) // (runs + 1))
+    first = (frames - length - (runs - 1) * step) // 2
+    return [range(first + at * step, first + at * step + length) for at in range(runs)]
 
 
 def choose(
@@ -136,10 +144,10 @@ def choose(
     always remain.  The same input gives the same choice.
     """
     runs = [run for run in samples if run.size]
-    total = max(frames, sum(len(run) for run in runs)) * layout.frame_bytes
-    budget = min(_TRIAL_BYTES, max(_LEAST_BYTES, total // _SHARE))
+    count = max(frames, sum(len(run) for run in runs))
+    budget = min(_TRIAL_BYTES, max(_LEAST_BYTES, count * layout.frame_bytes // _SHARE))
     pieces = [_piece(run, layout, budget // len(runs), number, period) for number, run in enumerate(runs)]
-    return _Choice(pieces, layout, profile, period).make(single=single, reordered=reordered)
+    return _Choice(pieces, layout, profile, period, count).make(single=single, reordered=reordered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +168,13 @@ def _piece(run: Frames, layout: PixelLayout, budget: int, number: int, period: i
     return _Piece(np.ascontiguousarray(run[:frames, start : start + size]), rows)
 
 
-def _quick(pieces: Sequence[_Piece], layout: PixelLayout) -> list[_Piece]:
-    """A part of the first piece, from its middle rows."""
+def _part(pieces: Sequence[_Piece], layout: PixelLayout, size: int, frames: int) -> list[_Piece]:
+    """About ``size`` bytes of the first piece: its middle rows, of ``frames`` frames where it has them."""
     for piece in pieces[:1]:
-        size = piece.rows * layout.row_bytes
-        frames = min(len(piece.raw), max(4, _QUICK_BYTES // size))
-        rows = min(piece.rows, max(_LEAST_ROWS, _QUICK_BYTES // (frames * layout.row_bytes) // 8 * 8))
+        count = min(len(piece.raw), max(frames, size // (piece.rows * layout.row_bytes)))
+        rows = min(piece.rows, max(_LEAST_ROWS, size // (count * layout.row_bytes) // 8 * 8))
         start = (piece.rows - rows) // 2 * layout.row_bytes
-        cut = piece.raw[:frames, start : start + rows * layout.row_bytes]
+        cut = piece.raw[:count, start : start + rows * layout.row_bytes]
         return [_Piece(np.ascontiguousarray(cut), rows)]
     return []
 
@@ -175,8 +182,11 @@ def _quick(pieces: Sequence[_Piece], layout: PixelLayout) -> list[_Piece]:
 class _Choice:
     """One trial on its way."""
 
-    def __init__(self, pieces: list[_Piece], layout: PixelLayout, profile: Profile, period: int) -> None:
-        self._pieces, self._layout, self._profile, self._period = pieces, layout, profile, period
+    def __init__(
+        self, pieces: list[_Piece], layout: PixelLayout, profile: Profile, period: int, frames: int
+    ) -> None:
+        self._pieces, self._layout, self._profile = pieces, layout, profile
+        self._period, self._frames = period, frames
         self._segment_frames = segment_frames(layout, profile)
 
     def make(self, *, single: bool, reordered: bool) -> Trial:
@@ -184,7 +194,7 @@ class _Choice:
         if self._pieces and not single and any(one.codec in OWN for one in offered):
             offered = self._with_references(offered)
         near, behind = self._first_round(offered)
-        table = [row for one in near if (row := _attempt(self._pieces, self._layout, one)) is not None]
+        table = [row for one in near if (row := _attempt(self._pieces, self._layout, one, check=False))]
         chosen = self._cheapest(table)
         price = self._price(chosen) * (_REORDERED if reordered else 1)
         return Trial(
@@ -201,8 +211,9 @@ class _Choice:
         """Give our own codecs the reference distances that do best, and segments long enough for them."""
         fast = Candidate(CodecId.FAST, Settings(effort=1))
         rows = {}
+        shown = _part(self._pieces, self._layout, _REFERENCES_BYTES, _REPETITIONS * self._period)
         for distances in reference_sets(self._period):
-            row = _attempt(self._pieces, self._layout, _referring(fast, distances))
+            row = _attempt(shown, self._layout, _referring(fast, distances), check=False)
             if row is not None:
                 rows[distances] = row
         if not rows:
@@ -211,19 +222,20 @@ class _Choice:
         best = min(rows, key=lambda distances: rows[distances].bytes)
         if rows[best].bytes > rows[usual].bytes * _REFERENCES_GAIN:
             best = usual
-        if max(best) >= self._period > 0 and not self._lengthen(rows[best], rows[usual]):
+        if max(best) >= self._period > 0 and not self._lengthen(shown[0], rows[best], rows[usual]):
             best = usual
         return tuple(_referring(one, best) if one.codec in OWN else one for one in offered)
 
-    def _lengthen(self, timely: TrialRow, usual: TrialRow) -> bool:
+    def _lengthen(self, piece: _Piece, timely: TrialRow, usual: TrialRow) -> bool:
         """Make segments so long that the first repetition, which has no earlier one, hardly counts.
 
         False when they would be too long for any gain.
         """
-        piece = self._pieces[0]
         if len(piece.raw) < 2 * self._period:
             return False
-        start = _attempt([_Piece(piece.raw[: self._period], piece.rows)], self._layout, _candidate(timely))
+        start = _attempt(
+            [_Piece(piece.raw[: self._period], piece.rows)], self._layout, _candidate(timely), check=False
+        )
         if start is None:
             return False
         first = start.bytes / self._period
@@ -238,7 +250,7 @@ class _Choice:
 
     def _first_round(self, offered: Sequence[Candidate]) -> tuple[list[Candidate], list[TrialRow]]:
         """Return who goes on, raw among them, and the rows of those who do not."""
-        quick = _quick(self._pieces, self._layout)
+        quick = _part(self._pieces, self._layout, _QUICK_BYTES, _NEIGHBOURS // 2)
         rows = {one: row for one in offered if (row := _attempt(quick, self._layout, _hurried(one)))}
         least = min(one.price(row.bytes, self._profile) for one, row in rows.items())
 
@@ -252,7 +264,16 @@ class _Choice:
         return [one for one, row in rows.items() if goes_on(one, row)], behind
 
     def _price(self, row: TrialRow) -> float:
-        return _candidate(row).price(row.bytes, self._profile) / max(1, row.raw_bytes)
+        share = 1 - self._still_learning() if row.codec is CodecId.DENSE else 1
+        return share * _candidate(row).price(row.bytes, self._profile) / max(1, row.raw_bytes)
+
+    def _still_learning(self) -> float:
+        """By how much the dense codec is larger on the pieces than it will be on the stack."""
+        longest = max(piece.raw.size for piece in self._pieces)
+        frames = min(self._frames, self._segment_frames)
+        rows = band_rows(self._layout, frames, CodecId.DENSE)
+        band = max(longest, frames * rows * self._layout.row_bytes)
+        return min(_MOST_LEARNING, _LEARNING / longest - _LEARNING / band)
 
     def _cheapest(self, table: Sequence[TrialRow]) -> TrialRow:
         still = [row.bytes for row in table if row.codec in self._bounding()]
@@ -277,18 +298,23 @@ def _hurried(one: Candidate) -> Candidate:
     return Candidate(one.codec, dataclasses.replace(one.settings, effort=min(effort, one.settings.effort)))
 
 
-def _attempt(pieces: Sequence[_Piece], layout: PixelLayout, one: Candidate) -> TrialRow | None:
+def _attempt(
+    pieces: Sequence[_Piece], layout: PixelLayout, one: Candidate, *, check: bool = True
+) -> TrialRow | None:
+    """What a candidate makes of pieces; None where it refuses them or, checked, gives back others."""
     raw_bytes, total, encode_s, decode_s = 0, 0, 0.0, 0.0
     try:
         for piece in pieces:
             started = time.perf_counter()
             payload = encode_band(piece.raw, layout, piece.rows, one.codec, one.settings)
             encoded = time.perf_counter()
-            found = decode_band(payload, layout, piece.rows, len(piece.raw), one.codec)
-            decode_s += time.perf_counter() - encoded
             encode_s += encoded - started
             raw_bytes += piece.raw.size
             total += len(payload)
+            if not check:
+                continue
+            found = decode_band(payload, layout, piece.rows, len(piece.raw), one.codec)
+            decode_s += time.perf_counter() - encoded
             if any(found[index] != frame.tobytes() for index, frame in enumerate(piece.raw)):
                 return None
     except CodecError:
@@ -304,8 +330,10 @@ def _reason(table: Sequence[TrialRow], chosen: TrialRow) -> str:
     others = sorted((row for row in table if row is not chosen), key=lambda row: row.bytes)
     if not others or others[0].bytes == 0:
         return named(chosen)
-    next_best = others[0]
-    if next_best.bytes < chosen.bytes:
-        gain = 100 * (1 - next_best.bytes / chosen.bytes)
-        return f"{named(chosen)}; {next_best.codec.name.lower()} is {gain:.1f} % smaller but reads slower"
-    return f"{named(chosen)}; next {named(next_best)}"
+    other = others[0]
+    if other.bytes >= chosen.bytes:
+        return f"{named(chosen)}; next {named(other)}"
+    gain = 100 * (1 - other.bytes / chosen.bytes)
+    slower = _candidate(other).halvings > _candidate(chosen).halvings
+    why = "reads slower" if slower else "not on a piece as long as a segment"
+    return f"{named(chosen)}; {other.codec.name.lower()} is {gain:.1f} % smaller but {why}"
