@@ -27,6 +27,8 @@ CATALOG_MAP_BYTES = 1 << 40
 """Address space, not disk: the file grows by need.  One constant, because processes must agree on it."""
 SPOOL_MAP_BYTES = 1 << 36
 MAX_READERS = 1024
+_LOCK_BYTES = 64 * MAX_READERS + 4096
+"""Room for LMDB's table of readers, 64 bytes each, and its head; more only makes room for a few more."""
 SPARE_SNAPSHOTS = 16
 """Finished read transactions kept for the next reader; each holds one of the reader slots."""
 SLOW_WRITE_SECONDS = 0.1
@@ -316,6 +318,8 @@ def _acquire(path: str, *, readonly: bool, sync: bool, map_bytes: int) -> _Share
                 raise CatalogBusy(msg)
             shared.users += 1
             return shared
+        if not readonly:
+            _reserve_locks(Path(path) / "lock.mdb")
         env = lmdb.open(
             path,
             map_size=map_bytes,
@@ -331,6 +335,27 @@ def _acquire(path: str, *, readonly: bool, sync: bool, map_bytes: int) -> _Share
         )
         shared = _opened[path] = _Shared(env)
         return shared
+
+
+def _reserve_locks(path: Path) -> None:
+    """Give the lock file its blocks before LMDB maps it: on a full disk, touching a page without any kills.
+
+    Raises:
+        CatalogFull: there is no space for it.
+    """
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # The size of a table that is in use must stay.
+            os.posix_fallocate(file, 0, os.fstat(file).st_size or _LOCK_BYTES)
+        finally:
+            os.close(file)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            msg = f"catalog: open: {path}: {error.strerror}; free space there, nothing is lost"
+            raise CatalogFull(msg) from error
+        msg = f"catalog: open: {path}: {error.strerror}"
+        raise CatalogError(msg) from error
 
 
 def _release(path: str) -> None:
