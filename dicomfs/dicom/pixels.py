@@ -28,7 +28,7 @@ _PIXEL_CLASS_MODALITIES = frozenset(
     {"CR", "CT", "DX", "IO", "IVOCT", "MG", "MR", "NM", "OCT", "OPT", "PT", "PX", "RF", "RTDOSE", "RTIMAGE"}
     | {"SEG", "XA"}
 )
-_START_OF_IMAGE = b"\xff\xd8"
+START_OF_IMAGE = b"\xff\xd8"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _SCREEN_WORDS = ("SCREEN", "REPORT", "DOSE_INFO", "PROTOCOL", "SECONDARY CAPTURE")
 
@@ -152,7 +152,7 @@ def codestream_groups(data: Buffer, scan: Scan) -> list[tuple[tuple[int, int], .
     groups: list[list[tuple[int, int]]] = []
     run_length = is_run_length(scan)
     for offset, length in fragments:
-        if run_length or not groups or bytes(data[offset : offset + 2]) == _START_OF_IMAGE:
+        if run_length or not groups or bytes(data[offset : offset + 2]) == START_OF_IMAGE:
             groups.append([])
         groups[-1].append((offset, length))
     return [tuple(group) for group in groups]

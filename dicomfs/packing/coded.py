@@ -19,6 +19,7 @@ from dicomfs.codec.bitstream.transcode import may_transcode
 from dicomfs.dicom.part10 import Buffer, Scan
 from dicomfs.dicom.pixels import (
     MAX_HEADER,
+    START_OF_IMAGE,
     Run,
     RunKind,
     SplitPlan,
@@ -105,6 +106,8 @@ def _read(
     inserts = tuple(_inserts(data, group))
     if end - start > MAX_CODED or len(inserts) != len(group) - 1:
         return None
+    if not is_run_length(found) and bytes(data[start : start + 2]) != START_OF_IMAGE:
+        return None  # nothing that is read; video is not even copied
     bytes_of = _joined(data, group)
     digest = xxhash.xxh3_64_intdigest(bytes(data[start:end]))
     hint = codestream_hint(found)

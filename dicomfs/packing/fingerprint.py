@@ -20,6 +20,8 @@ from dicomfs.model import PixelLayout
 
 LEAST_BYTES = 4096
 """Smaller frames are not worth a reference."""
+LARGEST_BYTES = 1 << 28
+"""Larger frames are not held in memory to be looked up."""
 _LOOK = 64
 
 

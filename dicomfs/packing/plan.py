@@ -18,7 +18,7 @@ from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
 from dicomfs.model import InstanceId, ObjectKey, PackKind, PatientNode, PixelLayout, SeriesNode, StudyNode
 from dicomfs.packing.coded import Codestream, take_apart
-from dicomfs.packing.fingerprint import fingerprints
+from dicomfs.packing.fingerprint import LARGEST_BYTES, fingerprints
 from dicomfs.packing.spooled import spooled_bytes
 from dicomfs.spool import Spool
 
@@ -225,7 +225,9 @@ def _frames(
     for number, (offset, codestream) in enumerate(_places(instance)):
         if order is not None and len(order) == instance.split.frame_count:
             position, time = order[number]
-        if codestream is None:
+        if layout.frame_bytes > LARGEST_BYTES:
+            found: tuple[int, ...] = ()
+        elif codestream is None:
             found = fingerprints(bytes(data[offset : offset + layout.frame_bytes]), layout)
         else:
             found = codestream.fingerprints
