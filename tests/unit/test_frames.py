@@ -1,0 +1,97 @@
+"""Bands of frames: checked one by one, served while others are still to come, decoded side by side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicomfs.archive import Archive
+from dicomfs.codec.base import CodecId
+from dicomfs.errors import CodecError, DamagedError, MismatchError
+from dicomfs.frames import FrameReader, Unit, codec_of
+from dicomfs.model import ObjectKey
+from dicomfs.packs import PackSource
+from tests import samples
+from tests.archives import flip, objects, write_sources
+
+SLICES, ROWS, COLUMNS = 6, 400, 384
+"""300 KiB a slice: two bands, where the codec is one of our own."""
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("frames")
+    with Archive.create(folder / "archive") as archive:
+        archive.import_paths([write_sources(folder / "in", samples.ct_series(SLICES, ROWS, COLUMNS))])
+        archive.pack("dense")
+    return folder / "archive"
+
+
+@pytest.fixture
+def archive(packed: Path) -> Iterator[Archive]:
+    with Archive.open(packed) as opened:
+        yield opened
+
+
+def pixel_pack(archive: Archive) -> tuple[ObjectKey, Path]:
+    (path,) = objects(archive, "pixel")
+    return ObjectKey(path.relative_to(archive.paths.local_tier).as_posix()), path
+
+
+def test_large_frames_of_our_own_codecs_have_two_bands(archive: Archive) -> None:
+    key, _ = pixel_pack(archive)
+    (segment,) = FrameReader(PackSource(archive.tier), 1 << 24).stack(key, 0).segments
+    assert codec_of(key, segment) in (CodecId.FAST, CodecId.DENSE)
+    assert [(band.first_row, band.rows) for band in segment.bands] == [(0, 208), (208, 192)]
+
+
+def test_frames_before_damage_are_served_and_none_after_it(archive: Archive) -> None:
+    key, path = pixel_pack(archive)
+    band = FrameReader(PackSource(archive.tier), 1 << 24).stack(key, 0).segments[0].bands[1]
+    whole = FrameReader(PackSource(archive.tier), 1 << 24)
+    right = [whole.fetch(Unit(key, 0, frame, 1)) for frame in range(SLICES)]
+    damaged_at = band.offset + band.length * 6 // 10
+    flip(path, damaged_at)
+    try:
+        frames = FrameReader(PackSource(archive.tier), 1 << 24)
+        served = 0
+        for frame in range(SLICES):
+            try:
+                assert frames.fetch(Unit(key, 0, frame, 1)) == right[frame]
+                served += 1
+            except (CodecError, MismatchError):
+                break
+        assert 2 <= served < SLICES
+        for frame in range(served, SLICES):
+            with pytest.raises((CodecError, MismatchError, DamagedError)):
+                frames.fetch(Unit(key, 0, frame, 1))
+        assert [frames.fetch(Unit(key, 0, frame, 0)) for frame in range(SLICES)]
+    finally:
+        flip(path, damaged_at)
+
+
+def test_who_reads_one_band_finds_the_next_one_decoded(archive: Archive) -> None:
+    key, _ = pixel_pack(archive)
+    frames = FrameReader(PackSource(archive.tier), 1 << 24)
+    frames._processors = 2
+    frames.fetch(Unit(key, 0, 0, 0))
+    for thread in threading.enumerate():
+        if thread.name == "dicomfs-decode":
+            thread.join()
+    assert all(frames.ready(Unit(key, 0, frame, band)) for frame in range(SLICES) for band in (0, 1))
+
+
+def test_a_cache_too_small_for_a_segment_is_not_flooded(archive: Archive) -> None:
+    key, _ = pixel_pack(archive)
+    frames = FrameReader(PackSource(archive.tier), ROWS * COLUMNS * 2)
+    frames._processors = 1
+    for frame in range(SLICES):
+        assert frames.fetch(Unit(key, 0, frame, 0))
+        for thread in threading.enumerate():
+            if thread.name == "dicomfs-decode":
+                thread.join()
+        assert frames.ready(Unit(key, 0, frame, 0))
+        assert frame == SLICES - 1 or not frames.ready(Unit(key, 0, frame + 1, 0))
