@@ -47,9 +47,7 @@ class _Own:
 
     def unavailable(self) -> str:
         """Return why there is no kernel, or an empty string."""
-        if _MISSING:
-            return _MISSING
-        return "" if hasattr(lib, f"dfk_{self.name}_open") else f"the kernel was built without {self.name}"
+        return _MISSING
 
     def supports(self, planes: Planes, bits: int) -> bool:
         """Take one sample a pixel of up to 16 bits."""
@@ -64,6 +62,8 @@ class _Own:
         """Code the frames as one stream; raises `CodecError` where it would be far larger than they."""
         if not self.supports(planes, bits):
             raise CodecError(self.name, f"does not take frames of {planes.shape[1:]} with {bits} bits")
+        if int(planes.max()) >> bits:
+            raise CodecError(self.name, f"samples beyond {bits} bits")
         shape = _shape(planes.shape, bits, planes.itemsize)
         samples = _view(np.ascontiguousarray(planes).reshape(-1).view(np.uint8))
         how = ffi.new("dfk_settings *", self._settings(settings))

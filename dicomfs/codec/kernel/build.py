@@ -33,14 +33,7 @@ def declarations(header: str) -> str:
         if not re.match(r"\s*#\s*(include|if|ifdef|ifndef|endif)\b", line)
         and not re.match(r"\s*#\s*define\s+\w+\s*$", line)
     ]
-    statements = "\n".join(kept).split(";")
-    return ";".join(one for one in statements if not _absent(one))
-
-
-def _absent(statement: str) -> bool:
-    """Say whether a statement declares a function of a stream whose sources are not here."""
-    found = re.search(r"\bdfk_(fast|dense)_\w+\(", statement)
-    return found is not None and not any(_HERE.glob(f"{found[1]}_*.c"))
+    return "\n".join(kept)
 
 
 def _files(suffix: str) -> list[str]:

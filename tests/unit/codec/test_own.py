@@ -1,0 +1,106 @@
+"""The door to the kernel in C: buffers, bounds and errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dicomfs.codec import own
+from dicomfs.codec.base import CodecId, Planes, Settings
+from dicomfs.codec.kernel.build import declarations
+from dicomfs.codec.own import Dense, Fast
+from dicomfs.codec.registry import codec
+from dicomfs.errors import CodecError, CodecUnavailable
+
+BOTH = pytest.mark.parametrize("one", [Fast(), Dense()], ids=["fast", "dense"])
+
+
+def planes(frames: int = 6, rows: int = 40, columns: int = 50) -> Planes:
+    """Return three scenes that have nothing in common, by turns."""
+    rng = np.random.default_rng(4)
+    scenes = np.cumsum(rng.integers(-30, 31, (3, rows, columns)), axis=2) + 2048
+    shown = scenes[np.arange(frames) % 3] + rng.integers(0, 3, (frames, rows, columns))
+    clipped: Planes = np.clip(shown, 0, 4095).astype(np.uint16)
+    return clipped
+
+
+@BOTH
+def test_frames_come_one_by_one_and_only_those_that_are_wanted(one: Fast | Dense) -> None:
+    wanted = planes()
+    payload = memoryview(one.encode(wanted, 12, Settings(3)))
+    found = one.decode(payload, wanted.shape, wanted.dtype, 12, [4, 1])
+    number, first = next(found)
+    assert number == 1
+    assert np.array_equal(first, wanted[1])
+    assert [number for number, _ in found] == [4]
+
+
+@BOTH
+def test_references_reach_the_encoder(one: Fast | Dense) -> None:
+    near, apart = (len(one.encode(planes(), 12, Settings(3, 0, distances))) for distances in ((1,), (3,)))
+    assert apart < 0.9 * near
+
+
+def test_the_archive_level_reaches_the_dense_encoder_and_no_other() -> None:
+    levels = [Settings(5, level) for level in (0, 1)]
+    fast = {Fast().encode(planes(), 12, settings) for settings in levels}
+    dense = {Dense().encode(planes(), 12, settings) for settings in levels}
+    assert (len(fast), len(dense)) == (1, 2)
+
+
+@BOTH
+def test_arrays_that_are_not_contiguous_are_coded_as_they_look(one: Fast | Dense) -> None:
+    strided = planes()[::2, ::-1]
+    payload = memoryview(one.encode(strided, 12, Settings(3)))
+    found = dict(one.decode(payload, strided.shape, strided.dtype, 12, range(3)))
+    assert all(np.array_equal(found[index], frame) for index, frame in enumerate(strided))
+
+
+@BOTH
+def test_colour_and_samples_beyond_their_depth_are_refused(one: Fast | Dense) -> None:
+    colour = np.zeros((2, 8, 8, 3), np.uint8)
+    with pytest.raises(CodecError):
+        one.encode(colour, 8, Settings())
+    with pytest.raises(CodecError):
+        one.encode(planes(), 17, Settings())
+    with pytest.raises(CodecError):
+        list(one.decode(memoryview(b"1234"), colour.shape, np.dtype(np.uint8), 8, [0]))
+
+
+@BOTH
+def test_samples_above_the_depth_that_was_told_never_reach_the_kernel(one: Fast | Dense) -> None:
+    with pytest.raises(CodecError, match="beyond 9 bits"):
+        one.encode(planes(), 9, Settings(3))
+
+
+@BOTH
+def test_memory_is_bounded(one: Fast | Dense, monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = one.encode(planes(), 12, Settings(3))
+    monkeypatch.setattr(own, "_MOST_MEMORY", 1000)
+    with pytest.raises(CodecError, match="bytes of memory"):
+        one.encode(planes(), 12, Settings(3))
+    with pytest.raises(CodecError, match="bytes of memory"):
+        list(one.decode(memoryview(payload), planes().shape, np.dtype(np.uint16), 12, [0]))
+
+
+@BOTH
+def test_a_stack_too_large_for_any_stream_is_refused_before_memory_is_taken(one: Fast | Dense) -> None:
+    payload = memoryview(one.encode(planes(), 12, Settings(3)))
+    for shape in ((1, 0x10000, 1), (0x10000, 1, 1), (0xFFFF, 0xFFFF, 0xFFFF)):
+        with pytest.raises(CodecError):
+            list(one.decode(payload, shape, np.dtype(np.uint16), 12, [0]))
+
+
+def test_without_the_kernel_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "_MISSING", "the kernel was not built: no module")
+    with pytest.raises(CodecUnavailable, match="not built"):
+        codec(CodecId.DENSE)
+
+
+def test_the_header_is_told_to_cffi_without_comments_and_preprocessor() -> None:
+    guard = "#ifndef A\n#define A\n#include <x.h>\n"
+    text = f"/* one\ntwo */\n{guard}#define SIZE 3\nint f(int *a); /* b */\n#endif\n"
+    assert [line.strip() for line in declarations(text).splitlines() if line.strip()] == [
+        "#define SIZE 3",
+        "int f(int *a);",
+    ]
