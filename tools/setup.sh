@@ -99,19 +99,25 @@ need_venv() {
     quietly pip-build "$VENV/bin/pip" install --disable-pip-version-check --require-hashes -r requirements-build.lock
     quietly pip-install "$VENV/bin/pip" install --disable-pip-version-check --require-hashes --no-build-isolation -r "$lock"
     quietly pip-project "$VENV/bin/pip" install --disable-pip-version-check --no-deps --no-build-isolation --editable .
+    kernel_recipe >"$VENV/stamp-kernel"
     echo "$recipe" >"$VENV/stamp-$purpose.part"
     mv "$VENV/stamp-$purpose.part" "$VENV/stamp-$purpose"
 }
 
-# need_kernel: the module in C, compiled in place; anew when its sources, or what compiles them, changed.
+# What the module in C is compiled from, and by what.
+kernel_recipe() {
+    { gcc --version; cat dicomfs/codec/kernel/*.[ch] dicomfs/codec/kernel/build.py; } | sha256sum | cut -d ' ' -f 1
+}
+
+# need_kernel: the module in C beside its sources, compiled anew when they, or the compiler, changed.
 need_kernel() {
-    local folder=dicomfs/codec/kernel recipe
-    recipe=$({ gcc --version; cat "$VENV"/stamp-run "$VENV"/stamp-test 2>/dev/null; cat "$folder"/*.[ch] "$folder/build.py"; } | sha256sum | cut -d ' ' -f 1)
-    if [ "$(cat "$VENV/stamp-kernel" 2>/dev/null)" = "$recipe" ] && [ -n "$(find "$folder" -name '_kernel.*.so' -print -quit)" ]; then
+    if [ "$(cat "$VENV/stamp-kernel" 2>/dev/null)" = "$(kernel_recipe)" ] &&
+        [ -n "$(find dicomfs/codec/kernel -name '_kernel.*.so' -print -quit)" ]; then
         return 0
     fi
+    stage "compiling the codec kernel"
     quietly kernel "$VENV/bin/python" -m dicomfs.codec.kernel.build
-    echo "$recipe" >"$VENV/stamp-kernel"
+    kernel_recipe >"$VENV/stamp-kernel"
 }
 
 # need_fuse: the device through which a filesystem in user space talks to the kernel.
