@@ -194,7 +194,13 @@ class _Choice:
         if self._pieces and not single and any(one.codec in OWN for one in offered):
             offered = self._with_references(offered)
         near, behind = self._first_round(offered)
-        table = [row for one in near if (row := _attempt(self._pieces, self._layout, one, check=False))]
+        if len(near) <= 2 and not self._period:
+            # Raw bytes and one other: more of the stack would not change the choice.
+            table = [dataclasses.replace(row, settings=one.settings) for one, row in near.items()]
+            compared = [*table, *behind]
+        else:
+            rows = (_attempt(self._pieces, self._layout, one, check=False) for one in near)
+            table = compared = [row for row in rows if row is not None]
         chosen = self._cheapest(table)
         price = self._price(chosen) * (_REORDERED if reordered else 1)
         return Trial(
@@ -202,7 +208,7 @@ class _Choice:
             chosen.settings,
             self._segment_frames,
             (*table, *behind),
-            _reason(table, chosen),
+            _reason(compared, chosen),
             price,
             reordered,
         )
@@ -248,8 +254,8 @@ class _Choice:
         self._segment_frames = max(self._segment_frames, repetitions * self._period)
         return True
 
-    def _first_round(self, offered: Sequence[Candidate]) -> tuple[list[Candidate], list[TrialRow]]:
-        """Return who goes on, raw among them, and the rows of those who do not."""
+    def _first_round(self, offered: Sequence[Candidate]) -> tuple[dict[Candidate, TrialRow], list[TrialRow]]:
+        """Return who goes on with what they made, raw among them, and the rows of those who do not."""
         quick = _part(self._pieces, self._layout, _QUICK_BYTES, _NEIGHBOURS // 2)
         rows = {one: row for one in offered if (row := _attempt(quick, self._layout, _hurried(one)))}
         least = min(one.price(row.bytes, self._profile) for one, row in rows.items())
@@ -261,7 +267,7 @@ class _Choice:
             return one.price(row.bytes, self._profile) <= least * reach + _SLACK_BYTES
 
         behind = [dataclasses.replace(row, final=False) for one, row in rows.items() if not goes_on(one, row)]
-        return [one for one, row in rows.items() if goes_on(one, row)], behind
+        return {one: row for one, row in rows.items() if goes_on(one, row)}, behind
 
     def _price(self, row: TrialRow) -> float:
         share = 1 - self._still_learning() if row.codec is CodecId.DENSE else 1
