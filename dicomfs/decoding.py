@@ -133,7 +133,7 @@ class Decoding(Generic[K]):
         self._drop(UNFINISHED)
         if self._working < self._threads:
             self._working += 1
-            threading.Thread(target=self._work, name="dicomfs-decode").start()
+            threading.Thread(target=self._work, name="dicomfs-decode", daemon=True).start()
         return future
 
     def _drop(self, keep: int) -> None:
