@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import threading
 import time
@@ -280,8 +279,8 @@ class Archive:
 
     def usage(self) -> tuple[int, int]:
         """Size and free space of the local tier's file system, in bytes."""
-        disk = os.statvfs(self.paths.root)
-        return disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+        disk = shutil.disk_usage(self.paths.root)
+        return disk.total, disk.free
 
     def _check_spool_index(self) -> None:
         """Rebuild the spool's index after a reboot: it is written without sync."""

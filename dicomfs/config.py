@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -18,6 +18,7 @@ from dicomfs.errors import ConfigError
 
 FILE_NAME = "dicomfs.toml"
 Profile = Literal["fast", "dense", "archive"]
+PROFILES: tuple[str, ...] = get_args(Profile)
 PermissionBits = Annotated[str, Meta(pattern="^0?[0-7]{3}$")]
 """Permission bits as TOML strings of octal digits ("0440"): a bare 440 would be read as decimal."""
 Number = Annotated[int, Meta(ge=0)]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dicomfs.codec.base import FROM_DISK
+from dicomfs.codec.base import FROM_DISK, at_level
 from dicomfs.format.pack_notes import Decision
 from dicomfs.frames import segment_of
 from dicomfs.model import CodedPiece, FramePiece, ObjectKey, Piece
+from dicomfs.packing.segments import effort_noted, level_noted
 from dicomfs.packs import PackSource
 
 _ORDERS = ("as named", "along the slices")
@@ -26,11 +27,11 @@ def _stack(source: PackSource, pack: ObjectKey, number: int, frame: int) -> dict
     stack = reader.stack(number)
     segment = segment_of(pack, stack, frame)
     codec = _codec(segment.codec)
-    level = segment.params >> 8 & 0xFF
+    level = level_noted(segment.params)
     found: dict[str, object] = {
         "profile": reader.packing.profile_name or None,
         "codec": codec,
-        "effort": segment.params & 0xFF,
+        "effort": effort_noted(segment.params),
         "level": level,
         "frames": stack.frames,
         "raw_bytes": stack.frames * stack.layout.frame_bytes,
@@ -45,7 +46,8 @@ def _stack(source: PackSource, pack: ObjectKey, number: int, frame: int) -> dict
 
 def _decision(decision: Decision, chosen: int, level: int) -> dict[str, object]:
     ratios = [
-        (_name(codec, its_level), raw / max(1, coded)) for codec, its_level, raw, coded in decision.candidates
+        (at_level(_codec(codec), its_level), raw / max(1, coded))
+        for codec, its_level, raw, coded in decision.candidates
     ]
     return {
         "order": _ORDERS[decision.order] if decision.order < len(_ORDERS) else None,
@@ -55,7 +57,7 @@ def _decision(decision: Decision, chosen: int, level: int) -> dict[str, object]:
             for (name, ratio), (_, _, raw, coded) in zip(ratios, decision.candidates, strict=True)
         ],
         "other_order_bytes": decision.other_order or None,
-        "reason": _reason(ratios, _name(chosen, level)),
+        "reason": _reason(ratios, at_level(_codec(chosen), level)),
     }
 
 
@@ -68,10 +70,6 @@ def _reason(ratios: list[tuple[str, float]], chosen: str) -> str:
     if best == max(own):
         return f"the smallest of {len(ratios)} that were tried"
     return f"{name} is {100 * (1 - max(own) / best):.1f} % smaller, which does not pay for slower reading"
-
-
-def _name(codec: int, level: int) -> str:
-    return _codec(codec) + (f" level {level}" if level else "")
 
 
 def _codec(number: int) -> str:

@@ -40,6 +40,8 @@ _log = logging.getLogger(__name__)
 S = TypeVar("S")
 P = ParamSpec("P")
 T = TypeVar("T")
+Handler = Callable[Concatenate[S, P], Coroutine[Any, Any, T]]
+"""A method that answers one kind of request."""
 
 
 def errno_of(problem: DicomfsError) -> int:
@@ -47,9 +49,7 @@ def errno_of(problem: DicomfsError) -> int:
     return next(number for kind, number in ERRNO if isinstance(problem, kind))
 
 
-def guarded(
-    handler: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+def guarded(handler: Handler[S, P, T]) -> Handler[S, P, T]:
     """Let nothing but FUSEError leave a handler; its first number, an inode or a handle, is logged."""
 
     @functools.wraps(handler)

@@ -13,13 +13,12 @@ import functools
 import itertools
 import os
 import stat
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
 
-from dicomfs.fuse_errors import guarded
+from dicomfs.fuse_errors import Handler, P, S, T, guarded
 from dicomfs.incoming.files import HANDLE_MARK
 from dicomfs.incoming.inodes import Known
 from dicomfs.incoming.service import Incoming
@@ -33,14 +32,8 @@ PREFERRED_BYTES = 1 << 17
 _LIST_AT_ONCE = 64
 _LONGEST_NAME = 255
 
-S = TypeVar("S")
-P = ParamSpec("P")
-T = TypeVar("T")
 
-
-def _passing(
-    handler: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+def _passing(handler: Handler[S, P, T]) -> Handler[S, P, T]:
     """Guard a handler; what the file system beneath says is what the caller is told."""
 
     @functools.wraps(handler)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -144,8 +145,7 @@ class Importer:
         return any(self._acceptor.same_bytes(row, size, digest) for row in rows)
 
     def _check_space(self, file: Path, size: int) -> None:
-        free = os.statvfs(self._spool.folder)
-        if free.f_bavail * free.f_frsize < size + self._reserve_bytes:
+        if shutil.disk_usage(self._spool.folder).free < size + self._reserve_bytes:
             raise NotTakenError(
                 str(file),
                 f"no space left in the archive: archive.minimum_free_bytes keeps {self._reserve_bytes} free",

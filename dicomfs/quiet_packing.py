@@ -15,7 +15,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 LOOK_SECONDS = 5.0
-_LOWEST_PRIORITY = 19
+LOWEST_PRIORITY = 19
+"""That of nice(2)."""
 _PR_SET_PDEATHSIG = 1
 _IOPRIO_SET, _IOPRIO_WHO_PROCESS, _IOPRIO_IDLE = 251, 1, 3 << 13
 """System call number on x86-64; elsewhere the disk's priority stays as it is."""
@@ -70,7 +71,7 @@ class QuietPacking:
 
 def yield_to_others(parent: int) -> None:
     """Give this process the lowest priority, and have it end when its parent does."""
-    os.nice(_LOWEST_PRIORITY)
+    os.nice(LOWEST_PRIORITY)
     libc = ctypes.CDLL(None, use_errno=True)
     if os.uname().machine == "x86_64":
         libc.syscall(_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)

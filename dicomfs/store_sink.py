@@ -124,8 +124,7 @@ class FolderSink:
 
     def begin(self, request: StoreRequest) -> Incoming:
         """A file that will lie below the folder."""
-        with self._guard:
-            path = self._desk.new_path()
+        path = self._desk.new_path()
         sender, uid = component(request.peer.calling, "no-ae"), component(request.sop_instance_uid, "no-uid")
         place = self.folder / sender / time.strftime("%Y%m%d")
         return _FolderFile(self, PartFile(path, request, _FILE_MODE), place, uid)

@@ -10,6 +10,7 @@ from dicomfs.cli import output
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
 from dicomfs.cli.stopping import asked_by_signals
+from dicomfs.config import PROFILES
 from dicomfs.quiet_packing import yield_to_others
 
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("pack")
-@click.option(
-    "--profile", type=click.Choice(["fast", "dense", "archive"]), help="How dense; default: the settings'."
-)
+@click.option("--profile", type=click.Choice(PROFILES), help="How dense; default: the settings'.")
 @click.option("--quiet-only", is_flag=True, help="Leave series alone that still receive instances.")
 @click.option("--background-of", type=int, hidden=True)
 @as_json

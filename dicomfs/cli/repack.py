@@ -11,19 +11,17 @@ from dicomfs.cli import output, tree
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
 from dicomfs.cli.stopping import asked_by_signals
+from dicomfs.config import PROFILES
+from dicomfs.quiet_packing import LOWEST_PRIORITY
 
 if TYPE_CHECKING:
     from dicomfs.archive import Archive
     from dicomfs.packing.repack import Outcome
     from dicomfs.repacker import RepackReport
 
-_LOWEST_PRIORITY = 19
-
 
 @click.command("repack")
-@click.option(
-    "--profile", required=True, type=click.Choice(["fast", "dense", "archive"]), help="What to move to."
-)
+@click.option("--profile", required=True, type=click.Choice(PROFILES), help="What to move to.")
 @click.argument("selectors", nargs=-1, metavar="[PATH|UID]...")
 @as_json
 @pass_state
@@ -34,7 +32,7 @@ def command(state: State, profile: str, selectors: tuple[str, ...], as_json: boo
     compared before these take the place of the old ones.  Ctrl-C or SIGTERM stops it; the same command
     goes on.
     """
-    os.nice(_LOWEST_PRIORITY)
+    os.nice(LOWEST_PRIORITY)
     outcomes: list[dict[str, object]] = []
     with opened(state) as archive, output.progress() as progress, asked_by_signals() as stop:
 

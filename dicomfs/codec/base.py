@@ -48,6 +48,11 @@ ON_DISK: dict[CodecId, int] = {
 FROM_DISK: dict[int, CodecId] = {number: codec for codec, number in ON_DISK.items()}
 
 
+def at_level(name: str, level: int) -> str:
+    """What reports call a codec that is used at a level."""
+    return f"{name} level {level}" if level else name
+
+
 class Profile(enum.Enum):
     """What matters for the place where an object lies."""
 

@@ -17,7 +17,6 @@ from dicomfs.codec.base import EFFORT_ARCHIVE, EFFORT_DENSE, EFFORT_FAST, CodecI
 from dicomfs.model import PixelLayout
 
 ARCHIVE_LEVEL = 1
-QUICK = Settings(effort=1)
 STILL = (CodecId.JPEGLS, CodecId.JPEGXL)
 """Codecs of single images: no other may be chosen where one of these is smaller."""
 OWN = (CodecId.FAST, CodecId.DENSE)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dicomfs.codec.base import CodecId, Profile, Settings
+from dicomfs.codec.base import CodecId, Profile, Settings, at_level
 from dicomfs.codec.candidates import OWN, STILL, VIDEO, Candidate, candidates, reference_sets
 from dicomfs.codec.segment import band_rows, decode_band, encode_band, segment_frames
 from dicomfs.errors import CodecError
@@ -91,9 +91,9 @@ class Trial:
     reordered: bool = False
 
     @property
-    def effort(self) -> int:
-        """What is noted with each segment."""
-        return self.settings.effort
+    def chosen(self) -> TrialRow:
+        """The row of the choice."""
+        return next(row for row in self.table if (row.codec, row.settings) == (self.codec, self.settings))
 
 
 def repetition(places: Sequence[float | None]) -> int:
@@ -330,8 +330,8 @@ def _attempt(
 
 def _reason(table: Sequence[TrialRow], chosen: TrialRow) -> str:
     def named(row: TrialRow) -> str:
-        level = f" level {row.settings.level}" if row.settings.level else ""
-        return f"{row.codec.name.lower()}{level} {row.raw_bytes / max(1, row.bytes):.2f}:1"
+        name = at_level(row.codec.name.lower(), row.settings.level)
+        return f"{name} {row.raw_bytes / max(1, row.bytes):.2f}:1"
 
     others = sorted((row for row in table if row is not chosen), key=lambda row: row.bytes)
     if not others or others[0].bytes == 0:

@@ -9,17 +9,16 @@ from __future__ import annotations
 import enum
 import errno
 import os
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from dicomfs.accept import Acceptor, Candidate, Outcome
+from dicomfs.accept import Acceptor, Candidate
 from dicomfs.dicom.attributes import Attributes, attributes
 from dicomfs.dicom.part10 import Scan, scan
 from dicomfs.dicom.tags import Tag
 from dicomfs.errors import NotTakenError
+from dicomfs.group_acceptance import GroupAcceptance
 from dicomfs.index.catalog import Catalog
 from dicomfs.model import InstanceId
 from dicomfs.packing.spooled import file_bytes
@@ -55,7 +54,7 @@ class Intake:
         self._spool, self._catalog, self._acceptor = spool, catalog, acceptor
         self._reserve_bytes = reserve_bytes
         self._desk = spool.desk()
-        self._together = Together(acceptor.accept)
+        self._group = GroupAcceptance(acceptor.accept)
 
     def take(self, descriptor: int, *, quiet: bool) -> Taken:
         """Take an open file: a whole Part 10 file now, anything with a SOP Instance UID once it is quiet.
@@ -89,7 +88,7 @@ class Intake:
             return Taken(Verdict.PART)
         if not described.sop_instance_uid:
             return Taken(Verdict.OTHER)
-        self._together.accept(Candidate(temporary, size, temporary.stat().st_mtime_ns, digest, described))
+        self._group.accept(Candidate(temporary, size, temporary.stat().st_mtime_ns, digest, described))
         return Taken(Verdict.ACCEPTED, self._find(described, size, digest))
 
     def _find(self, described: Attributes, size: int, digest: bytes) -> InstanceId | None:
@@ -99,8 +98,7 @@ class Intake:
         return None
 
     def _require_space(self, size: int) -> None:
-        free = os.statvfs(self._spool.folder)
-        if free.f_bavail * free.f_frsize < size + self._reserve_bytes:
+        if shutil.disk_usage(self._spool.folder).free < size + self._reserve_bytes:
             raise OSError(errno.ENOSPC, "archive.minimum_free_bytes")
 
     def close(self) -> None:
@@ -121,46 +119,3 @@ def _looks_like_instance(descriptor: int, size: int) -> bool:
     if not found.is_dicom:
         return False
     return bool(attributes(found).sop_instance_uid) or (size > PEEK_BYTES and not found.note)
-
-
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    """One candidate of a batch, and what came of it."""
-
-    candidate: Candidate
-    outcome: Outcome | None = None
-    problem: BaseException | None = None
-
-
-class Together:
-    """Accepts what waits at the same time in one batch: its syncs are paid once."""
-
-    def __init__(self, accept: Callable[[Sequence[Candidate]], list[Outcome]]) -> None:
-        self._accept = accept
-        self._waiting: list[_Ticket] = []
-        self._lock, self._turn = threading.Lock(), threading.Lock()
-
-    def accept(self, candidate: Candidate) -> Outcome:
-        """Accept a candidate; who comes first does it for all that wait.  Raises what accepting raises."""
-        ticket = _Ticket(candidate)
-        with self._lock:
-            self._waiting.append(ticket)
-        with self._turn:
-            if ticket.outcome is None and ticket.problem is None:
-                self._accept_waiting()
-        if ticket.problem is not None:
-            raise ticket.problem
-        assert ticket.outcome is not None
-        return ticket.outcome
-
-    def _accept_waiting(self) -> None:
-        with self._lock:
-            batch, self._waiting = self._waiting, []
-        try:
-            outcomes = self._accept([ticket.candidate for ticket in batch])
-        except Exception as problem:
-            for ticket in batch:
-                ticket.problem = problem
-            return
-        for ticket, outcome in zip(batch, outcomes, strict=True):
-            ticket.outcome = outcome

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dicomfs.codec.base import CodecId, Profile, Settings
+from dicomfs.codec.base import CodecId, Profile, Settings, at_level
 from dicomfs.codec.candidates import Candidate
 from dicomfs.codec.trial import Trial, choose, sample_runs
 from dicomfs.errors import DamagedError
@@ -147,7 +147,7 @@ class PackMove:
         before = {
             (codec_of(self._record.key, segment), level_noted(segment.params)) for segment in stack.segments
         }
-        name = _name(trial.codec, trial.settings.level)
+        name = at_level(trial.codec.name.lower(), trial.settings.level)
         if self._run.profile is Profile.FAST:
             slowest = max(Candidate(codec, Settings(level=level)).halvings for codec, level in before)
             if slowest - Candidate(trial.codec, trial.settings).halvings < _LEAST_HALVINGS:
@@ -214,9 +214,7 @@ def _gain(trial: Trial, before: Collection[_Coding], stack: StackIndex, stored: 
     On the sample, where the trial has the codec that the stack was coded with: what samples leave out, both
     leave out.
     """
-    chosen = (trial.codec, trial.settings)
-    (new,) = (row for row in trial.table if (row.codec, row.settings) == chosen)
-    density = new.bytes / max(1, new.raw_bytes)
+    density = trial.chosen.bytes / max(1, trial.chosen.raw_bytes)
     rows = [row for row in trial.table if (row.codec, row.settings.level) in before]
     same = [row.bytes / max(1, row.raw_bytes) for row in rows]
     old = min(same) if same else stored / max(1, stack.frames * stack.layout.frame_bytes)
@@ -224,8 +222,4 @@ def _gain(trial: Trial, before: Collection[_Coding], stack: StackIndex, stored: 
 
 
 def _named(codings: Collection[_Coding]) -> str:
-    return "+".join(sorted(_name(*coding) for coding in codings))
-
-
-def _name(codec: CodecId, level: int) -> str:
-    return codec.name.lower() + (f" level {level}" if level else "")
+    return "+".join(sorted(at_level(codec.name.lower(), level) for codec, level in codings))

@@ -112,14 +112,8 @@ def decision_of(trial: Trial, order: int, other: Trial | None = None) -> Decisio
         order,
         tuple((ON_DISK[row.codec], row.settings.level, row.raw_bytes, row.bytes) for row in trial.table),
         trial.settings.references if trial.codec in _REFERRING else (),
-        0 if other is None else _chosen_bytes(other),
+        0 if other is None else other.chosen.bytes,
     )
 
 
 _REFERRING = frozenset({CodecId.FAST, CodecId.DENSE})
-
-
-def _chosen_bytes(trial: Trial) -> int:
-    return min(
-        row.bytes for row in trial.table if row.codec is trial.codec and row.settings == trial.settings
-    )

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -102,8 +103,8 @@ class FolderTier:
     def usage(self) -> TierUsage:
         """See Tier.usage: of the whole file system, as available to this user."""
         with self._translated(""):
-            found = os.statvfs(self.path)
-        return TierUsage(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+            found = shutil.disk_usage(self.path)
+        return TierUsage(found.total, found.free)
 
     def open_local(self, key: ObjectKey) -> Path | None:
         """See Tier.open_local."""

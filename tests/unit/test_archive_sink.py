@@ -11,10 +11,11 @@ import pytest
 
 from dicomfs.accept import Acceptor, Candidate, Outcome
 from dicomfs.archive import Archive
-from dicomfs.archive_sink import ArchiveSink, GroupAcceptance
+from dicomfs.archive_sink import ArchiveSink
 from dicomfs.dicom.attributes import attributes
 from dicomfs.dicom.part10 import scan
 from dicomfs.errors import NotTakenError
+from dicomfs.group_acceptance import GroupAcceptance
 from dicomfs.network.model import Peer, StoreRequest
 from tests import samples
 from tests.archives import contents, read_whole, rows, tree
@@ -135,7 +136,7 @@ def candidate(name: str) -> Candidate:
 
 def test_what_ends_while_others_are_accepted_is_accepted_together() -> None:
     acceptor = FakeAcceptor()
-    group = GroupAcceptance(acceptor)
+    group = GroupAcceptance(acceptor.accept)
     results: dict[str, object] = {}
 
     def accept(name: str) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from dicomfs.archive import Archive
 from dicomfs.errors import CatalogFull
-from dicomfs.incoming import intake, marks, quiet
+from dicomfs.group_acceptance import GroupAcceptance
+from dicomfs.incoming import marks, quiet
 from tests import samples
 from tests.archives import read_whole, rows
 from tests.clients import ROOT, Client
@@ -229,7 +230,7 @@ def test_an_index_without_space_fails_everybody_who_waits(
     def full(candidates: object) -> list[object]:
         raise CatalogFull("full")
 
-    together = intake.Together(full)  # type: ignore[arg-type]
+    together = GroupAcceptance(full)  # type: ignore[arg-type]
     with ThreadPoolExecutor(3) as pool:
         for waiting in [pool.submit(together.accept, None) for _ in range(3)]:  # type: ignore[arg-type]
             with pytest.raises(CatalogFull):
