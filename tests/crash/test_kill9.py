@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,33 +12,20 @@ from pathlib import Path
 import pytest
 
 from tests import samples
-from tests.crash.server import CHECKOUT, Server
+from tests.crash.processes import start, wait_until
+from tests.crash.server import Server
 
 ROUNDS = 5
 LONGEST_SECONDS = 0.35
-START_SECONDS = 60
 
 
-def start(root: Path, *command: str) -> subprocess.Popen[bytes]:
-    """Start a command of dicomfs on an archive."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "dicomfs", "-a", str(root), *command],
-        cwd=CHECKOUT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-    )
-
-
-def kill_at_work(process: subprocess.Popen[bytes], at_work: Callable[[], bool], seconds: float) -> bool:
+def kill_at_work(process: subprocess.Popen[str], at_work: Callable[[], bool], seconds: float) -> bool:
     """Kill a process some time after it began to work; whether it was still alive."""
-    began = time.monotonic()
-    while process.poll() is None and not at_work():
-        assert time.monotonic() - began < START_SECONDS, "never began"
-        time.sleep(0.002)
+    wait_until(process, at_work)
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("seed", [1, 2])

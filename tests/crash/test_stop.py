@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,29 +11,9 @@ import pytest
 from dicomfs.archive import Archive
 from tests import samples
 from tests.archives import contents, digests, write_sources
-from tests.crash.server import CHECKOUT
+from tests.crash.processes import PATIENCE_SECONDS, start, wait_until
 
-PATIENCE_SECONDS = 120
 SERIES = 6
-
-
-def started(root: Path, *command: str) -> subprocess.Popen[str]:
-    """Start a command of dicomfs on an archive."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "dicomfs", "-a", str(root), *command],
-        cwd=CHECKOUT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        text=True,
-    )
-
-
-def wait_for(process: subprocess.Popen[str], at_work: Callable[[], bool]) -> None:
-    began = time.monotonic()
-    while process.poll() is None and not at_work():
-        assert time.monotonic() - began < PATIENCE_SECONDS, "never began"
-        time.sleep(0.002)
 
 
 @pytest.fixture
@@ -57,8 +32,9 @@ def series(number: int) -> list[bytes]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_pack_ends_when_asked_and_goes_on_when_called_again(root: Path, number: signal.Signals) -> None:
-    process = started(root, "pack", "--json")
-    wait_for(process, lambda: any((root / "staging").iterdir()))
+    # The slowest profile: there must be much left to do when the signal comes.
+    process = start(root, "pack", "--profile", "archive", "--json")
+    wait_until(process, lambda: any((root / "staging").iterdir()))
     process.send_signal(number)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130, err
