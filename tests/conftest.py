@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from dicomfs.log import JsonFormatter, KeyValueFormatter
 
 REAL_DATA_VARIABLE = "DICOMFS_REAL_DATA"
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -49,6 +53,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_empty_set(mark: pytest.Mark) -> bool:
     return str(mark.kwargs.get("reason", "")).startswith("got empty parameter set")
+
+
+@pytest.fixture(autouse=True)
+def _logging_of_one_test_only() -> Iterator[None]:
+    """Take back what a command that ran in this process set up: its stream is closed when the test ends."""
+    root, own = logging.getLogger(), logging.getLogger("dicomfs")
+    levels = root.level, own.level
+    yield
+    for handler in root.handlers[:]:
+        if isinstance(handler.formatter, KeyValueFormatter | JsonFormatter):
+            root.removeHandler(handler)
+    root.setLevel(levels[0])
+    own.setLevel(levels[1])
 
 
 @pytest.fixture(scope="session")
