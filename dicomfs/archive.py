@@ -12,22 +12,20 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from dicomfs import config
 from dicomfs.accept import Acceptor
+from dicomfs.attached import make_key_file, open_tiers
 from dicomfs.codec.trial import Profile
+from dicomfs.copies import Copies
 from dicomfs.errors import (
     CatalogBusy,
-    DamagedError,
     FormatError,
     ObjectNotFound,
-    UnsupportedVersion,
-    UsageError,
 )
 from dicomfs.explain import explain
 from dicomfs.format.journal import VersionDecision, VersionsDecided
@@ -37,29 +35,28 @@ from dicomfs.incoming.release import Releaser, StubFolder
 from dicomfs.incoming.service import Incoming, prepare
 from dicomfs.incoming.stubs import Stubs
 from dicomfs.index.catalog import Catalog
-from dicomfs.index.guards import Holder
 from dicomfs.journal import Journal
 from dicomfs.locks import locked
 from dicomfs.model import FRAME_KINDS, InstanceId, ObjectKey, PackKind
+from dicomfs.nearest import NearestCopy
 from dicomfs.packer import Packer, PackReport
 from dicomfs.packing.repack import Outcome
 from dicomfs.packs import PackSource
+from dicomfs.partial import PartialObjects
 from dicomfs.paths import (
     ArchivePaths,
     new_archive_id,
     read_identity,
-    sync_folder,
     write_durably,
     write_identity,
 )
 from dicomfs.progress import NullProgress, Progress
 from dicomfs.reconstruct import Reconstructor
-from dicomfs.recover import RecoverReport, archive_of, copy_objects, rebuild_spool, recover_catalog
+from dicomfs.recover import rebuild_spool
 from dicomfs.repacker import Repacker, RepackReport
 from dicomfs.spool import Spool
-from dicomfs.tiers.base import Tier
+from dicomfs.tiering import Tiering
 from dicomfs.tiers.folder import FolderTier
-from dicomfs.tiers.registry import open_tier
 from dicomfs.verify import Verifier, VerifyReport
 
 logger = logging.getLogger(__name__)
@@ -72,26 +69,41 @@ class Archive:
         self, paths: ArchivePaths, archive_id: bytes, settings: config.Settings, catalog: Catalog
     ) -> None:
         self.paths, self.archive_id, self.settings, self.catalog = paths, archive_id, settings, catalog
-        self.tier = _local_tier(paths, settings)
+        self.tiers = open_tiers(paths, settings, archive_id)
+        self.tier = self.tiers.local
+        self.copies = Copies(self.tiers, catalog, paths.fetched, paths.placing_lock)
         self.spool = Spool(paths.spool)
         self._journal = Journal(self.tier, archive_id)
-        self._source = PackSource(self.tier, catalog.placed)
+        self._promotes = False
+        partial = PartialObjects(paths.fetched, settings.mount.fetched_bytes)
+        self._nearest = NearestCopy(self.tiers, catalog.find_object, self.copies, partial, self._may_promote)
+        self._source = PackSource(self._nearest, catalog.placed, self._nearest.doubt)
         self.reconstructor = Reconstructor(
             catalog, self.spool, self._source, settings.mount.decoded_cache_bytes
         )
 
     @classmethod
-    def create(cls, root: Path) -> Archive:
+    def create(
+        cls, root: Path, tiers: Mapping[str, str] | None = None, key_file: Path | None = None
+    ) -> Archive:
         """Make a new archive in an empty or missing folder and open it.
 
+        ``tiers`` gives URLs of further tiers by name; nothing is written there yet.  The key file is made
+        where there is none.
+
         Raises:
-            UsageError: the folder holds something or cannot be made.
+            UsageError: the folder holds something or cannot be made, a URL or the key file makes no sense.
         """
         paths = ArchivePaths(root)
+        keys = config.KeySettings(file=[] if key_file is None else str(key_file.absolute()))
+        described = {name: config.TierSettings(url=url) for name, url in (tiers or {}).items()}
+        text = config.template(described, keys)
+        settings = config.parse(text)
+        if key_file is not None:
+            make_key_file(key_file)
         paths.make()
         archive_id = new_archive_id()
-        settings = config.Settings()
-        write_durably(paths.settings, config.TEMPLATE)
+        write_durably(paths.settings, text)
         catalog = Catalog.create(paths.index, archive_id)
         write_identity(paths, archive_id)
         return cls(paths, archive_id, settings, catalog)
@@ -124,7 +136,16 @@ class Archive:
     def close(self) -> None:
         """Decode nothing more ahead of readers and close the catalog."""
         self.reconstructor.close()
+        self._nearest.close()
         self.catalog.close()
+
+    def promote_what_is_read(self) -> None:
+        """From now on bring objects that are read from afar to the local tier, if the settings let us."""
+        self._promotes = self.settings.mount.promote
+
+    def _may_promote(self, size: int) -> bool:
+        _, free = self.usage()
+        return self._promotes and free >= size + 2 * self.settings.archive.minimum_free_bytes
 
     def import_paths(
         self, sources: Sequence[Path], *, keep_others: bool = False, progress: Progress | None = None
@@ -185,7 +206,7 @@ class Archive:
         Files under ``incoming/`` whose bytes are packed become stubs then.
         """
         packer = Packer(
-            self.paths, self.archive_id, self.catalog, self.spool, self.tier, self._clear_temporaries
+            self.paths, self.archive_id, self.catalog, self.spool, self._nearest, self._clear_temporaries
         )
         report = packer.pack(
             Profile[(profile or self.settings.pack.profile).upper()],
@@ -219,7 +240,9 @@ class Archive:
 
         A pack holds the series of a study that were packed together, so others may move with them.
         """
-        repacker = Repacker(self.paths, self.archive_id, self.catalog, self.tier, self._source)
+        repacker = Repacker(
+            self.paths, self.archive_id, self.catalog, self._nearest, self._source, self.copies
+        )
         chosen = None if series is None else self._packs_of(series)
         return repacker.repack(Profile[profile.upper()], chosen, progress or NullProgress(), tell, stop)
 
@@ -239,11 +262,11 @@ class Archive:
         place = self.catalog.part_of(instance)
         entry = self._source.part(place.header_key, place.part_index).entries[place.row]
         # Asked afresh: what is remembered of a pack that was moved meanwhile tells of how it was.
-        return explain(PackSource(self.tier, self.catalog.placed), entry.pieces)
+        return explain(PackSource(self._nearest, self.catalog.placed), entry.pieces)
 
     def verify(self, *, deep: bool = False, progress: Progress | None = None) -> VerifyReport:
         """Check the archive; problems are listed, nothing is repaired."""
-        verifier = Verifier(self.catalog, self.tier, self._source, self.reconstructor, self._journal)
+        verifier = Verifier(self.catalog, self.tiers, self._source, self.reconstructor, self._journal)
         return verifier.run(deep=deep, progress=progress or NullProgress())
 
     def status(self) -> dict[str, object]:
@@ -251,13 +274,11 @@ class Archive:
         counts = self.catalog.counts()
         by_kind = dict.fromkeys(PackKind, 0)
         by_profile: Counter[str] = Counter()
-        objects = 0
         for record in self.catalog.objects():
             kind = PackKind[record.key.split("/", 1)[0].upper()]
             by_kind[kind] += record.size
             if kind in FRAME_KINDS:
                 by_profile[record.profile or "unknown"] += record.size
-            objects += 1
         journal = [status.size for _, status in self.tier.list("journal")]
         stored = sum(by_kind.values()) + sum(journal)
         return {
@@ -274,8 +295,12 @@ class Archive:
             "journal_bytes": sum(journal),
             "index_bytes": _folder_bytes(self.paths.index),
             "spool": {"instances": counts.spool_instances, "bytes": counts.spool_bytes},
-            "tiers": {self.tier.name: {"objects": objects + len(journal), "bytes": stored}},
+            "tiers": self.tiering().status(),
         }
+
+    def tiering(self) -> Tiering:
+        """What copies and evicts."""
+        return Tiering(self.catalog, self.tiers, self.copies, self._journal)
 
     def usage(self) -> tuple[int, int]:
         """Size and free space of the local tier's file system, in bytes."""
@@ -319,89 +344,6 @@ class Archive:
             for entry in entries:
                 if isinstance(entry, VersionsDecided):
                     yield from entry.decisions
-
-
-def recover(root: Path, url: str, progress: Progress | None = None) -> RecoverReport:
-    """Rebuild the archive at ``root`` from one tier.
-
-    In place when ``root`` is the archive that the tier belongs to: its index is made anew.  Else ``root``
-    must be new and becomes a copy: it gets the tier's objects, each compared with its name.
-
-    Raises:
-        UsageError: ``root`` is another archive or not empty, or the tier holds no archive.
-        CatalogBusy: the archive at ``root`` is in use.
-        TierError: the tier cannot be read or the local one written.
-    """
-    progress = progress or NullProgress()
-    paths = ArchivePaths(root)
-    source = open_tier("source", url)
-    problems: list[str] = []
-    own = _local_tier(paths, config.load(root))
-    if _same_tier(source, own):
-        archive_id, tier = _own_identity(paths, own), own
-    elif paths.identity.exists():
-        raise UsageError(
-            f"{root} is another archive: name a new folder, or its own tier to rebuild its index"
-        )
-    else:
-        archive_id = archive_of(source)
-        paths.make()
-        write_durably(paths.settings, config.TEMPLATE)
-        tier = _local_tier(paths, config.Settings())
-        problems = copy_objects(source, tier, paths.staging, progress)
-        write_identity(paths, archive_id)
-    with ExitStack() as held:
-        if paths.index.exists():
-            # A mount would go on with the deleted index and never show what is imported later.
-            held.enter_context(Holder(paths.index)).require_alone()
-        held.enter_context(locked(paths.pack_lock))
-        held.enter_context(locked(paths.accept_lock))
-        report = _rebuild_index(paths, archive_id, tier, progress)
-    report.problems[:0] = problems
-    return report
-
-
-def _rebuild_index(paths: ArchivePaths, archive_id: bytes, tier: Tier, progress: Progress) -> RecoverReport:
-    """Make a new index beside the old one, then put it in its place."""
-    fresh, old = paths.root / "index.new", paths.root / "index.old"
-    for left_over in (fresh, old):
-        shutil.rmtree(left_over, ignore_errors=True)
-    with Catalog.create(fresh, archive_id) as catalog:
-        report = recover_catalog(catalog, tier, Journal(tier, archive_id), Spool(paths.spool), progress)
-        with catalog.write_spool() as writer:
-            writer.mark_rebuilt()
-    if paths.index.exists():
-        paths.index.rename(old)
-    fresh.rename(paths.index)
-    sync_folder(paths.root)
-    shutil.rmtree(old, ignore_errors=True)
-    return report
-
-
-def _own_identity(paths: ArchivePaths, tier: Tier) -> bytes:
-    """The identity of an archive that is rebuilt in place; its document is made again where it is lost."""
-    try:
-        return read_identity(paths)
-    except UnsupportedVersion:
-        raise
-    except (UsageError, DamagedError):
-        archive_id = archive_of(tier)
-        write_identity(paths, archive_id)
-        return archive_id
-
-
-def _same_tier(one: Tier, other: Tier) -> bool:
-    """Whether two tiers are one place."""
-    return (
-        isinstance(one, FolderTier)
-        and isinstance(other, FolderTier)
-        and one.path.resolve() == other.path.resolve()
-    )
-
-
-def _local_tier(paths: ArchivePaths, settings: config.Settings) -> Tier:
-    configured = settings.tiers.get("local")
-    return open_tier("local", configured.url if configured else paths.local_tier.resolve().as_uri())
 
 
 def _folder_bytes(folder: Path) -> int:

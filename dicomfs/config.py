@@ -6,7 +6,9 @@ wrong.  What a setting does is up to those who are given it; nothing here opens 
 
 from __future__ import annotations
 
+import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 from urllib.parse import unquote, urlsplit
@@ -60,6 +62,10 @@ class MountSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Other users than the mounting one may look: patient data, so off unless asked for."""
     decoded_cache_bytes: Number = 256 << 20
     """Memory for decoded frames: some series' worth of neighbours, small beside a gateway's memory."""
+    fetched_bytes: Number = 4 << 30
+    """Disk space for pieces of objects that are read from other tiers and not promoted."""
+    promote: bool = True
+    """Whether objects that are read from other tiers are brought to the local one, while there is room."""
 
     def as_options(self) -> list[str]:
         """Return these settings as ``-o`` options, to be put before those given by hand."""
@@ -75,10 +81,21 @@ class TierSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     url: str
     """Where the objects lie: ``file:///path``."""
+    plaintext: bool = False
+    """Whether objects may lie there unencrypted; in the house only, never on an object store."""
 
     def path(self) -> Path:
         """Return the folder that the URL names."""
         return Path(unquote(urlsplit(self.url).path))
+
+
+class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section ``[keys]``; docs/encryption.md says where keys come from."""
+
+    file: str | list[str] = []
+    """The key file; or several, the first of which wraps what is written: while a key is being changed."""
+    command: str | None = None
+    """A command that prints the key, run without a shell: what asks a KMS or an HSM."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     archive: ArchiveSettings = ArchiveSettings()
     pack: PackSettings = PackSettings()
     mount: MountSettings = MountSettings()
+    keys: KeySettings = KeySettings()
     tiers: dict[str, TierSettings] = {}
 
 
@@ -102,6 +120,29 @@ TEMPLATE = """\
 # folder_mode = "0550"
 """
 """What `init` writes: the settings asked for most, all commented out."""
+
+
+def template(tiers: Mapping[str, TierSettings], keys: KeySettings) -> str:
+    """Settings for a new archive with these tiers; what has its default is left out."""
+    sections = [TEMPLATE]
+    if keys != KeySettings():
+        sections.append("[keys]\n" + _lines(keys))
+    sections += [f"[tiers.{name}]\n{_lines(tier)}" for name, tier in tiers.items()]
+    return "\n".join(sections)
+
+
+def _lines(section: msgspec.Struct) -> str:
+    """A section in TOML, whose strings, numbers and lists are written as JSON writes them."""
+    return "".join(
+        f"{name} = {json.dumps(value, ensure_ascii=False)}\n"
+        for name, value in _without_defaults(section).items()
+    )
+
+
+def folder_of(url: str) -> Path | None:
+    """The folder that a URL names, None where it names none."""
+    parts = urlsplit(url)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 def load(archive: Path) -> Settings:
@@ -160,3 +201,12 @@ def _check_url(url: str, key: str, file: str) -> None:
     parts = urlsplit(url)
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise ConfigError(file, key, f"{url!r} is not of the form file:///absolute/path")
+
+
+def _without_defaults(settings: msgspec.Struct) -> dict[str, object]:
+    """Return the fields that differ from their defaults."""
+    return {
+        field.name: value
+        for field in msgspec.structs.fields(settings)
+        if (value := getattr(settings, field.name)) != field.default
+    }

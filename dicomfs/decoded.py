@@ -49,6 +49,12 @@ class BytesCache(Generic[K]):
                 _, dropped = self._values.popitem(last=False)
                 self._used -= len(dropped)
 
+    def clear(self) -> None:
+        """Forget all values."""
+        with self._lock:
+            self._values.clear()
+            self._used = 0
+
     def fetch(self, key: K, flight: Hashable, make: Callable[[], Mapping[K, bytes]]) -> bytes:
         """The value, made by ``make`` when it is not held.
 

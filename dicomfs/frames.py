@@ -65,6 +65,10 @@ class FrameReader:
         """Decode nothing more that nobody waits for."""
         self._decoding.close()
 
+    def forget_payloads(self) -> None:
+        """Read payloads again: those held may be of a copy that was bad."""
+        self._encoded.clear()
+
     def stack(self, pack: ObjectKey, number: int) -> StackIndex:
         """The index of a stack.
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 
 from dicomfs import __version__
-from dicomfs.errors import DamagedError, ObjectExists
+from dicomfs.errors import DamagedError, ObjectExists, TierError
 from dicomfs.format import journal as stored
 from dicomfs.model import ObjectKey
 from dicomfs.tiers.base import Tier
@@ -53,6 +53,22 @@ class Journal:
     def list(self) -> list[ObjectKey]:
         """The keys of all journal objects, in order."""
         return sorted(key for key, _ in self._tier.list(PREFIX) if _KEY.fullmatch(key))
+
+    def ship(self, target: Tier) -> int:
+        """Copy to another tier what it has not yet, in order, each read back; returns how many objects.
+
+        Raises:
+            TierError: either tier failed, or another archive writes its journal there.
+        """
+        there = {key for key, _ in target.list(PREFIX)}
+        due = [key for key in self.list() if key not in there]
+        for key in due:
+            document = self._tier.get(key)
+            stored.decode_journal(document)
+            target.put(key, document, hashlib.sha256(document).hexdigest())
+            if target.get(key) != document:
+                raise TierError(target.name, key, "other bytes come back than were put")
+        return len(due)
 
     def gaps(self) -> Sequence[str]:
         """What is missing between the first number and the last that is there, as sentences."""

@@ -89,6 +89,7 @@ def serve(archive_path: Path, mountpoint: Path, options: MountOptions, ready: Ca
     mountpoint = _usable(mountpoint)
     _require_apart(archive_path.resolve(), mountpoint)
     with Archive.open(archive_path) as archive, _incoming(archive, options) as incoming:
+        archive.promote_what_is_read()
         serve_archive(archive, str(archive_path.absolute()), mountpoint, options, ready, incoming)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from dicomfs.decoded import BytesCache
@@ -54,8 +54,16 @@ Placed = Callable[[ObjectKey], ObjectKey]
 """Which object is read for a key: a stand-in where there is one, else the object itself."""
 
 
+Doubt = Callable[[Collection[ObjectKey]], bool]
+"""Proves the copies that objects are read from, and replaces bad ones; whether reading again may succeed."""
+
+
 def _itself(key: ObjectKey) -> ObjectKey:
     return key
+
+
+def _no_other_copy(keys: Collection[ObjectKey]) -> bool:  # noqa: ARG001  the signature of Doubt
+    return False
 
 
 class PackSource:
@@ -65,8 +73,8 @@ class PackSource:
     asked again where an object is gone, which is how a reader learns that another process moved a pack.
     """
 
-    def __init__(self, tier: Tier, placed: Placed = _itself) -> None:
-        self._tier, self._ask = tier, placed
+    def __init__(self, tier: Tier, placed: Placed = _itself, doubt: Doubt = _no_other_copy) -> None:
+        self._tier, self._ask, self._doubt = tier, placed, doubt
         self._placed: OrderedDict[ObjectKey, ObjectKey] = OrderedDict()
         self._staged: dict[ObjectKey, Path] = {}
         self._lock = threading.Lock()
@@ -125,6 +133,15 @@ class PackSource:
     def moved(self, keys: Iterable[ObjectKey], missing: ObjectKey) -> bool:
         """Whether none of these keys is read by the object ``missing`` any more: then reading may succeed."""
         return missing not in [self._learn(key) for key in keys]
+
+    def doubt(self, keys: Iterable[ObjectKey]) -> bool:
+        """Say that what these packs gave is wrong; whether a good copy took the place of a bad one."""
+        if not self._doubt([self.placed(key) for key in keys]):
+            return False
+        with self._lock:
+            self._packs.clear()
+            self._parts.clear()
+        return True
 
     def pack(self, key: ObjectKey) -> PackReader:
         """A pack of segments or chunks: the one of that key, or the one that stands in for it.

@@ -56,6 +56,21 @@ class ArchivePaths:
         return self.root / "staging"
 
     @property
+    def fetched(self) -> Path:
+        """What is fetched from other tiers at the moment; nothing in it is needed after a crash."""
+        return self.root / "fetched"
+
+    @property
+    def holder(self) -> Path:
+        """Tells this folder from other copies of the archive, see `dicomfs.ownership`."""
+        return self.root / "holder"
+
+    @property
+    def placing_lock(self) -> Path:
+        """Held while a copy on a tier is recorded or removed."""
+        return self.run / "placing.lock"
+
+    @property
     def run(self) -> Path:
         """Locks and logs of running processes."""
         return self.root / "run"

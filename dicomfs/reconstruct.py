@@ -17,10 +17,19 @@ from typing import Protocol
 
 from dicomfs.codestreams import CodestreamReader
 from dicomfs.dicom.keywords import keyword_value
-from dicomfs.errors import DamagedError, MismatchError, NotFoundError, ObjectNotFound, TierError
+from dicomfs.errors import (
+    CodecError,
+    DamagedError,
+    FormatError,
+    MismatchError,
+    NotFoundError,
+    ObjectNotFound,
+    TierError,
+)
 from dicomfs.format.header import InstanceEntry, SeriesPart
 from dicomfs.frames import FrameReader, Slice, codec_of, segment_of
 from dicomfs.index.catalog import Catalog
+from dicomfs.index.records import PartRef
 from dicomfs.model import (
     CodedPiece,
     FramePiece,
@@ -175,6 +184,11 @@ class PackedReader:
                 # A pack that is gone may have been moved to another profile since the file was opened.
                 if not self._source.moved(self._packs, ObjectKey(problem.key)):
                     raise
+            except (CodecError, FormatError, MismatchError):
+                # The copy that was read is bad: there may be another one.
+                if not self._source.doubt(self._packs):
+                    raise
+                self._frames.forget_payloads()
         return b"".join(self._read(offset, length))
 
     def read_ready(self, offset: int, length: int) -> bytes | None:
@@ -337,6 +351,14 @@ class Reconstructor:
                         f"spooled instance {instance}", "its bytes are missing from the spool"
                     ) from None
         place = self._catalog.part_of(instance)
+        try:
+            return self._packed(instance, place)
+        except (FormatError, MismatchError):
+            if not self._source.doubt([place.header_key]):
+                raise
+        return self._packed(instance, place)
+
+    def _packed(self, instance: InstanceId, place: PartRef) -> PackedReader:
         part = self._source.part(place.header_key, place.part_index)
         entry = part.entries[place.row] if place.row < len(part.entries) else None
         row = self._catalog.row(instance)

@@ -28,7 +28,7 @@ from dicomfs.format.journal import (
     decode_journal,
 )
 from dicomfs.index.catalog import Catalog
-from dicomfs.index.records import SpooledRecord
+from dicomfs.index.records import ObjectRecord, SpooledRecord
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.journal import PREFIX as JOURNAL_PREFIX
 from dicomfs.journal import Journal
@@ -41,6 +41,7 @@ from dicomfs.model import (
     ObjectKey,
     PackKind,
 )
+from dicomfs.nearest import Lookup
 from dicomfs.packing.commit import MOVED, part_rows
 from dicomfs.packing.spooled import spooled_bytes
 from dicomfs.packs import PackSource
@@ -50,6 +51,7 @@ from dicomfs.recovered_nodes import RecoveredNodes
 from dicomfs.recovered_stand_ins import StandIns
 from dicomfs.series_names import SeriesNames
 from dicomfs.spool import Spool, SpooledFile
+from dicomfs.tier_set import TierSet
 from dicomfs.tiers.base import ByteRange, Tier
 
 _COPY_STEP = 8 << 20
@@ -85,11 +87,18 @@ class _Found:
     """What packs and journal say."""
 
     sizes: dict[ObjectKey, int] = field(default_factory=dict)
+    tiers: dict[ObjectKey, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    """The tiers that have an object, each with the time 0: nothing is verified yet."""
     nodes: RecoveredNodes = field(default_factory=RecoveredNodes)
     parts: dict[int, list[_Part]] = field(default_factory=lambda: defaultdict(list))
     versions: list[VersionDecision] = field(default_factory=list)
     references: dict[ObjectKey, set[ObjectKey]] = field(default_factory=lambda: defaultdict(set))
     stand_ins: StandIns = field(default_factory=StandIns)
+
+    def object(self, key: ObjectKey) -> ObjectRecord | None:
+        """An object as the catalog would know it."""
+        size = self.sizes.get(key)
+        return None if size is None else ObjectRecord(key, size, self.tiers[key])
 
     def next_positions(self) -> dict[int, int]:
         """Per series, a position above all that packs and decisions name; 0 where they name none."""
@@ -125,6 +134,22 @@ def archive_of(tier: Tier) -> bytes:
     )
 
 
+def copy_journal(source: Tier, target: Tier) -> list[str]:
+    """Copy the journal objects that the target lacks; those that are damaged are returned."""
+    problems = []
+    there = {key for key, _ in target.list(JOURNAL_PREFIX)}
+    for key, _ in source.list(JOURNAL_PREFIX):
+        if key in there:
+            continue
+        try:
+            document = source.get(key)
+            decode_journal(document)
+            target.put(key, document, hashlib.sha256(document).hexdigest())
+        except (FormatError, TierError) as problem:
+            problems.append(f"not copied: {problem}")
+    return problems
+
+
 def copy_objects(source: Tier, target: Tier, staging: Path, progress: Progress) -> list[str]:
     """Copy every object of an archive; those that are missing or do not match their names are returned."""
     objects = [found for kind in PackKind for found in source.list(kind.prefix)]
@@ -146,29 +171,32 @@ def copy_objects(source: Tier, target: Tier, staging: Path, progress: Progress) 
         finally:
             temporary.unlink(missing_ok=True)
         progress.advance(status.size)
-    for key, _ in source.list(JOURNAL_PREFIX):
-        try:
-            document = source.get(key)
-            decode_journal(document)
-            target.put(key, document, hashlib.sha256(document).hexdigest())
-        except (FormatError, TierError) as problem:
-            problems.append(f"not copied: {problem}")
     progress.done()
-    return problems
+    return problems + copy_journal(source, target)
 
 
 def recover_catalog(
-    catalog: Catalog, tier: Tier, journal: Journal, spool: Spool, progress: Progress
+    catalog: Catalog,
+    tiers: TierSet,
+    main: str,
+    reading: Callable[[Lookup], Tier],
+    journal: Journal,
+    spool: Spool,
+    progress: Progress,
 ) -> RecoverReport:
-    """Fill an empty catalog from a tier and the spool.
+    """Fill an empty catalog from the tiers of an archive and its spool.
+
+    ``reading`` makes what reads objects, from what says where they are.  The other tiers than ``main`` may
+    fail: then their copies stay unknown until they are attached again.
 
     Raises:
-        TierError: the tier cannot be listed.
+        TierError, UsageError: the main tier cannot be listed.
         CatalogError: the catalog cannot be written.
     """
-    report = RecoverReport()
-    source = PackSource(tier)
-    found = _read_tier(tier, source, journal, report, progress)
+    report, found = RecoverReport(), _Found()
+    _list_tiers(tiers, main, found, report)
+    source = PackSource(reading(found.object))
+    _read_tiers(source, journal, found, report, progress)
     nodes = found.nodes
     report.problems += nodes.settle(found.parts, _spooled_series(spool))
     with catalog.write() as writer:
@@ -195,7 +223,7 @@ def recover_catalog(
             writer.raise_position(number, free_positions[number])
         report.series += 1
     with catalog.write() as writer:
-        _add_objects(writer, found, tier.name, now)
+        _add_objects(writer, found, now)
     report.spooled = rebuild_spool(catalog, spool, found.versions)
     report.instances += report.spooled
     for number in sorted(nodes.series):
@@ -204,11 +232,12 @@ def recover_catalog(
     return report
 
 
-def _add_objects(writer: CatalogWriter, found: _Found, tier: str, now: int) -> None:
+def _add_objects(writer: CatalogWriter, found: _Found, now: int) -> None:
     stand_ins = found.stand_ins
     for key, size in found.sizes.items():
         if key not in stand_ins.by_key:
-            writer.add_object(key, size, tier, now, stand_ins.profiles.get(key, ""))
+            for tier in found.tiers[key]:
+                writer.add_object(key, size, tier, now, stand_ins.profiles.get(key, ""))
     for key, stand_in in stand_ins.by_key.items():
         writer.stand_in(key, stand_in)
         if key in found.sizes:
@@ -218,10 +247,26 @@ def _add_objects(writer: CatalogWriter, found: _Found, tier: str, now: int) -> N
         writer.set_references(key, sorted(needed))
 
 
-def _read_tier(
-    tier: Tier, source: PackSource, journal: Journal, report: RecoverReport, progress: Progress
-) -> _Found:
-    found = _Found()
+def _list_tiers(tiers: TierSet, main: str, found: _Found, report: RecoverReport) -> None:
+    for name in tiers.names:
+        try:
+            listed = [item for kind in PackKind for item in tiers[name].list(kind.prefix)]
+        except DicomfsError as problem:
+            if name == main:
+                raise
+            report.problems.append(f"tier {name} was not looked at: {problem}")
+            continue
+        for key, status in listed:
+            if found.sizes.setdefault(key, status.size) == status.size:
+                found.tiers[key][name] = 0
+            else:
+                report.problems.append(f"tier {name}: {key}: has another size than elsewhere; left out")
+    report.objects += len(found.sizes)
+
+
+def _read_tiers(
+    source: PackSource, journal: Journal, found: _Found, report: RecoverReport, progress: Progress
+) -> None:
     report.problems += journal.gaps()
     for key in journal.list():
         try:
@@ -238,10 +283,6 @@ def _read_tier(
                     found.nodes.reserve(level, getattr(entry, level.name.lower()))
             elif isinstance(entry, VersionsDecided):
                 found.versions += entry.decisions
-    for kind in PackKind:
-        for key, status in tier.list(kind.prefix):
-            found.sizes[key] = status.size
-    report.objects += len(found.sizes)
     headers = [key for key in sorted(found.sizes) if key.startswith(PackKind.HEADER.prefix + "/")]
     progress.start(sum(found.sizes[key] for key in headers), "recovering")
     for key in headers:
@@ -252,7 +293,6 @@ def _read_tier(
         progress.advance(found.sizes[key])
     found.stand_ins.find(source, found.sizes, set().union(*found.references.values()))
     report.problems += found.stand_ins.problems
-    return found
 
 
 def _read_headers(source: PackSource, key: ObjectKey, found: _Found) -> None:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from dicomfs.codec.base import Profile
+from dicomfs.copies import Copies
 from dicomfs.errors import CatalogFull, DicomfsError, NotFoundError, TierFull
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
@@ -56,10 +57,16 @@ class Repacker:
     """Moves packs of one archive to another profile."""
 
     def __init__(
-        self, paths: ArchivePaths, archive_id: bytes, catalog: Catalog, tier: Tier, source: PackSource
+        self,
+        paths: ArchivePaths,
+        archive_id: bytes,
+        catalog: Catalog,
+        tier: Tier,
+        source: PackSource,
+        copies: Copies,
     ) -> None:
         self._paths, self._archive_id = paths, archive_id
-        self._catalog, self._tier, self._source = catalog, tier, source
+        self._catalog, self._tier, self._source, self._copies = catalog, tier, source, copies
 
     def repack(
         self,
@@ -159,10 +166,15 @@ class Repacker:
         key = new.staged.key
         with self._catalog.write() as writer:
             writer.add_intent(key, "repack")
+        size = new.staged.summary.size
         self._tier.put(key, new.staged.path, new.staged.summary.sha256)
+        # Where the old one lies, the new one has to lie before the old one may go.
+        others = sorted(record.tiers.keys() - {self._tier.name})
+        for name in others:
+            self._copies.put_proven(key, size, new.staged.path, name)
         with self._catalog.write() as writer:
-            size = new.staged.summary.size
-            writer.add_object(key, size, self._tier.name, time.time_ns(), profile.value)
+            for name in (self._tier.name, *others):
+                writer.add_object(key, size, name, time.time_ns(), profile.value)
             writer.remove_intent(key)
             for other in new.stands_for:
                 writer.stand_in(other.key, key)

@@ -7,11 +7,11 @@ every object, and of every file, reconstructed as the mount would serve it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from dicomfs.copies import is_intact
 from dicomfs.errors import DicomfsError, MismatchError, ObjectNotFound, TierError
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
@@ -20,9 +20,7 @@ from dicomfs.model import InstanceId, PackKind
 from dicomfs.packs import PackSource
 from dicomfs.progress import Progress
 from dicomfs.reconstruct import Reconstructor, check_whole
-from dicomfs.tiers.base import ByteRange, Tier
-
-_STEP_BYTES = 8 << 20
+from dicomfs.tier_set import LOCAL, TierSet
 
 
 @dataclass(slots=True)
@@ -41,9 +39,14 @@ class Verifier:
     """Checks one archive."""
 
     def __init__(
-        self, catalog: Catalog, tier: Tier, source: PackSource, reconstructor: Reconstructor, journal: Journal
+        self,
+        catalog: Catalog,
+        tiers: TierSet,
+        source: PackSource,
+        reconstructor: Reconstructor,
+        journal: Journal,
     ) -> None:
-        self._catalog, self._tier, self._source = catalog, tier, source
+        self._catalog, self._tiers, self._source = catalog, tiers, source
         self._reconstructor, self._journal = reconstructor, journal
 
     def run(self, *, deep: bool, progress: Progress) -> VerifyReport:
@@ -74,35 +77,33 @@ class Verifier:
             if problem:
                 report.problems.append(problem)
         try:
-            for key, _ in self._tier.list(""):
+            for key, _ in self._tiers.local.list(""):
                 if key not in known and not key.startswith("journal/") and key.count("/") == 2:
-                    report.notes.append(f"tier {self._tier.name}: {key}: not referred to")
+                    report.notes.append(f"tier {LOCAL}: {key}: not referred to")
         except TierError as problem:
             report.problems.append(str(problem))
 
     def _object(self, record: ObjectRecord, deep: bool) -> str:
+        """What is wrong with an object: every copy is asked for, the nearest one read when ``deep``."""
+        names = [name for name in self._tiers.names if name in record.tiers]
         try:
-            size = self._tier.stat(record.key).size
-            if size != record.size:
-                return f"tier {self._tier.name}: {record.key}: {size} bytes instead of {record.size}"
+            for name in names:
+                size = self._tiers[name].stat(record.key).size
+                if size != record.size:
+                    return f"tier {name}: {record.key}: {size} bytes instead of {record.size}"
             if record.key.startswith("header/"):
                 self._source.headers(record.key)
             else:
                 self._source.object(record.key)
-            if deep and self._digest(record) != record.key.rsplit("/", 1)[1]:
-                return f"tier {self._tier.name}: {record.key}: its bytes do not match its name"
+            if deep and not is_intact(self._tiers[names[0]], record.key, record.size):
+                return f"tier {names[0]}: {record.key}: its bytes do not match its name"
         except ObjectNotFound as problem:
-            # Moved to another profile since it was listed?
-            return str(problem) if self._catalog.has_object(record.key) else ""
+            # Moved to another profile, or evicted, since it was listed?
+            now = self._catalog.find_object(record.key)
+            return str(problem) if now is not None and problem.tier in now.tiers else ""
         except DicomfsError as problem:
             return str(problem)
-        return ""
-
-    def _digest(self, record: ObjectRecord) -> str:
-        digest = hashlib.sha256()
-        for offset in range(0, record.size, _STEP_BYTES):
-            digest.update(self._tier.get_range(record.key, ByteRange(offset, _STEP_BYTES)))
-        return digest.hexdigest()
+        return "" if names else f"{record.key}: on no tier of this archive"
 
     def _instances(
         self, pool: ThreadPoolExecutor, report: VerifyReport, progress: Progress, deep: bool

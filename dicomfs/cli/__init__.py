@@ -37,6 +37,7 @@ COMMANDS = {
     "status": "status",
     "ls": "ls",
     "stat": "stat",
+    "tier": "tier",
     "verify": "verify",
     "recover": "recover",
     "completion": "completion",

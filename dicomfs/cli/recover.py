@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import click
 
-from dicomfs.archive import recover
 from dicomfs.cli import output
 from dicomfs.cli.exit_codes import ExitCode
-from dicomfs.cli.state import State, as_json, pass_state
+from dicomfs.cli.state import PathName, State, as_json, pass_state
+from dicomfs.recovery import recover
 
 
 @click.command("recover")
-@click.option("--from", "url", required=True, metavar="URL", help="The tier to read: file:///path.")
+@click.option(
+    "--from",
+    "url",
+    required=True,
+    metavar="URL",
+    help="The tier to read: file:///path or s3://bucket/prefix.",
+)
+@click.option("--key-file", type=PathName(), metavar="FILE", help="What the tier is encrypted with.")
 @as_json
 @pass_state
-def command(state: State, url: str, as_json: bool) -> int:
-    """Rebuild the archive named by -a, a new or empty folder or one without its index, from one tier."""
+def command(state: State, url: str, key_file: Path | None, as_json: bool) -> int:
+    """Rebuild the archive named by -a, a new or empty folder or one without its index, from one tier.
+
+    A tier that is not the folder of an archive stays where it is and is attached, read-only until
+    `dicomfs tier claim`.
+    """
     with output.progress() as progress:
-        report = recover(state.archive_path(), url, progress)
+        report = recover(state.archive_path(), url, key_file, progress)
     if as_json:
         output.emit_json(dataclasses.asdict(report))
     else:

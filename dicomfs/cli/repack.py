@@ -42,7 +42,7 @@ def command(state: State, profile: str, selectors: tuple[str, ...], as_json: boo
             else:
                 _say(archive, outcome)
 
-        chosen = _chosen(archive, selectors)
+        chosen = tree.series_of(archive, selectors) if selectors else None
         report = archive.repack(profile, chosen, progress=progress, tell=tell, stop=stop)
     if as_json:
         output.emit_json({**_totals(report), "packs": outcomes})
@@ -57,18 +57,6 @@ def command(state: State, profile: str, selectors: tuple[str, ...], as_json: boo
     if report.stopped:
         return ExitCode.INTERRUPTED
     return ExitCode.PART_FAILED if report.failed else ExitCode.DONE
-
-
-def _chosen(archive: Archive, selectors: tuple[str, ...]) -> set[int] | None:
-    if not selectors:
-        return None
-    found: set[int] = set()
-    for selector in selectors:
-        if "/" in selector:
-            found |= tree.series_at(archive, selector)
-        else:
-            found |= {instance.series for instance in tree.instances_of(archive, selector)}
-    return found
 
 
 def _say(archive: Archive, outcome: Outcome) -> None:

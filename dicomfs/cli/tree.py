@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from dicomfs.errors import NotFoundError
@@ -46,6 +47,17 @@ def series_at(archive: Archive, path: str) -> set[int]:
             found.add(ino.number)
         else:
             waiting += [entry.attributes.inode for entry in shown.listing(inode).entries]
+    return found
+
+
+def series_of(archive: Archive, selectors: Collection[str]) -> set[int]:
+    """Return the numbers of all series at paths of the tree or of UIDs.  Raises NotFoundError."""
+    found: set[int] = set()
+    for selector in selectors:
+        if "/" in selector:
+            found |= series_at(archive, selector)
+        else:
+            found |= {instance.series for instance in instances_of(archive, selector)}
     return found
 
 

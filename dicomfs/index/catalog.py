@@ -204,11 +204,15 @@ class Catalog(NodeQueries):
         with self._catalog.read() as txn:
             return get_object(txn, key)
 
-    def has_object(self, key: ObjectKey) -> bool:
-        """Whether the catalog knows an object, and none that is read in its place."""
+    def find_object(self, key: ObjectKey) -> ObjectRecord | None:
+        """An object and its placements; None for one that is not known, or that another stands in for."""
         with self._catalog.read() as txn:
             value = txn.get(OBJECTS, pack_object_key(key))
-        return value is not None and object_record(key, value) is not None
+        return None if value is None else object_record(key, value)
+
+    def has_object(self, key: ObjectKey) -> bool:
+        """Whether the catalog knows an object, and none that is read in its place."""
+        return self.find_object(key) is not None
 
     def placed(self, key: ObjectKey) -> ObjectKey:
         """The object that is read for a key: its stand-in, or the object itself."""

@@ -161,7 +161,8 @@ class FolderTier:
         folder = self.path / _TEMPORARY
         folder.mkdir(mode=0o700, exist_ok=True)
         temporary = folder / secrets.token_hex(16)
-        if isinstance(source, Path) and _linked(source, temporary):
+        # Away from home a link would be no second copy: whatever harms one harms the other.
+        if isinstance(source, Path) and self.traits.local and _linked(source, temporary):
             # The source too, it is the same file: what became an object must not be written to.
             temporary.chmod(0o400)
             with temporary.open("rb") as file:

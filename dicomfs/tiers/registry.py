@@ -35,3 +35,7 @@ def open_tier(name: str, url: str) -> Tier:
         known = ", ".join(f"{scheme}://" for scheme in sorted(SCHEMES))
         raise UsageError(f"unknown kind of tier {parts.scheme!r}; known are {known}")
     return SCHEMES[parts.scheme](name, parts)
+
+
+def open_wrapped_tier(name: str, settings: object) -> Tier:
+    return open_tier(name, settings.url)

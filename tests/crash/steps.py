@@ -11,9 +11,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from dicomfs.archive import Archive, recover
+from dicomfs.archive import Archive
 from dicomfs.incoming import marks
 from dicomfs.packing import repack as repacking
+from dicomfs.recovery import recover
 from dicomfs.vfs import ROOT_INODE, Tree
 from tests.clients import Client
 

@@ -13,8 +13,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dicomfs.archive import Archive, recover
+from dicomfs.archive import Archive
 from dicomfs.packing import repack
+from dicomfs.recovery import recover
 from dicomfs.vfs import ROOT_INODE, Tree
 from tests import samples
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomfs.archive import Archive, recover
+from dicomfs.archive import Archive
+from dicomfs.recovery import recover
 from tests.samples import LITTLE, meta
 
 ALL_BYTES = bytes(range(256))

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from dicomfs.archive import Archive, recover
+from dicomfs.archive import Archive
 from dicomfs.errors import CatalogBusy, UsageError
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.recover import RecoverReport
+from dicomfs.recovery import recover
 from tests import samples
 from tests.archives import (
     contents,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dicomfs.archive import Archive, recover
+from dicomfs.archive import Archive
 from dicomfs.codec import segment, trial
 from dicomfs.codec.base import CodecId, Settings
 from dicomfs.codec.candidates import Candidate
@@ -21,6 +21,7 @@ from dicomfs.packing import repack
 from dicomfs.packing.commit import MOVED
 from dicomfs.packing.repack import Outcome
 from dicomfs.packs import PackSource
+from dicomfs.recovery import recover
 from dicomfs.tiers.folder import FolderTier
 from tests import samples
 from tests.archives import (

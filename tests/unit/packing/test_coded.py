@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dicomfs.archive import Archive, recover
+from dicomfs.archive import Archive
 from dicomfs.dicom.part10 import scan
 from dicomfs.dicom.pixels import split
 from dicomfs.model import CodedPiece, FramePiece, HeaderPiece, Piece, StreamPiece, TranscodedPiece
 from dicomfs.packing.coded import take_apart
 from dicomfs.packs import PackSource
+from dicomfs.recovery import recover
 from tests import samples
 from tests.archives import read_whole, rows, write_sources
 from tests.codestreams import (

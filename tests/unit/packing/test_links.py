@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dicomfs.archive import Archive, recover
+from dicomfs.archive import Archive
 from dicomfs.model import FramePiece, ObjectKey, PixelLayout
 from dicomfs.packing import plan as planning
 from dicomfs.packing.fingerprint import fingerprints
 from dicomfs.packs import PackSource
+from dicomfs.recovery import recover
 from tests import samples
 from tests.archives import flip, read_whole, rows, write_sources
 from tests.codestreams import JPEG_LOSSLESS, file_of, jpeg_lossless, smooth

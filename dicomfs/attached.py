@@ -1,0 +1,82 @@
+"""Opening the tiers that an archive's settings name: with retries, encryption and owner around each.
+
+Owns which protection a tier needs.  Outside the house every object is encrypted; in the house it may lie in
+plain bytes where the settings say so in so many words.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+from dicomfs.config import KeySettings, Settings, TierSettings
+from dicomfs.crypto.key_sources import load_keys
+from dicomfs.crypto.keys import ArchiveKey, new_key, read_key_file, write_key_file
+from dicomfs.errors import UsageError
+from dicomfs.ownership import Ownership, holder_of
+from dicomfs.paths import ArchivePaths
+from dicomfs.tier_set import LOCAL, OpenTier, TierSet
+from dicomfs.tiers.base import Tier
+from dicomfs.tiers.registry import open_tier, open_wrapped_tier
+from dicomfs.tiers.sealed import SealedTier
+
+
+def open_tiers(paths: ArchivePaths, settings: Settings, archive_id: bytes) -> TierSet:
+    """The tiers of an archive; those that are not local are opened when they are first needed.
+
+    Raises:
+        UsageError: the local tier's URL is impossible.
+    """
+    others = {
+        name: partial(_open, name, tier, paths, settings, archive_id)
+        for name, tier in settings.tiers.items()
+        if name != LOCAL
+    }
+    return TierSet(local_tier(paths, settings), others)
+
+
+def local_tier(paths: ArchivePaths, settings: Settings) -> Tier:
+    """The archive's own folder of objects, or the one that the settings name.  Raises UsageError."""
+    configured = settings.tiers.get(LOCAL)
+    return open_tier(LOCAL, configured.url if configured else paths.local_tier.resolve().as_uri())
+
+
+def _open(
+    name: str, tier: TierSettings, paths: ArchivePaths, settings: Settings, archive_id: bytes
+) -> OpenTier:
+    raw = open_wrapped_tier(name, tier)
+    ownership = Ownership(raw, archive_id, holder_of(paths.holder))
+    if tier.plaintext:
+        if not raw.traits.trusted:
+            raise UsageError(f"tiers.{name}.plaintext: an object store outside the house is always encrypted")
+        return OpenTier(raw, ownership)
+    return OpenTier(sealed(raw, archive_id, archive_keys(paths.root, settings.keys, name)), ownership)
+
+
+def archive_keys(root: Path, keys: KeySettings, tier: str) -> tuple[ArchiveKey, ...]:
+    """The keys of the archive, at least one.
+
+    Raises:
+        UsageError: there is none, or it cannot be had; nothing goes to the tier without.
+    """
+    found = load_keys(keys, root, os.environ)
+    if not found:
+        raise UsageError(
+            f"tier {tier} needs a key: name its file under [keys] in dicomfs.toml, in DICOMFS_KEY_FILE, "
+            "or with --key-file; without one nothing leaves the local tier, and nothing there can be read"
+        )
+    return found
+
+
+def sealed(raw: Tier, archive_id: bytes, keys: tuple[ArchiveKey, ...]) -> SealedTier:
+    """A tier whose objects are encrypted with keys that the archive's key wraps."""
+    return SealedTier(raw, archive_id, keys)
+
+
+def make_key_file(path: Path) -> None:
+    """Make a key file where there is none; see that what is there is one.  Raises UsageError."""
+    if path.exists():
+        read_key_file(path)
+    else:
+        write_key_file(path, new_key())

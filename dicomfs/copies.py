@@ -1,0 +1,220 @@
+"""Copies of objects: fetched, placed on further tiers, removed again; each step proven before the next.
+
+Owns the order that keeps every object safe: copy, read back, compare with the object's name, record; remove
+only what another tier was proven to hold.  An object's name is the SHA-256 of its bytes, so any copy can be
+proven by itself.  Who decides what goes where is somewhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from dicomfs.errors import (
+    DamagedError,
+    DicomfsError,
+    ObjectExists,
+    ObjectNotFound,
+    TierError,
+    TierFull,
+)
+from dicomfs.index.catalog import Catalog
+from dicomfs.index.records import ObjectRecord
+from dicomfs.locks import locked
+from dicomfs.model import ObjectKey
+from dicomfs.paths import create_private
+from dicomfs.tier_set import LOCAL, TierSet
+from dicomfs.tiers.base import ByteRange, Tier
+
+logger = logging.getLogger(__name__)
+
+_STEP = 8 << 20
+
+
+class LastCopy(DicomfsError):
+    """Removing this copy would leave too few that were proven."""
+
+    def __init__(self, key: ObjectKey, tier: str, left: int, wanted: int) -> None:
+        self.key, self.tier = key, tier
+        super().__init__(
+            f"{key} stays on tier {tier}: without it {left or 'no'} proven copies would be left, "
+            f"{wanted} are wanted"
+        )
+
+
+def name_digest(key: ObjectKey) -> str:
+    """The SHA-256 that a pack's name says its bytes have, as hex digits."""
+    return key.rsplit("/", 1)[1]
+
+
+def is_intact(tier: Tier, key: ObjectKey, size: int) -> bool:
+    """Whether a tier holds exactly the object of this name: all bytes are read, not from a cache.
+
+    Raises:
+        TierError: the tier cannot be asked; that says nothing of the copy.
+    """
+    path = tier.open_local(key)
+    if path is not None:
+        _drop_cache(path)
+    digest = hashlib.sha256()
+    try:
+        for offset in range(0, size, _STEP):
+            digest.update(tier.get_range(key, ByteRange(offset, min(_STEP, size - offset))))
+        complete = tier.stat(key).size == size
+    except (DamagedError, ObjectNotFound):
+        return False
+    return complete and digest.hexdigest() == name_digest(key)
+
+
+class Copies:
+    """What moves objects of one archive between its tiers.  Thread-safe; processes take turns."""
+
+    def __init__(self, tiers: TierSet, catalog: Catalog, folder: Path, lock: Path) -> None:
+        """``folder`` is for temporary files; ``lock`` is held while a placement changes."""
+        self._tiers, self._catalog = tiers, catalog
+        self._folder, self._lock = folder, lock
+
+    def place(self, key: ObjectKey, to: str) -> bool:
+        """Put a copy on a tier, read it back and record it; False where a proven one was recorded already.
+
+        Raises:
+            TierError: the tier failed, or no intact copy could be had.
+            NotFoundError: the catalog knows no such object.
+        """
+        record = self._catalog.object(key)
+        if to in record.tiers:
+            return False
+        with self.fetched(record) as path:
+            self.place_file(record, path, to)
+        return True
+
+    def place_file(self, record: ObjectRecord, path: Path, to: str) -> None:
+        """The same from a file that holds the object and does not change; raises as `put_proven` does."""
+        self.put_proven(record.key, record.size, path, to)
+        with locked(self._lock), self._catalog.write() as writer:
+            writer.add_object(record.key, record.size, to, time.time_ns(), record.profile)
+
+    def put_proven(self, key: ObjectKey, size: int, path: Path, to: str) -> None:
+        """Put an object on a tier and read it back; recording it is up to the caller.
+
+        Raises:
+            UsageError: the tier is not this archive's to write.
+            TierError: the tier failed, or what it gives back are other bytes.
+        """
+        tier = self._tiers.writable(to)
+        try:
+            tier.put(key, path, name_digest(key))
+        except ObjectExists:
+            # Damaged, or what a writer left that died: nobody was told to read it, so it can be replaced.
+            logger.warning("replaced a damaged object", extra={"tier": to, "object": key})
+            tier.delete(key)
+            tier.put(key, path, name_digest(key))
+        if not is_intact(tier, key, size):
+            raise TierError(to, key, "other bytes come back than were put")
+
+    def evict(self, key: ObjectKey, tier: str, least: int = 1) -> bool:
+        """Remove a copy where at least ``least`` other tiers hold one; False where there was none.
+
+        The others are asked whether they still have it.  The catalog forgets the copy first: a crash in
+        between leaves an object that nobody names, which gc finds.
+
+        Raises:
+            LastCopy: too few others hold it.
+            TierError: another tier cannot be asked, or the copy not deleted.
+        """
+        self._tiers.writable(tier)
+        with locked(self._lock):
+            record = self._catalog.object(key)
+            if tier not in record.tiers:
+                return False
+            left = sum(self._holds(other, record) for other in record.tiers if other != tier)
+            if left < max(1, least):
+                raise LastCopy(key, tier, left, max(1, least))
+            with self._catalog.write() as writer:
+                writer.remove_placement(key, tier)
+            self._tiers.writable(tier).delete(key)
+        return True
+
+    def _holds(self, tier: str, record: ObjectRecord) -> bool:
+        try:
+            return self._tiers[tier].stat(record.key).size == record.size
+        except ObjectNotFound:
+            return False
+
+    def heal(self, key: ObjectKey, tier: str) -> None:
+        """Replace a damaged or missing copy by an intact one; the bad one stays where there is none.
+
+        Raises:
+            TierError: there is no intact copy elsewhere, or the tier failed.
+        """
+        record = self._catalog.object(key)
+        self._tiers.writable(tier)
+        with self.fetched(record, but=tier) as path:
+            logger.warning("healing", extra={"tier": tier, "object": key})
+            with locked(self._lock):
+                self._tiers.writable(tier).delete(key)
+            self.place_file(record, path, tier)
+
+    @contextlib.contextmanager
+    def fetched(self, record: ObjectRecord, but: str = "") -> Iterator[Path]:
+        """A file with the object's bytes, proven by its digest, from the nearest good copy; not to change.
+
+        Raises:
+            TierError: no tier gives an intact copy; the most telling error of all.
+        """
+        worst: DicomfsError = ObjectNotFound("any", record.key)
+        for name in self._tiers.names:
+            if name == but or name not in record.tiers:
+                continue
+            with contextlib.ExitStack() as held:
+                try:
+                    path = held.enter_context(self._from(self._tiers[name], record))
+                except DicomfsError as problem:
+                    path, worst = None, problem
+                else:
+                    if path is not None:
+                        yield path
+                        return
+                    worst = TierError(name, record.key, "its bytes do not match its name")
+            logger.warning(
+                "no copy from here", extra={"tier": name, "object": record.key, "reason": str(worst)}
+            )
+        raise worst
+
+    @contextlib.contextmanager
+    def _from(self, tier: Tier, record: ObjectRecord) -> Iterator[Path | None]:
+        """A proven file, or None where the tier's copy is another one."""
+        path = tier.open_local(record.key)
+        if path is not None:
+            yield path if is_intact(tier, record.key, record.size) else None
+            return
+        temporary = self._folder / f"{os.getpid()}-{secrets.token_hex(6)}.copy"
+        try:
+            yield temporary if self._download(tier, record, temporary) else None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _download(self, tier: Tier, record: ObjectRecord, temporary: Path) -> bool:
+        digest = hashlib.sha256()
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            with create_private(temporary) as file:
+                for offset in range(0, record.size, _STEP):
+                    piece = tier.get_range(record.key, ByteRange(offset, min(_STEP, record.size - offset)))
+                    digest.update(piece)
+                    file.write(piece)
+        except OSError as problem:
+            raise TierFull(LOCAL, record.key, f"cannot be fetched: {problem.strerror}") from problem
+        return digest.hexdigest() == name_digest(record.key)
+
+
+def _drop_cache(path: Path) -> None:
+    """Let the next read come from the device: what the page cache holds proves nothing about it."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

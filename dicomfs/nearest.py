@@ -1,0 +1,207 @@
+"""Reading an object from the nearest tier that has it, and bringing nearer what is read.
+
+A tier among tiers to those who read packs: they name an object and get bytes.  Owns which copy is asked, what
+happens when it fails, and what is promoted.  Who finds bytes to be wrong says so (`doubt`): then copies are
+proven by their names, and bad ones replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from dicomfs.copies import Copies, is_intact, name_digest
+from dicomfs.errors import DicomfsError, FormatError, ObjectNotFound, TierError, TransientTierError
+from dicomfs.index.records import ObjectRecord
+from dicomfs.model import ObjectKey
+from dicomfs.partial import PartialObjects
+from dicomfs.tier_set import LOCAL, TierSet
+from dicomfs.tiers.base import ByteRange, ObjectStat, TierTraits, TierUsage
+
+logger = logging.getLogger(__name__)
+
+PROMOTE_SHARE = 0.25
+"""Share of an object that has to be read from afar before all of it is brought nearer: one slice is not
+enough."""
+_PROMOTED_AT_ONCE = 2
+_WAITING = 64
+_REST_SECONDS = 1.0
+"""How long a tier that failed is not asked again: those who waited with the one that found out get the error,
+too."""
+
+Lookup = Callable[[ObjectKey], ObjectRecord | None]
+"""Size and placements of an object; None where nothing is known of it."""
+
+
+class NearestCopy:
+    """The objects of an archive, wherever they lie.  Thread-safe; what is written goes to the local tier."""
+
+    name = LOCAL
+
+    def __init__(
+        self,
+        tiers: TierSet,
+        lookup: Lookup,
+        copies: Copies,
+        partial: PartialObjects,
+        may_promote: Callable[[int], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``may_promote`` says, by the size of an object, whether to and whether there is room."""
+        self._tiers, self._lookup, self._copies, self._partial = tiers, lookup, copies, partial
+        self._may_promote, self._clock = may_promote, clock
+        self.traits: TierTraits = tiers.local.traits
+        self._resting: dict[str, tuple[float, TierError]] = {}
+        self._wishes: OrderedDict[ObjectKey, str] = OrderedDict()
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Bring nothing nearer any more; what is on its way is given up at the next piece."""
+        self._closed.set()
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    # what a tier does
+
+    def put(self, key: ObjectKey, source: Path | bytes, sha256: str) -> None:
+        """See Tier.put: on the local tier."""
+        self._tiers.local.put(key, source, sha256)
+
+    def delete(self, key: ObjectKey) -> None:
+        """See Tier.delete: on the local tier."""
+        self._tiers.local.delete(key)
+
+    def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
+        """See Tier.list: of the local tier."""
+        return self._tiers.local.list(prefix)
+
+    def usage(self) -> TierUsage:
+        """See Tier.usage: of the local tier."""
+        return self._tiers.local.usage()
+
+    def open_local(self, key: ObjectKey) -> Path | None:
+        """See Tier.open_local."""
+        return self._tiers.local.open_local(key)
+
+    def get(self, key: ObjectKey) -> bytes:
+        """See Tier.get."""
+        return self.get_range(key, ByteRange(0, self.stat(key).size))
+
+    def stat(self, key: ObjectKey) -> ObjectStat:
+        """Size of an object: from the catalog where no local copy tells it, without asking a remote tier."""
+        record = self._lookup(key)
+        if record is None or set(record.tiers) <= {LOCAL}:
+            return self._tiers.local.stat(key)
+        return ObjectStat(record.size, max(record.tiers.values()))
+
+    def get_range(self, key: ObjectKey, wanted: ByteRange) -> bytes:
+        """The bytes of the range from the nearest tier that gives them.
+
+        Raises:
+            ObjectNotFound: no tier has the object.
+            TierError, FormatError: what the last tier asked said, where no tier gives it.
+        """
+        record = self._lookup(key)
+        names = self._candidates(record)
+        telling: DicomfsError | None = None
+        for name in names:
+            try:
+                return self._from(name, key, wanted, record)
+            except (TierError, FormatError) as problem:
+                telling = telling if isinstance(problem, ObjectNotFound) else problem
+                reason = str(problem)
+            if len(names) > 1:
+                logger.warning("no copy from here", extra={"tier": name, "object": key, "reason": reason})
+        raise telling or ObjectNotFound(names[-1], key)
+
+    def _candidates(self, record: ObjectRecord | None) -> Sequence[str]:
+        if record is None or not record.tiers:
+            return [LOCAL]
+        return [name for name in self._tiers.names if name in record.tiers] or [LOCAL]
+
+    def _from(self, name: str, key: ObjectKey, wanted: ByteRange, record: ObjectRecord | None) -> bytes:
+        if name == LOCAL or record is None:
+            return self._tiers.local.get_range(key, wanted)
+        self._require_awake(name)
+        try:
+            found = self._partial.of(self._tiers[name], key, record.size)
+            data = found.read(wanted.offset, wanted.length)
+        except TransientTierError as problem:
+            self._resting[name] = (self._clock() + _REST_SECONDS, problem)
+            raise
+        if LOCAL not in record.tiers and (found.complete or found.fetched >= PROMOTE_SHARE * record.size):
+            self._wish(key, name)
+        return data
+
+    def _require_awake(self, name: str) -> None:
+        until, problem = self._resting.get(name, (0.0, None))
+        if problem is not None and self._clock() < until:
+            raise TransientTierError(name, problem.key, "failed a moment ago")
+
+    # bringing nearer
+
+    def _wish(self, key: ObjectKey, name: str) -> None:
+        with self._lock:
+            if self._closed.is_set() or key in self._wishes or len(self._wishes) >= _WAITING:
+                return
+            self._wishes[key] = name
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(_PROMOTED_AT_ONCE, thread_name_prefix="promote")
+            self._pool.submit(self._promote, key, name)
+
+    def _promote(self, key: ObjectKey, name: str) -> None:
+        try:
+            self._bring(key, name)
+        except DicomfsError as problem:
+            logger.warning("not promoted", extra={"object": key, "tier": name, "reason": str(problem)})
+        finally:
+            with self._lock:
+                self._wishes.pop(key, None)
+
+    def _bring(self, key: ObjectKey, name: str) -> None:
+        record = self._lookup(key)
+        if record is None or LOCAL in record.tiers or not self._may_promote(record.size):
+            return
+        found = self._partial.of(self._tiers[name], key, record.size)
+        if not found.fill(self._closed.is_set):
+            return
+        if found.sha256() != name_digest(key):
+            self.doubt([key])
+            return
+        self._copies.place_file(record, found.path(), LOCAL)
+        self._partial.forget(key)
+        logger.info("promoted", extra={"object": key, "tier": name})
+
+    # when bytes are wrong
+
+    def doubt(self, keys: Collection[ObjectKey]) -> bool:
+        """Prove the copies that these objects are read from, replace bad ones; whether one was.
+
+        A bad copy that is the only one stays where it is.
+        """
+        return any([self._doubted(key) for key in keys])
+
+    def _doubted(self, key: ObjectKey) -> bool:
+        record = self._lookup(key)
+        if record is None or len(record.tiers) < 2:
+            return False
+        name = self._candidates(record)[0]
+        self._partial.forget(key)
+        try:
+            if is_intact(self._tiers[name], key, record.size):
+                return False
+            self._copies.heal(key, name)
+        except DicomfsError as problem:
+            facts = {"object": key, "tier": name, "reason": str(problem)}
+            logger.error("a bad copy could not be replaced", extra=facts)  # noqa: TRY400
+            return False
+        return True
