@@ -81,12 +81,22 @@ class TierSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Path(unquote(urlsplit(self.url).path))
 
 
+class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section ``[keys]``; docs/encryption.md says where keys come from."""
+
+    file: str | list[str] = []
+    """The key file; or several, the first of which wraps what is written: while a key is being changed."""
+    command: str | None = None
+    """A command that prints the key, run without a shell: what asks a KMS or an HSM."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of an archive; the defaults are those of an empty file."""
 
     archive: ArchiveSettings = ArchiveSettings()
     pack: PackSettings = PackSettings()
     mount: MountSettings = MountSettings()
+    keys: KeySettings = KeySettings()
     tiers: dict[str, TierSettings] = {}
 
 
