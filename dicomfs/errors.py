@@ -15,6 +15,9 @@
     ├── TierError               a tier failed: tier, key
     │   ├── ObjectNotFound      the tier holds no such object
     │   ├── ObjectExists        put if absent found other bytes under that name
+    │   ├── ObjectDamaged       stored bytes are not those that were put: never served
+    │   ├── KeyMissing          no key at hand opens what is stored
+    │   │   └── KeyDestroyed    its key was removed on purpose
     │   ├── TierFull            no space, no inodes or quota reached
     │   └── TransientTierError  a retry makes sense
     ├── MountError              mounting or unmounting failed: mount point, problem
@@ -130,8 +133,20 @@ class ObjectNotFound(TierError):
 class ObjectExists(TierError):
     """Put if absent found other bytes under that name."""
 
-    def __init__(self, tier: str, key: str) -> None:
-        super().__init__(tier, key, "another object has this name")
+    def __init__(self, tier: str, key: str, problem: str = "another object has this name") -> None:
+        super().__init__(tier, key, problem)
+
+
+class ObjectDamaged(TierError):
+    """Stored bytes are not those that were put: damaged, cut short, exchanged or forged; never served."""
+
+
+class KeyMissing(TierError):
+    """No key at hand opens what is stored; the text names the one that would."""
+
+
+class KeyDestroyed(KeyMissing):
+    """The key was removed on purpose; nothing opens what is stored any more."""
 
 
 class TierFull(TierError):

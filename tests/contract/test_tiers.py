@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dicomfs.crypto.keys import ArchiveKey
 from dicomfs.errors import ObjectExists, ObjectNotFound, TierError, TransientTierError
 from dicomfs.model import ObjectKey
 from dicomfs.tiers.base import MAX_KEY_BYTES, ByteRange, Tier
@@ -17,6 +18,7 @@ from dicomfs.tiers.memory import MemoryTier
 from dicomfs.tiers.metered import MeteredTier
 from dicomfs.tiers.registry import open_tier
 from dicomfs.tiers.retry import RetryingTier
+from dicomfs.tiers.sealed import SealedTier
 from tests.faulty_tier import FaultyTier
 
 KEY = ObjectKey("pixel/ab/" + "ab" * 32)
@@ -51,6 +53,22 @@ def _flaky(tmp_path: Path, *, late: bool) -> Tier:
     return RetryingTier(_Flaky(MemoryTier(), late=late), sleep=lambda _: None)
 
 
+def _sealed(inner: Tier) -> Tier:
+    return SealedTier(inner, b"archive's number", [ArchiveKey(bytes(range(32)))])
+
+
+def _retried_around_the_seal(_: Path) -> Tier:
+    """Each attempt seals anew: what an earlier one left must be known as the same."""
+
+    class _Flaky(FaultyTier):
+        def _before(self) -> None:
+            if self.calls % 5 == 0:
+                self.faults.append(TransientTierError("memory", "", "flaky"))
+            super()._before()
+
+    return RetryingTier(_sealed(_Flaky(MemoryTier(), late=True)), sleep=lambda _: None)
+
+
 TIERS: dict[str, Callable[[Path], Tier]] = {
     "memory": lambda _: MemoryTier(),
     "folder": _folder,
@@ -58,6 +76,11 @@ TIERS: dict[str, Callable[[Path], Tier]] = {
     "folder without hard links": _without_links,
     "metered": lambda path: MeteredTier(_folder(path)),
     "retrying": lambda path: RetryingTier(_folder(path)),
+    "sealed in memory": lambda _: _sealed(MemoryTier()),
+    "sealed in a folder": lambda path: _sealed(_folder(path)),
+    "sealed, flaky": lambda path: _sealed(_flaky(path, late=False)),
+    "sealed, flaky after the work": lambda path: _sealed(_flaky(path, late=True)),
+    "sealed, tried again as a whole": _retried_around_the_seal,
     "flaky": lambda path: _flaky(path, late=False),
     "flaky after the work": lambda path: _flaky(path, late=True),
 }
