@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dicomfs.errors import (
-    DamagedError,
     DicomfsError,
+    ObjectDamaged,
     ObjectExists,
     ObjectNotFound,
     TierError,
@@ -67,7 +67,7 @@ def is_intact(tier: Tier, key: ObjectKey, size: int) -> bool:
         for offset in range(0, size, _STEP):
             digest.update(tier.get_range(key, ByteRange(offset, min(_STEP, size - offset))))
         complete = tier.stat(key).size == size
-    except (DamagedError, ObjectNotFound):
+    except (ObjectDamaged, ObjectNotFound):
         return False
     return complete and digest.hexdigest() == name_digest(key)
 

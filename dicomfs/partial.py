@@ -81,9 +81,7 @@ class PartialObject:
         return Path(f"/proc/self/fd/{self._descriptor}")
 
     def _require(self, first: int, last: int) -> None:
-        """Have the blocks ``first`` to ``last`` (not included): fetch what nobody fetches, wait for the
-        rest.
-        """
+        """Have blocks from ``first`` to before ``last``: fetch what nobody fetches, wait for the rest."""
         while (mine := self._take(first, last)) is not None:
             for run in mine:
                 self._fetch(run)

@@ -13,6 +13,7 @@ from pathlib import Path
 from dicomfs import config
 from dicomfs.attached import archive_keys, local_tier, open_tiers, sealed
 from dicomfs.copies import Copies, name_digest
+from dicomfs.crypto.keyring import KEYRING_PREFIX
 from dicomfs.errors import DamagedError, DicomfsError, UnsupportedVersion, UsageError
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.guards import Holder
@@ -29,7 +30,6 @@ from dicomfs.spool import Spool
 from dicomfs.tier_set import LOCAL, TierSet
 from dicomfs.tiers.base import Tier
 from dicomfs.tiers.registry import open_tier, open_wrapped_tier
-from dicomfs.tiers.sealed import is_sealed
 
 
 def recover(
@@ -114,7 +114,7 @@ def _new_folder(
         raise UsageError(f"{url} holds no archive")
     keys = config.KeySettings(file=[] if key_file is None else str(key_file.absolute()))
     tier: Tier = raw
-    if is_sealed(raw):
+    if any(raw.list(KEYRING_PREFIX)):
         tier = sealed(raw, owner.archive_id, archive_keys(paths.root, keys, url))
     elif folder:
         described = config.TierSettings(url=url, plaintext=True)

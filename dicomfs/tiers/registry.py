@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from dicomfs.config import TierSettings
 from dicomfs.errors import UsageError
 from dicomfs.tiers.base import Tier
 from dicomfs.tiers.folder import FolderTier
@@ -38,4 +39,9 @@ def open_tier(name: str, url: str) -> Tier:
 
 
 def open_wrapped_tier(name: str, settings: object) -> Tier:
+    return open_tier(name, settings.url)
+
+
+def open_wrapped_tier(name: str, settings: TierSettings) -> Tier:
+    """The tier that settings describe."""
     return open_tier(name, settings.url)
