@@ -38,10 +38,6 @@ def open_tier(name: str, url: str) -> Tier:
     return SCHEMES[parts.scheme](name, parts)
 
 
-def open_wrapped_tier(name: str, settings: object) -> Tier:
-    return open_tier(name, settings.url)
-
-
 def open_wrapped_tier(name: str, settings: TierSettings) -> Tier:
     """The tier that settings describe."""
     return open_tier(name, settings.url)
