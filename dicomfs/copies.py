@@ -126,6 +126,7 @@ class Copies:
 
         Raises:
             LastCopy: too few others hold it.
+            UsageError: one of the tiers is not this archive's to write.
             TierError: another tier cannot be asked, or the copy not deleted.
         """
         self._tiers.writable(tier)
@@ -142,8 +143,9 @@ class Copies:
         return True
 
     def _holds(self, tier: str, record: ObjectRecord) -> bool:
+        """Whether a tier has it, and nobody else may delete it there."""
         try:
-            return self._tiers[tier].stat(record.key).size == record.size
+            return self._tiers.writable(tier).stat(record.key).size == record.size
         except ObjectNotFound:
             return False
 
@@ -190,10 +192,11 @@ class Copies:
     @contextlib.contextmanager
     def _from(self, tier: Tier, record: ObjectRecord) -> Iterator[Path | None]:
         """A proven file, or None where the tier's copy is another one."""
-        path = tier.open_local(record.key)
+        path = tier.open_local(record.key) if tier.traits.local else None
         if path is not None:
             yield path if is_intact(tier, record.key, record.size) else None
             return
+        # A file of another tier could be linked by who puts it: that would be no second copy.
         temporary = self._folder / f"{os.getpid()}-{secrets.token_hex(6)}.copy"
         try:
             yield temporary if self._download(tier, record, temporary) else None

@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ class PartialObject:
         self.key, self.size, self.tier = key, size, tier
         # A file without a name: it goes with this object, and with the process.
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        self._closing = weakref.finalize(self, self._file.close)
         self._descriptor = self._file.fileno()
         self._blocks = -(-size // BLOCK)
         self._present = bytearray(self._blocks)

@@ -10,12 +10,12 @@ import pytest
 
 from dicomfs.accept import NUMBER_BLOCK
 from dicomfs.archive import Archive
-from dicomfs.archive import recover as recover_archive
 from dicomfs.errors import CatalogFull, TierFull
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.journal import Journal
 from dicomfs.model import ConflictClass
+from dicomfs.recovery import recover as recover_archive
 from dicomfs.spool import Spool
 from tests import samples
 from tests.archives import (

@@ -1,0 +1,55 @@
+"""Archives of several tiers for tests: a folder in the house, in plain bytes or encrypted."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from dicomfs import config
+from dicomfs.archive import Archive
+from dicomfs.progress import NullProgress
+from dicomfs.tiering import TieringReport
+from tests import samples
+from tests.archives import write_sources
+
+LABORATORY = "laboratory"
+FILES = [
+    *samples.ct_series(4, 48, 48),
+    samples.structured_report(),
+    samples.encapsulated([random.Random(1).randbytes(3000)]),
+    *samples.ct_series(3, 48, 48, 1, patient="Other^Patient"),
+]
+
+
+def two_tiers(root: Path, *, plain: bool = True) -> Archive:
+    """An archive in ``root``/archive with a laboratory tier in ``root``/laboratory."""
+    (root / LABORATORY).mkdir()
+    tier = config.TierSettings(url=(root / LABORATORY).as_uri(), plaintext=plain)
+    key = None if plain else root / "key"
+    Archive.create(root / "archive", {LABORATORY: tier.url}, key).close()
+    if plain:
+        settings = config.template({LABORATORY: tier}, config.KeySettings())
+        (root / "archive" / config.FILE_NAME).write_text(settings, encoding="utf-8")
+    return Archive.open(root / "archive")
+
+
+def packed(root: Path, *, plain: bool = True) -> Archive:
+    """The same with two patients, packed."""
+    archive = two_tiers(root, plain=plain)
+    archive.import_paths([write_sources(root / "in", FILES)])
+    archive.pack()
+    return archive
+
+
+def copy_all(archive: Archive, to: str = LABORATORY) -> TieringReport:
+    """Copy everything to a tier; fails where anything does."""
+    tiering = archive.tiering()
+    report = tiering.copy(to, tiering.objects(), NullProgress())
+    assert (report.failed, report.stopped) == ([], False)
+    return report
+
+
+def evict_all(archive: Archive, tier: str = "local") -> TieringReport:
+    """Evict everything from a tier that another one has."""
+    tiering = archive.tiering()
+    return tiering.evict(tier, tiering.objects(), NullProgress())
