@@ -112,7 +112,7 @@ class Keyrings:
             raise ObjectDamaged(self._tier.name, name, f"has no key {reference.index}")
         found = keyring.data_keys[reference.index]
         if found is None:
-            raise KeyDestroyed(self._tier.name, name, f"key {reference.index} was destroyed")
+            raise KeyDestroyed(self._tier.name, name, reference.keyring, reference.index)
         return found
 
     def expect(self, objects: int) -> None:
@@ -181,7 +181,7 @@ class Keyrings:
             self._found = None
             self._free = [item for item in self._free if item[0] not in references]
             for number, indexes in sorted(by_keyring.items()):
-                keyring = self._open_newest(number)
+                keyring = self._opened[number] = self._open_newest(number)
                 if any(keyring.data_keys[index : index + 1] != (None,) for index in indexes):
                     self._rewrite(number, self._keys[0], indexes)
                 self._remove_older(number)

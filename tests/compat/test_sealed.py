@@ -64,7 +64,9 @@ def golden_key(version: str) -> ArchiveKey:
 def test_a_tier_of_each_version_opens(version: str) -> None:
     tier = SealedTier(FolderTier("golden", GOLDEN / version / "tier"), ARCHIVE_ID, [golden_key(version)])
     assert {key: tier.get(key) for key, _ in tier.list("")} == OBJECTS
-    assert {key: stat.size for key, stat in tier.list("")} == {key: len(data) for key, data in OBJECTS.items()}
+    assert {key: stat.size for key, stat in tier.list("")} == {
+        key: len(data) for key, data in OBJECTS.items()
+    }
 
 
 @pytest.mark.parametrize("version", VERSIONS)
