@@ -148,6 +148,10 @@ class KeyMissing(TierError):
 class KeyDestroyed(KeyMissing):
     """The key was removed on purpose; nothing opens what is stored any more."""
 
+    def __init__(self, tier: str, key: str, keyring: int, index: int) -> None:
+        self.keyring, self.index = keyring, index
+        super().__init__(tier, key, f"key {index} of keyring {keyring:016x} was destroyed")
+
 
 class TierFull(TierError):
     """No space, no inodes or quota reached."""

@@ -90,6 +90,8 @@ class Keyrings:
 
         Raises KeyMissing, ObjectDamaged, TierError.
         """
+        if self._name_key is not None:
+            return self._name_key
         with self._lock:
             return self._known_name_key()
 
@@ -110,7 +112,7 @@ class Keyrings:
             raise ObjectDamaged(self._tier.name, name, f"has no key {reference.index}")
         found = keyring.data_keys[reference.index]
         if found is None:
-            raise KeyDestroyed(self._tier.name, name, f"key {reference.index} was destroyed")
+            raise KeyDestroyed(self._tier.name, name, reference.keyring, reference.index)
         return found
 
     def expect(self, objects: int) -> None:
@@ -126,11 +128,15 @@ class Keyrings:
 
     def found(self) -> bytes:
         """The key of names; on a tier without keyrings, made now.  Raises TierError."""
+        if self._name_key is not None and 0 in self._opened:
+            return self._name_key
         with self._lock:
             known = self._known_name_key()
-            if known is None or 0 not in self._versions():
-                known = self._make_first(known)
-            return known
+            try:
+                return self._open(0).name_key
+            except ObjectDamaged:
+                # Not there yet; or lost, and known from another keyring.
+                return self._make_first(known)
 
     def states(self) -> Iterator[KeyringState]:
         """All keyrings, by number.  Raises TierError where the tier can't be listed."""
@@ -175,7 +181,7 @@ class Keyrings:
             self._found = None
             self._free = [item for item in self._free if item[0] not in references]
             for number, indexes in sorted(by_keyring.items()):
-                keyring = self._open_newest(number)
+                keyring = self._opened[number] = self._open_newest(number)
                 if any(keyring.data_keys[index : index + 1] != (None,) for index in indexes):
                     self._rewrite(number, self._keys[0], indexes)
                 self._remove_older(number)
@@ -317,7 +323,8 @@ class Keyrings:
         report.failed.clear()
         for number in sorted(self._versions()):
             try:
-                if self._current(number).key_id != new.id:
+                current = self._current(number)
+                if current.key_id != new.id or current.version != self._versions()[number][0]:
                     self._rewrite(number, new)
                     report.rewritten += 1
             except (ObjectDamaged, KeyMissing) as error:
@@ -327,9 +334,12 @@ class Keyrings:
         """Put keyring 0 with a new name key, or with the one that the others know."""
         if self._archive_id is None:
             raise TierError(self._tier.name, "", "the archive is not known: nothing can be sealed here")
-        keyring = new_keyring(0, self._archive_id, self._keys[0], name_key or new_name_key(), 0)
+        key = self._keys[0]
+        keyring = new_keyring(0, self._archive_id, key, name_key or new_name_key(), 0)
+        if damaged := self._list_anew(0):
+            keyring = keyring.following(damaged[0] + 1, key)
         try:
-            self._write(keyring, self._keys[0])
+            self._write(keyring, key)
         except ObjectExists:
             logger.debug("another process made the first keyring of tier %s", self._tier.name)
         self._opened.pop(0, None)
@@ -351,6 +361,8 @@ class Keyrings:
             self._write(keyring, key)
             try:
                 self._first_that_opens(0, self._list_anew(0))
+            except ObjectDamaged as error:
+                logger.warning("%s", error)
             except TierError:
                 # The archive key was changed meanwhile: what is sealed now nobody else could read.
                 del self._opened[number]

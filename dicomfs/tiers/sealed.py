@@ -10,7 +10,6 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TypeVar
@@ -21,6 +20,7 @@ from dicomfs.crypto.names import NameCipher
 from dicomfs.crypto.segments import (
     SEGMENT_BYTES,
     STORED_SEGMENT,
+    KeyReference,
     Run,
     Sealer,
     opened,
@@ -165,10 +165,16 @@ class SealedTier(TierWrapper):
         references = set()
         for key in keys:
             # Only an opened segment proves which key it is.
-            with suppress(ObjectNotFound, KeyDestroyed):
+            try:
                 run = self._run(key, self._name_of(key), 0, 0)
-                if run is not None:
-                    references.add(run.reference)
+            except ObjectNotFound:
+                continue
+            except KeyDestroyed as error:
+                # Older versions of the keyring may be left.
+                references.add(KeyReference(error.keyring, error.index))
+                continue
+            if run is not None:
+                references.add(run.reference)
         self.keyrings.destroy(references)
         for key in keys:
             self.delete(key)
