@@ -15,6 +15,7 @@
     ├── TierError               a tier failed: tier, key
     │   ├── ObjectNotFound      the tier holds no such object
     │   ├── ObjectExists        put if absent found other bytes under that name
+    │   ├── ObjectCold          the object must be restored from a cold storage class first
     │   ├── TierFull            no space, no inodes or quota reached
     │   └── TransientTierError  a retry makes sense
     ├── MountError              mounting or unmounting failed: mount point, problem
@@ -132,6 +133,15 @@ class ObjectExists(TierError):
 
     def __init__(self, tier: str, key: str) -> None:
         super().__init__(tier, key, "another object has this name")
+
+
+class ObjectCold(TierError):
+    """The object is in a cold storage class: it is there, and can't be read before it is restored."""
+
+    def __init__(self, tier: str, key: str, *, restoring: bool) -> None:
+        self.restoring = restoring
+        state = "a restore is under way, try later" if restoring else "restore it first (`dicomfs tier warm`)"
+        super().__init__(tier, key, f"in a cold storage class; {state}")
 
 
 class TierFull(TierError):
