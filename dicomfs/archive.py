@@ -19,13 +19,14 @@ from typing import Self
 
 from dicomfs import config
 from dicomfs.accept import Acceptor
-from dicomfs.attached import make_key_file, open_tiers
+from dicomfs.attached import attach, make_key_file, open_tiers
 from dicomfs.codec.trial import Profile
 from dicomfs.copies import Copies
 from dicomfs.errors import (
     CatalogBusy,
     FormatError,
     ObjectNotFound,
+    UsageError,
 )
 from dicomfs.explain import explain
 from dicomfs.format.journal import VersionDecision, VersionsDecided
@@ -55,6 +56,7 @@ from dicomfs.reconstruct import Reconstructor
 from dicomfs.recover import rebuild_spool
 from dicomfs.repacker import Repacker, RepackReport
 from dicomfs.spool import Spool
+from dicomfs.tier_set import LOCAL
 from dicomfs.tiering import Tiering
 from dicomfs.tiers.folder import FolderTier
 from dicomfs.verify import Verifier, VerifyReport
@@ -103,6 +105,8 @@ class Archive:
             make_key_file(key_file)
         paths.make()
         archive_id = new_archive_id()
+        for name, tier in described.items():
+            attach(name, tier, archive_id)
         write_durably(paths.settings, text)
         catalog = Catalog.create(paths.index, archive_id)
         write_identity(paths, archive_id)
@@ -301,6 +305,20 @@ class Archive:
     def tiering(self) -> Tiering:
         """What copies and evicts."""
         return Tiering(self.catalog, self.tiers, self.copies, self._journal)
+
+    def claim(self, tier: str) -> int:
+        """Take a tier over, or a new one into use; returns the epoch.
+
+        Raises:
+            UsageError: there is no such tier, it is the archive's own folder, or another archive's.
+            TierError: it cannot be asked or written.
+        """
+        if tier in self.settings.tiers and tier != LOCAL:
+            attach(tier, self.settings.tiers[tier], self.archive_id)
+        ownership = self.tiers.opened(tier).ownership
+        if ownership is None:
+            raise UsageError(f"tier {tier} is the archive's own folder")
+        return ownership.claim().epoch
 
     def usage(self) -> tuple[int, int]:
         """Size and free space of the local tier's file system, in bytes."""

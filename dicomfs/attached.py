@@ -10,7 +10,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from dicomfs.config import KeySettings, Settings, TierSettings
+from dicomfs.config import KeySettings, Settings, TierSettings, folder_of
 from dicomfs.crypto.key_sources import load_keys
 from dicomfs.crypto.keys import ArchiveKey, new_key, read_key_file, write_key_file
 from dicomfs.errors import UsageError
@@ -20,6 +20,7 @@ from dicomfs.tier_set import LOCAL, OpenTier, TierSet
 from dicomfs.tiers.base import Tier
 from dicomfs.tiers.registry import open_tier, open_wrapped_tier
 from dicomfs.tiers.sealed import SealedTier
+from dicomfs.tiers.sentinel import attach_folder
 
 
 def open_tiers(paths: ArchivePaths, settings: Settings, archive_id: bytes) -> TierSet:
@@ -45,13 +46,25 @@ def local_tier(paths: ArchivePaths, settings: Settings) -> Tier:
 def _open(
     name: str, tier: TierSettings, paths: ArchivePaths, settings: Settings, archive_id: bytes
 ) -> OpenTier:
-    raw = open_wrapped_tier(name, tier)
+    raw = open_wrapped_tier(name, tier.url, tier, archive_id=archive_id).tier
     ownership = Ownership(raw, archive_id, holder_of(paths.holder))
     if tier.plaintext:
         if not raw.traits.trusted:
             raise UsageError(f"tiers.{name}.plaintext: an object store outside the house is always encrypted")
         return OpenTier(raw, ownership)
     return OpenTier(sealed(raw, archive_id, archive_keys(paths.root, settings.keys, name)), ownership)
+
+
+def attach(name: str, tier: TierSettings, archive_id: bytes) -> None:
+    """Make what proves that a folder is a tier, where the folder is new or empty; object stores need nothing.
+
+    Raises:
+        UsageError: it is the tier of another archive, or holds something else.
+        TierError: it cannot be read.
+    """
+    folder = folder_of(tier.url)
+    if folder is not None:
+        attach_folder(name, folder, archive_id)
 
 
 def archive_keys(root: Path, keys: KeySettings, tier: str) -> tuple[ArchiveKey, ...]:

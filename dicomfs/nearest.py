@@ -11,9 +11,8 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from dicomfs.copies import Copies, is_intact, name_digest
 from dicomfs.errors import DicomfsError, FormatError, ObjectNotFound, TierError, TransientTierError
@@ -21,7 +20,8 @@ from dicomfs.index.records import ObjectRecord
 from dicomfs.model import ObjectKey
 from dicomfs.partial import PartialObjects
 from dicomfs.tier_set import LOCAL, TierSet
-from dicomfs.tiers.base import ByteRange, ObjectStat, TierTraits, TierUsage
+from dicomfs.tiers.base import ByteRange, ObjectStat
+from dicomfs.tiers.wrapper import TierWrapper
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +38,8 @@ Lookup = Callable[[ObjectKey], ObjectRecord | None]
 """Size and placements of an object; None where nothing is known of it."""
 
 
-class NearestCopy:
+class NearestCopy(TierWrapper):
     """The objects of an archive, wherever they lie.  Thread-safe; what is written goes to the local tier."""
-
-    name = LOCAL
 
     def __init__(
         self,
@@ -53,9 +51,9 @@ class NearestCopy:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``may_promote`` says, by the size of an object, whether to and whether there is room."""
+        super().__init__(tiers.local)
         self._tiers, self._lookup, self._copies, self._partial = tiers, lookup, copies, partial
         self._may_promote, self._clock = may_promote, clock
-        self.traits: TierTraits = tiers.local.traits
         self._resting: dict[str, tuple[float, TierError]] = {}
         self._wishes: OrderedDict[ObjectKey, str] = OrderedDict()
         self._pool: ThreadPoolExecutor | None = None
@@ -70,27 +68,7 @@ class NearestCopy:
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    # what a tier does
-
-    def put(self, key: ObjectKey, source: Path | bytes, sha256: str) -> None:
-        """See Tier.put: on the local tier."""
-        self._tiers.local.put(key, source, sha256)
-
-    def delete(self, key: ObjectKey) -> None:
-        """See Tier.delete: on the local tier."""
-        self._tiers.local.delete(key)
-
-    def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
-        """See Tier.list: of the local tier."""
-        return self._tiers.local.list(prefix)
-
-    def usage(self) -> TierUsage:
-        """See Tier.usage: of the local tier."""
-        return self._tiers.local.usage()
-
-    def open_local(self, key: ObjectKey) -> Path | None:
-        """See Tier.open_local."""
-        return self._tiers.local.open_local(key)
+    # what differs from the local tier
 
     def get(self, key: ObjectKey) -> bytes:
         """See Tier.get."""

@@ -100,7 +100,7 @@ def _new_folder(
     folder = config.folder_of(url) is not None
     name = "laboratory" if folder else "external"
     described = config.TierSettings(url=url)
-    raw = open_wrapped_tier(name, described)
+    raw = open_wrapped_tier(name, url, described).tier
     owner = Ownership(raw, b"", "").current()
     if owner is None and folder:
         source = open_tier("source", url)

@@ -91,13 +91,13 @@ def warm(state: State, everything: bool, selectors: tuple[str, ...], as_json: bo
 @click.argument("name", metavar="TIER")
 @pass_state
 def claim(state: State, name: str) -> int:
-    """Take a tier over from another folder that held this archive; that one writes there no more."""
+    """Take a tier into use that was added to the settings, or over from another folder of this archive.
+
+    That one writes there no more.
+    """
     with opened(state) as archive:
-        ownership = archive.tiers.opened(name).ownership
-        if ownership is None:
-            raise UsageError(f"tier {name} is the archive's own folder")
-        owner = ownership.claim()
-    output.say(f"tier {name} is in the hands of this archive, epoch {owner.epoch}")
+        epoch = archive.claim(name)
+    output.say(f"tier {name} is in the hands of this archive, epoch {epoch}")
     return ExitCode.DONE
 
 
