@@ -46,13 +46,15 @@ def local_tier(paths: ArchivePaths, settings: Settings) -> Tier:
 def _open(
     name: str, tier: TierSettings, paths: ArchivePaths, settings: Settings, archive_id: bytes
 ) -> OpenTier:
-    raw = open_wrapped_tier(name, tier.url, tier, archive_id=archive_id).tier
+    wrapped = open_wrapped_tier(name, tier.url, tier, archive_id=archive_id)
+    raw, meter = wrapped.tier, wrapped.meter
     ownership = Ownership(raw, archive_id, holder_of(paths.holder))
     if tier.plaintext:
         if not raw.traits.trusted:
             raise UsageError(f"tiers.{name}.plaintext: an object store outside the house is always encrypted")
-        return OpenTier(raw, ownership)
-    return OpenTier(sealed(raw, archive_id, archive_keys(paths.root, settings.keys, name)), ownership)
+        return OpenTier(raw, ownership, meter)
+    keys = archive_keys(paths.root, settings.keys, name)
+    return OpenTier(sealed(raw, archive_id, keys), ownership, meter)
 
 
 def attach(name: str, tier: TierSettings, archive_id: bytes) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from dicomfs.errors import UsageError
 from dicomfs.ownership import Ownership
 from dicomfs.tiers.base import Tier
+from dicomfs.tiers.metered import MeteredTier
 
 LOCAL = "local"
 
@@ -25,6 +26,8 @@ class OpenTier:
     """Objects under their names in plain bytes, whatever is stored."""
     ownership: Ownership | None
     """Whose it is; None for the archive's own folder."""
+    meter: MeteredTier | None = None
+    """What was asked of the store itself, each attempt and what encryption adds included."""
 
 
 class TierSet:
