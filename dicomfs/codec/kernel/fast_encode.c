@@ -41,7 +41,9 @@ static int lay_out(dfk_arena *arena, const dfk_shape *shape, const dfk_settings 
     e->frames = dfk_take(arena, shape->frames, sizeof *e->frames);
     e->classes = dfk_take(arena, (uint64_t)shape->frames * fast_blocks(shape->rows, 3), fast_blocks(shape->columns, 3));
     e->block = dfk_take(arena, e->effort.trained, sizeof *e->block);
-    e->scratch = dfk_take(arena, FAST_CLASSES * FAST_PRODUCTS, sizeof *e->scratch);
+    e->product = dfk_take(arena, (uint64_t)e->effort.trained * FAST_PRODUCTS + FAST_SPARE_PRODUCTS, sizeof *e->product);
+    e->system = dfk_take(arena, FAST_CLASSES, sizeof *e->system);
+    e->normal = dfk_take(arena, FAST_PRODUCTS, sizeof *e->normal);
     e->histogram = dfk_take(arena, 1u << 16, sizeof *e->histogram);
     e->used = dfk_take(arena, 1u << 16, 1);
     e->rank = dfk_take(arena, 1u << 16, sizeof *e->rank);
@@ -101,18 +103,18 @@ static uint32_t choose_error_shift(const fast_encoder *e)
 static void choose_plan(fast_encoder *e)
 {
     fast_plan *plan = &e->plan;
-    plan->block_log = 3;
+    plan->block_log = FAST_BLOCK_LOG;
     plan->fraction = FRACTION;
     fast_mark_stages(plan, e->shape.frames);
     for (uint32_t s = 0; s < FAST_STAGES; s++)
         if (plan->stage[s].used)
             fast_fit_stage(e, s);
     plan->error_shift = 0;
-    fast_code_values(e, e->shape.frames);
+    fast_code_values(e);
     plan->error_shift = choose_error_shift(e);
     fast_choose_shifts(e);
     if (!fast_choose_spike(e))
-        fast_code_values(e, e->shape.frames);
+        fast_code_values(e);
     fast_choose_tables(e);
 }
 

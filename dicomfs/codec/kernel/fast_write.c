@@ -24,7 +24,7 @@ static void fill(const fast_plan *plan, const fast_table *table, coding_table *c
 static inline uint32_t symbol_of(const coding_table *c, uint32_t value, uint32_t *raw, uint32_t *bits)
 {
     *raw = *bits = 0;
-    if (c->spiked && value-- == 0)
+    if (value & FAST_SPIKE_VALUE)
         return 0;
     uint32_t extra, token = fast_token_of(value >> c->shift), base = fast_token_base(token, &extra) << c->shift;
     *raw = value - base;
