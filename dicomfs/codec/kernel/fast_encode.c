@@ -22,7 +22,7 @@ static fast_effort effort_of(uint32_t effort)
     if (effort < 3)
         return (fast_effort){.classes = 16, .trained = 2048, .iterations = 4, .candidates = 2, .lists = 1};
     if (effort < 5)
-        return (fast_effort){.classes = 32, .trained = 4096, .iterations = 6, .candidates = 4, .lists = 3};
+        return (fast_effort){.classes = 32, .trained = 4096, .iterations = 4, .candidates = 4, .lists = 3};
     if (effort < 8)
         return (fast_effort){.classes = 48, .trained = 8192, .iterations = 12, .candidates = 8, .lists = 4};
     return (fast_effort){.classes = 64, .trained = 16384, .iterations = 24, .candidates = 16, .lists = 4};
@@ -50,7 +50,7 @@ static int lay_out(dfk_arena *arena, const dfk_shape *shape, const dfk_settings 
     e->value = dfk_take(arena, count, sizeof *e->value);
     e->context = dfk_take(arena, count, 1);
     e->symbol = dfk_take(arena, count, 1);
-    e->words = dfk_take(arena, count, sizeof *e->words);
+    e->words = dfk_take(arena, count + 1, sizeof *e->words);
     e->raw = dfk_take(arena, count * RAW_BYTES_PER_SAMPLE + 1, 1);
     e->row_context = dfk_take(arena, e->geometry.stride, 1);
     for (uint32_t f = 0; f < shape->frames; f++) {
@@ -174,8 +174,9 @@ static uint64_t write_coded(fast_encoder *e, uint8_t *out, uint64_t limit)
     for (uint32_t lane = 0; lane < FAST_LANES; lane++)
         for (uint32_t byte = 0; byte < 4; byte++)
             *at++ = (uint8_t)(state[lane] >> (8 * byte));
+    const uint16_t *first = e->words + 1 + samples - words;
     for (size_t i = 0; i < words; i++) {
-        uint16_t word = e->words[samples - words + i];
+        uint16_t word = first[i];
         *at++ = (uint8_t)word;
         *at++ = (uint8_t)(word >> 8);
     }

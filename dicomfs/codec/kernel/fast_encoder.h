@@ -63,7 +63,7 @@ typedef struct {
     uint32_t *value; /* per sample: that of its residual, with FAST_SPIKE_VALUE where it is the spike */
     uint8_t *context;
     uint8_t *symbol;
-    uint16_t *words;
+    uint16_t *words; /* one more than samples: the first may be written without counting */
     uint8_t *raw;
     uint8_t *row_context;
     uint32_t tokens[FAST_CONTEXTS][FAST_TOKENS + 1]; /* the last counts spikes */

@@ -13,8 +13,11 @@
 #define BITS_PER_WEIGHT 10.0
 /* What a tap must save per sample to be worth its time in the decoder. */
 #define BITS_PER_TAP 0.0005
-#define TRIAL_BLOCKS 768
-#define TRIAL_ITERATIONS 4
+#define TRIAL_BLOCKS 512
+#define TRIAL_ITERATIONS 3
+/* Predictors are fitted to one block in so many of a short stage, down to the least. */
+#define LEAST_SHARE 2
+#define LEAST_TRAINED 1024
 
 typedef struct {
     fast_encoder *e;
@@ -25,7 +28,7 @@ typedef struct {
     uint32_t trained;
     double origin;
     float coefficient[FAST_CLASSES / FAST_CLASS_GROUP][FAST_MOST_DIMENSIONS * FAST_CLASS_GROUP];
-    double weights_sum[FAST_CLASSES], offset[FAST_CLASSES];
+    float rest[FAST_CLASSES], offset[FAST_CLASSES]; /* what weights lack to a sum of 1 */
 } fitting;
 
 static uint8_t *class_at(const fitting *f, uint32_t frame, uint32_t by, uint32_t bx)
@@ -160,9 +163,8 @@ static void set_coefficients(fitting *f, uint32_t class)
         to[i * FAST_CLASS_GROUP] = (float)-weight;
         sum += weight;
     }
-    to[(s->taps + 1) * FAST_CLASS_GROUP] = 1;
-    f->weights_sum[class] = sum;
-    f->offset[class] = s->offset[class] / one - 0.5;
+    f->rest[class] = (float)(1 - sum);
+    f->offset[class] = (float)(s->offset[class] / one - 0.5);
 }
 
 static void solve_classes(fitting *f)
@@ -183,34 +185,36 @@ static void solve_classes(fitting *f)
     }
 }
 
-/* Squares of the errors that every class leaves in a block. */
-static void class_errors(fitting *f, const fast_block *block, float *error)
+/* The classes that leave the least squares of errors in two blocks. */
+static void assign_two(fitting *f, fast_block *const block[2])
 {
-    const float scale = (float)(1 << block->shift);
-    for (uint32_t g = 0; g * FAST_CLASS_GROUP < f->stage->classes; g++) {
-        float *constant = f->coefficient[g] + f->stage->taps * FAST_CLASS_GROUP;
-        for (uint32_t k = 0; k < FAST_CLASS_GROUP; k++) {
-            uint32_t c = g * FAST_CLASS_GROUP + k;
-            constant[k] = (float)((block->mean * (1 - f->weights_sum[c]) - f->offset[c]) / scale);
+    const float *const product[2] = {block[0]->product, block[1]->product};
+    float constant[2][FAST_CLASS_GROUP], error[2][FAST_CLASS_GROUP], least[2] = {0};
+    for (uint32_t c = 0; c < f->stage->classes; c++) {
+        const uint32_t k = c % FAST_CLASS_GROUP;
+        if (k == 0) {
+            for (uint32_t b = 0; b < 2; b++)
+                for (uint32_t i = 0; i < FAST_CLASS_GROUP; i++)
+                    constant[b][i] = ((float)block[b]->mean * f->rest[c + i] - f->offset[c + i]) / (float)(1 << block[b]->shift);
+            f->e->rows->forms(product, f->stage->taps, f->coefficient[c / FAST_CLASS_GROUP], constant[0], error[0]);
         }
-        f->e->rows->forms(block->product, f->dimensions, f->coefficient[g], error + g * FAST_CLASS_GROUP);
-        for (uint32_t k = 0; k < FAST_CLASS_GROUP; k++)
-            error[g * FAST_CLASS_GROUP + k] *= scale * scale;
+        for (uint32_t b = 0; b < 2; b++)
+            if (c == 0 || error[b][k] < least[b]) {
+                least[b] = error[b][k];
+                block[b]->class = c;
+            }
+    }
+    for (uint32_t b = 0; b < 2; b++) {
+        const float scale = (float)(1 << block[b]->shift);
+        block[b]->error = least[b] > 0 ? (double)(least[b] * scale * scale) : 0;
     }
 }
 
 static void assign_trained(fitting *f)
 {
-    float error[FAST_CLASSES];
-    for (uint32_t b = 0; b < f->trained; b++) {
-        fast_block *block = &f->e->block[b];
-        class_errors(f, block, error);
-        uint32_t best = 0;
-        for (uint32_t c = 1; c < f->stage->classes; c++)
-            if (error[c] < error[best])
-                best = c;
-        block->class = best;
-        block->error = error[best] > 0 ? (double)error[best] : 0;
+    for (uint32_t b = 0; b < f->trained; b += 2) {
+        fast_block *const two[2] = {&f->e->block[b], &f->e->block[b + 1 < f->trained ? b + 1 : b]};
+        assign_two(f, two);
     }
 }
 
@@ -317,6 +321,7 @@ void fast_fit_stage(fast_encoder *e, uint32_t number)
     mark_copies(&f);
     f.stage->classes = class_count(&f);
     choose_taps(&f, &best);
-    train(&f, &best, e->effort.trained, e->effort.iterations);
+    uint64_t enough = f.left / LEAST_SHARE < LEAST_TRAINED ? LEAST_TRAINED : f.left / LEAST_SHARE;
+    train(&f, &best, enough < e->effort.trained ? (uint32_t)enough : e->effort.trained, e->effort.iterations);
     fast_choose_classes(e, number, f.first, f.last);
 }

@@ -484,34 +484,38 @@ TARGET static void NAME(add)(const float *restrict product, uint32_t count, doub
         sum[i] += factor * (double)product[i];
 }
 
-TARGET static void NAME(forms)(const float *restrict product, uint32_t count, const float *restrict coefficient,
-                               float *restrict out)
+TARGET static void NAME(forms)(const float *const product[2], uint32_t taps, const float *restrict coefficient,
+                               const float *restrict constant, float *restrict out)
 {
-    /* As wide as registers are: wider vectors would be taken apart through memory. */
+    /* As wide as registers are: wider vectors would be taken apart through memory.  Two blocks at once share the
+     * coefficients, and their additions do not wait for each other. */
 #if defined(WIDE)
     enum { LANES = 8, PARTS = FAST_CLASS_GROUP / LANES };
 #else
     enum { LANES = 4, PARTS = FAST_CLASS_GROUP / LANES };
 #endif
     typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-    const lanes *vector = (const lanes *)coefficient;
-    lanes total[PARTS] = {{0}};
-    for (uint32_t i = 0; i < count; product += ++i) {
-        /* Two sums, so that additions need not wait for each other. */
-        lanes even[PARTS] = {{0}}, odd[PARTS] = {{0}};
-        uint32_t j = 0;
-        for (; j + 1 < i; j += 2)
+    const lanes *vector = (const lanes *)coefficient, *moved = (const lanes *)constant;
+    const float *first = product[0], *second = product[1];
+    lanes total[2][PARTS] = {{{0}}};
+    for (uint32_t i = 0; i < taps + 2; first += i + 1, second += i + 1, i++) {
+        lanes inner[2][PARTS] = {{{0}}};
+        for (uint32_t j = 0; j < (i < taps ? i : taps); j++)
             for (uint32_t p = 0; p < PARTS; p++) {
-                even[p] += product[j] * vector[PARTS * j + p];
-                odd[p] += product[j + 1] * vector[PARTS * (j + 1) + p];
+                inner[0][p] += first[j] * vector[PARTS * j + p];
+                inner[1][p] += second[j] * vector[PARTS * j + p];
             }
-        for (; j < i; j++)
-            for (uint32_t p = 0; p < PARTS; p++)
-                even[p] += product[j] * vector[PARTS * j + p];
-        for (uint32_t p = 0; p < PARTS; p++) {
-            const lanes own = vector[PARTS * i + p], other = even[p] + odd[p];
-            total[p] += own * (other + other + product[i] * own);
-        }
+        for (uint32_t p = 0; p < PARTS; p++)
+            for (uint32_t b = 0; b < 2; b++) {
+                const float *row = b ? second : first;
+                const lanes shift = moved[PARTS * b + p];
+                if (i < taps)
+                    total[b][p] += vector[PARTS * i + p] * (inner[b][p] + inner[b][p] + row[i] * vector[PARTS * i + p]);
+                else if (i == taps)
+                    total[b][p] += shift * (inner[b][p] + inner[b][p] + row[i] * shift);
+                else
+                    total[b][p] += 2.0f * (inner[b][p] + row[taps] * shift) + row[i];
+            }
     }
     memcpy(out, total, sizeof total);
 }

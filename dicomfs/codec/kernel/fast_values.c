@@ -11,17 +11,18 @@ static void predicted(fast_encoder *e, uint32_t shift, const int16_t *sample, ui
 {
     const fast_plan *plan = &e->plan;
     const int32_t spike = (int32_t)plan->spike - (1 << (plan->bits - 1));
+    const uint32_t spiked = plan->spiked, error_shift = plan->error_shift;
     for (uint32_t x = first; x < last; x++) {
         const uint32_t z = value[x] & ~FAST_SPIKE_VALUE, here = e->row_context[x] + shift;
         context[x] = (uint8_t)here;
         value[x] = z;
-        if (plan->spiked && sample[x] == spike) {
+        if (spiked && sample[x] == spike) {
             value[x] = z | FAST_SPIKE_VALUE;
             error[x] = 1 << FAST_SPIKE_BIT;
             e->tokens[here][FAST_TOKENS]++;
             continue;
         }
-        const uint32_t size = (z + 1) >> 1 >> plan->error_shift;
+        const uint32_t size = (z + 1) >> 1 >> error_shift;
         error[x] = (uint16_t)(size < FAST_ERROR_LIMIT ? size : FAST_ERROR_LIMIT);
         e->tokens[here][fast_token_of(z)]++;
         e->total[here] += z;
