@@ -22,7 +22,7 @@ static fast_effort effort_of(uint32_t effort)
     if (effort < 3)
         return (fast_effort){.classes = 16, .trained = 2048, .iterations = 4, .candidates = 2, .lists = 1};
     if (effort < 5)
-        return (fast_effort){.classes = 32, .trained = 4096, .iterations = 6, .candidates = 4, .lists = 3};
+        return (fast_effort){.classes = 32, .trained = 4096, .iterations = 4, .candidates = 4, .lists = 3};
     if (effort < 8)
         return (fast_effort){.classes = 48, .trained = 8192, .iterations = 12, .candidates = 8, .lists = 4};
     return (fast_effort){.classes = 64, .trained = 16384, .iterations = 24, .candidates = 16, .lists = 4};
@@ -41,14 +41,16 @@ static int lay_out(dfk_arena *arena, const dfk_shape *shape, const dfk_settings 
     e->frames = dfk_take(arena, shape->frames, sizeof *e->frames);
     e->classes = dfk_take(arena, (uint64_t)shape->frames * fast_blocks(shape->rows, 3), fast_blocks(shape->columns, 3));
     e->block = dfk_take(arena, e->effort.trained, sizeof *e->block);
-    e->scratch = dfk_take(arena, FAST_CLASSES * FAST_PRODUCTS, sizeof *e->scratch);
+    e->product = dfk_take(arena, (uint64_t)e->effort.trained * FAST_PRODUCTS + FAST_SPARE_PRODUCTS, sizeof *e->product);
+    e->system = dfk_take(arena, FAST_CLASSES, sizeof *e->system);
+    e->normal = dfk_take(arena, FAST_PRODUCTS, sizeof *e->normal);
     e->histogram = dfk_take(arena, 1u << 16, sizeof *e->histogram);
     e->used = dfk_take(arena, 1u << 16, 1);
     e->rank = dfk_take(arena, 1u << 16, sizeof *e->rank);
     e->value = dfk_take(arena, count, sizeof *e->value);
     e->context = dfk_take(arena, count, 1);
     e->symbol = dfk_take(arena, count, 1);
-    e->words = dfk_take(arena, count, sizeof *e->words);
+    e->words = dfk_take(arena, count + 1, sizeof *e->words);
     e->raw = dfk_take(arena, count * RAW_BYTES_PER_SAMPLE + 1, 1);
     e->row_context = dfk_take(arena, e->geometry.stride, 1);
     for (uint32_t f = 0; f < shape->frames; f++) {
@@ -101,18 +103,18 @@ static uint32_t choose_error_shift(const fast_encoder *e)
 static void choose_plan(fast_encoder *e)
 {
     fast_plan *plan = &e->plan;
-    plan->block_log = 3;
+    plan->block_log = FAST_BLOCK_LOG;
     plan->fraction = FRACTION;
     fast_mark_stages(plan, e->shape.frames);
     for (uint32_t s = 0; s < FAST_STAGES; s++)
         if (plan->stage[s].used)
             fast_fit_stage(e, s);
     plan->error_shift = 0;
-    fast_code_values(e, e->shape.frames);
+    fast_code_values(e);
     plan->error_shift = choose_error_shift(e);
     fast_choose_shifts(e);
     if (!fast_choose_spike(e))
-        fast_code_values(e, e->shape.frames);
+        fast_code_values(e);
     fast_choose_tables(e);
 }
 
@@ -172,8 +174,9 @@ static uint64_t write_coded(fast_encoder *e, uint8_t *out, uint64_t limit)
     for (uint32_t lane = 0; lane < FAST_LANES; lane++)
         for (uint32_t byte = 0; byte < 4; byte++)
             *at++ = (uint8_t)(state[lane] >> (8 * byte));
+    const uint16_t *first = e->words + 1 + samples - words;
     for (size_t i = 0; i < words; i++) {
-        uint16_t word = e->words[samples - words + i];
+        uint16_t word = first[i];
         *at++ = (uint8_t)word;
         *at++ = (uint8_t)(word >> 8);
     }

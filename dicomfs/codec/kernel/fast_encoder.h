@@ -14,6 +14,9 @@
 #define FAST_SKIPPED 255 /* context of a sample that a copied block covers */
 #define FAST_MOST_DIMENSIONS (FAST_TAPS + 2) /* taps, the constant, the sample itself */
 #define FAST_PRODUCTS (FAST_MOST_DIMENSIONS * (FAST_MOST_DIMENSIONS + 1) / 2)
+#define FAST_SPARE_PRODUCTS 3 /* written behind the last block's */
+#define FAST_BLOCK_LOG 3      /* the encoder makes blocks of FAST_OCTET by FAST_OCTET */
+#define FAST_SPIKE_VALUE (UINT32_C(1) << 31) /* marks the value of a sample that is the spike */
 
 typedef struct {
     uint32_t classes;       /* most classes of a stage */
@@ -23,16 +26,24 @@ typedef struct {
     uint32_t lists;         /* of taps that are tried */
 } fast_effort;
 
-/* Sums of products of a block's centred samples: entry (i, j <= i) at i * (i + 1) / 2 + j. */
+/* Sums of products of a block's centred samples: entry (i, j <= i) at i * (i + 1) / 2 + j.  The dimensions are the
+ * taps, the constant 1, the sample itself. */
 typedef struct {
-    int32_t product[FAST_PRODUCTS];
+    float *product;
     int32_t mean;     /* what was subtracted */
     uint32_t shift;   /* what the rest was divided by */
     uint32_t samples;
     uint32_t class;
-    uint32_t frame, row, column; /* of its first sample */
     double error;     /* squares of its class's errors */
 } fast_block;
+
+/* Weighted sums of the products of a class's blocks, in parts that are put together when they are solved. */
+typedef struct {
+    double product[FAST_PRODUCTS];
+    double sum[FAST_MOST_DIMENSIONS];   /* of the samples as they were centred */
+    double moved[FAST_MOST_DIMENSIONS]; /* the same times the way of the block's mean from the origin */
+    double samples, away, away_squared;
+} fast_system;
 
 typedef struct {
     dfk_shape shape;
@@ -43,14 +54,16 @@ typedef struct {
     fast_frame *frames;
     uint8_t *classes; /* of all frames' blocks */
     fast_block *block; /* effort.trained of them */
-    double *scratch;   /* class systems: FAST_CLASSES * FAST_PRODUCTS */
+    float *product;    /* of these blocks */
+    fast_system *system; /* FAST_CLASSES of them */
+    double *normal;      /* FAST_PRODUCTS: the one that is being solved */
     uint32_t *histogram; /* 1 << 16 */
     uint8_t *used;
     uint16_t *rank;
-    uint32_t *value; /* per sample */
+    uint32_t *value; /* per sample: that of its residual, with FAST_SPIKE_VALUE where it is the spike */
     uint8_t *context;
     uint8_t *symbol;
-    uint16_t *words;
+    uint16_t *words; /* one more than samples: the first may be written without counting */
     uint8_t *raw;
     uint8_t *row_context;
     uint32_t tokens[FAST_CONTEXTS][FAST_TOKENS + 1]; /* the last counts spikes */
@@ -67,10 +80,12 @@ double fast_log2(double value);
 
 /* Chooses folding and fills all planes with samples; DFK_BAD_ARGUMENT where one needs more than the bits. */
 int fast_choose_samples(fast_encoder *encoder, const void *samples);
-/* Chooses taps, predictors and classes of a stage. */
+/* Chooses taps, predictors and classes of a stage, which leaves its samples' values. */
 void fast_fit_stage(fast_encoder *encoder, uint32_t stage);
-/* Computes values and contexts of the first frames, and counts tokens per context. */
-void fast_code_values(fast_encoder *encoder, uint32_t frames);
+/* Chooses the classes of a stage's blocks (those that are copies have theirs) and computes the values. */
+void fast_choose_classes(fast_encoder *encoder, uint32_t stage, uint32_t first_frame, uint32_t last_frame);
+/* Computes contexts, marks spikes and counts tokens per context. */
+void fast_code_values(fast_encoder *encoder);
 /* Chooses how far each class moves the activity, from values coded without. */
 void fast_choose_shifts(fast_encoder *encoder);
 /* Chooses whether one sample value has a symbol of its own, against values coded without; returns whether all
@@ -84,12 +99,14 @@ double fast_token_bits(const fast_encoder *encoder);
  * number of words. */
 size_t fast_write_values(fast_encoder *encoder, uint32_t state[FAST_LANES], size_t *raw_bytes);
 
-/* Products of one block; the class is left alone. */
+/* Products of one block, into its memory; the class is left alone. */
 void fast_gram(const fast_encoder *encoder, uint32_t stage, uint32_t frame, uint32_t row, uint32_t column,
                fast_block *block);
-/* Adds a block's products to a class's system, `count` dimensions held like the block's products: taps, the
- * constant, the sample, all less the origin. */
-void fast_gram_add(const fast_block *block, uint32_t count, double weight, double origin, double *system);
+/* Adds a block's products to a class's system of `count` dimensions. */
+void fast_gram_add(const fast_encoder *encoder, const fast_block *block, uint32_t count, double weight, double origin,
+                   fast_system *system);
+/* Puts a system together: products of samples less the origin, held like a block's. */
+void fast_gram_sum(const fast_system *system, uint32_t count, double *normal);
 /* Solves normal equations for all dimensions (`count`) but the last of the system; 0 where there is no solution. */
 int fast_solve(const double *system, uint32_t count, double *solution);
 

@@ -8,16 +8,16 @@
 
 /* Squares of errors are never taken for less than this: rounding alone leaves a twelfth. */
 #define LEAST_VARIANCE 0.15
-#define LEAST_DEVIATION 0.35
 #define BUCKETS 2048
 #define BUCKETS_PER_OCTAVE 24
-#define BITS_OTHER_CLASS 5.0
-#define BITS_SAME_CLASS 1.0
 #define BITS_PER_WEIGHT 10.0
 /* What a tap must save per sample to be worth its time in the decoder. */
 #define BITS_PER_TAP 0.0005
-#define TRIAL_BLOCKS 768
-#define TRIAL_ITERATIONS 4
+#define TRIAL_BLOCKS 512
+#define TRIAL_ITERATIONS 3
+/* Predictors are fitted to one block in so many of a short stage, down to the least. */
+#define LEAST_SHARE 2
+#define LEAST_TRAINED 1024
 
 typedef struct {
     fast_encoder *e;
@@ -28,7 +28,7 @@ typedef struct {
     uint32_t trained;
     double origin;
     float coefficient[FAST_CLASSES / FAST_CLASS_GROUP][FAST_MOST_DIMENSIONS * FAST_CLASS_GROUP];
-    double weights_sum[FAST_CLASSES], offset[FAST_CLASSES];
+    float rest[FAST_CLASSES], offset[FAST_CLASSES]; /* what weights lack to a sum of 1 */
 } fitting;
 
 static uint8_t *class_at(const fitting *f, uint32_t frame, uint32_t by, uint32_t bx)
@@ -87,14 +87,15 @@ static void train_on(fitting *f, uint32_t most)
                 uint32_t hash = (uint32_t)(index++ * 2654435761u) >> 8;
                 if (f->trained == most || hash % step)
                     continue;
-                fast_block *block = &e->block[f->trained++];
+                fast_block *block = &e->block[f->trained];
+                block->product = e->product + (size_t)f->trained++ * (f->dimensions * (f->dimensions + 1) / 2);
                 fast_gram(e, f->number, frame, by << e->plan.block_log, bx << e->plan.block_log, block);
                 total += block->mean;
             }
     f->origin = f->trained ? (double)(int32_t)(total / f->trained) : 0;
 }
 
-static int32_t entry(const fast_block *block, uint32_t i, uint32_t j)
+static float entry(const fast_block *block, uint32_t i, uint32_t j)
 {
     return block->product[i * (i + 1) / 2 + j];
 }
@@ -162,136 +163,58 @@ static void set_coefficients(fitting *f, uint32_t class)
         to[i * FAST_CLASS_GROUP] = (float)-weight;
         sum += weight;
     }
-    to[(s->taps + 1) * FAST_CLASS_GROUP] = 1;
-    f->weights_sum[class] = sum;
-    f->offset[class] = s->offset[class] / one - 0.5;
+    f->rest[class] = (float)(1 - sum);
+    f->offset[class] = (float)(s->offset[class] / one - 0.5);
 }
 
 static void solve_classes(fitting *f)
 {
     fast_encoder *e = f->e;
-    memset(e->scratch, 0, (size_t)f->stage->classes * FAST_PRODUCTS * sizeof *e->scratch);
+    memset(e->system, 0, f->stage->classes * sizeof *e->system);
     for (uint32_t b = 0; b < f->trained; b++) {
         const fast_block *block = &e->block[b];
         double weight = 1 / (block->error / block->samples + LEAST_VARIANCE);
-        fast_gram_add(block, f->dimensions, weight, f->origin, e->scratch + (size_t)block->class * FAST_PRODUCTS);
+        fast_gram_add(e, block, f->dimensions, weight, f->origin, &e->system[block->class]);
     }
     for (uint32_t c = 0; c < f->stage->classes; c++) {
         double solution[FAST_MOST_DIMENSIONS];
-        if (fast_solve(e->scratch + (size_t)c * FAST_PRODUCTS, f->dimensions - 1, solution))
+        fast_gram_sum(&e->system[c], f->dimensions, e->normal);
+        if (fast_solve(e->normal, f->dimensions - 1, solution))
             set_predictor(f, c, solution);
         set_coefficients(f, c);
     }
 }
 
-/* Squares of the errors that every class leaves in a block. */
-static void class_errors(fitting *f, const fast_block *block, float *error)
+/* The classes that leave the least squares of errors in two blocks. */
+static void assign_two(fitting *f, fast_block *const block[2])
 {
-    const float scale = (float)(1 << block->shift);
-    for (uint32_t g = 0; g * FAST_CLASS_GROUP < f->stage->classes; g++) {
-        float *constant = f->coefficient[g] + f->stage->taps * FAST_CLASS_GROUP;
-        for (uint32_t k = 0; k < FAST_CLASS_GROUP; k++) {
-            uint32_t c = g * FAST_CLASS_GROUP + k;
-            constant[k] = (float)((block->mean * (1 - f->weights_sum[c]) - f->offset[c]) / scale);
+    const float *const product[2] = {block[0]->product, block[1]->product};
+    float constant[2][FAST_CLASS_GROUP], error[2][FAST_CLASS_GROUP], least[2] = {0};
+    for (uint32_t c = 0; c < f->stage->classes; c++) {
+        const uint32_t k = c % FAST_CLASS_GROUP;
+        if (k == 0) {
+            for (uint32_t b = 0; b < 2; b++)
+                for (uint32_t i = 0; i < FAST_CLASS_GROUP; i++)
+                    constant[b][i] = ((float)block[b]->mean * f->rest[c + i] - f->offset[c + i]) / (float)(1 << block[b]->shift);
+            f->e->rows->forms(product, f->stage->taps, f->coefficient[c / FAST_CLASS_GROUP], constant[0], error[0]);
         }
-        f->e->rows->forms(block->product, f->dimensions, f->coefficient[g], error + g * FAST_CLASS_GROUP);
-        for (uint32_t k = 0; k < FAST_CLASS_GROUP; k++)
-            error[g * FAST_CLASS_GROUP + k] *= scale * scale;
+        for (uint32_t b = 0; b < 2; b++)
+            if (c == 0 || error[b][k] < least[b]) {
+                least[b] = error[b][k];
+                block[b]->class = c;
+            }
+    }
+    for (uint32_t b = 0; b < 2; b++) {
+        const float scale = (float)(1 << block[b]->shift);
+        block[b]->error = least[b] > 0 ? (double)(least[b] * scale * scale) : 0;
     }
 }
 
 static void assign_trained(fitting *f)
 {
-    float error[FAST_CLASSES];
-    for (uint32_t b = 0; b < f->trained; b++) {
-        fast_block *block = &f->e->block[b];
-        class_errors(f, block, error);
-        uint32_t best = 0;
-        for (uint32_t c = 1; c < f->stage->classes; c++)
-            if (error[c] < error[best])
-                best = c;
-        block->class = best;
-        block->error = error[best] > 0 ? (double)error[best] : 0;
-    }
-}
-
-/* Sum of the sizes of the errors that a class leaves in a block of the row of blocks that `around` stands at. */
-static uint32_t class_sizes(const fitting *f, const fast_block *block, uint32_t class, const fast_neighbours *around)
-{
-    const fast_encoder *e = f->e;
-    const uint32_t size = 1u << e->plan.block_log, stride = e->geometry.stride;
-    uint32_t width = e->shape.columns - block->column < size ? e->shape.columns - block->column : size;
-    uint32_t height = e->shape.rows - block->row < size ? e->shape.rows - block->row : size, total = 0;
-    const int16_t *sample = e->frames[block->frame].sample + (size_t)block->row * stride + block->column;
-    for (uint32_t y = 0; y < height; y++, sample += stride) {
-        int32_t predicted[FAST_CHUNK];
-        e->rows->predict(around, f->stage->weight[class], f->stage->offset[class], e->plan.fraction,
-                         block->column + y * stride, predicted);
-        for (uint32_t x = 0; x < width; x++)
-            total += (uint32_t)abs(sample[x] - predicted[x]);
-    }
-    return total;
-}
-
-/* Classes in the order of their error, as many as are tried. */
-static uint32_t best_classes(const fitting *f, const float *error, uint32_t *best)
-{
-    uint32_t count = 0, most = f->e->effort.candidates;
-    for (uint32_t c = 0; c < f->stage->classes; c++) {
-        uint32_t at = most - 1;
-        if (count < most)
-            at = count++;
-        else if (!(error[c] < error[best[at]]))
-            continue;
-        for (; at > 0 && error[c] < error[best[at - 1]]; at--)
-            best[at] = best[at - 1];
-        best[at] = c;
-    }
-    return count;
-}
-
-/* The class that codes a block with the fewest bits, its own and those of the map. */
-static uint32_t best_class(fitting *f, const fast_block *block, const fast_neighbours *around, const uint8_t *class)
-{
-    float error[FAST_CLASSES];
-    uint32_t best[FAST_CLASSES], chosen = 0;
-    double least = 0;
-    class_errors(f, block, error);
-    uint32_t count = best_classes(f, error, best);
-    for (uint32_t i = 0; i < count; i++) {
-        double size = class_sizes(f, block, best[i], around);
-        double bits = block->samples * fast_log2(size / block->samples + LEAST_DEVIATION);
-        int like = (block->column && class[-1] == best[i]) || (block->row && *(class - f->across) == best[i]);
-        bits += like ? BITS_SAME_CLASS : BITS_OTHER_CLASS;
-        if (i == 0 || bits < least) {
-            least = bits;
-            chosen = best[i];
-        }
-    }
-    return chosen;
-}
-
-static void assign_all(fitting *f)
-{
-    fast_encoder *e = f->e;
-    const uint32_t size = e->plan.block_log;
-    fast_block block;
-    for (uint32_t frame = f->first; frame < f->last; frame++) {
-        uint32_t distance[DFK_REFERENCES], references = fast_stage_of(&e->plan, frame, distance);
-        fast_frame frames[FAST_STAGES] = {e->frames[frame]};
-        for (uint32_t i = 0; i < references; i++)
-            frames[1 + i] = e->frames[frame - distance[i]];
-        for (uint32_t by = 0; by < f->down; by++) {
-            fast_neighbours around;
-            fast_neighbours_at(f->stage, 0, frames, e->geometry.stride, by << size, &around);
-            for (uint32_t bx = 0; bx < f->across; bx++) {
-                uint8_t *class = class_at(f, frame, by, bx);
-                if (*class >= FAST_CLASSES)
-                    continue;
-                fast_gram(e, f->number, frame, by << size, bx << size, &block);
-                *class = (uint8_t)best_class(f, &block, &around, class);
-            }
-        }
+    for (uint32_t b = 0; b < f->trained; b += 2) {
+        fast_block *const two[2] = {&f->e->block[b], &f->e->block[b + 1 < f->trained ? b + 1 : b]};
+        assign_two(f, two);
     }
 }
 
@@ -306,56 +229,86 @@ static uint32_t class_count(const fitting *f)
 /* Lists of taps, each in the order of fast_taps: near ones, wide in this frame, wide in references, all. */
 static const uint64_t tap_lists[] = {UINT64_C(0x8043fe03ff), UINT64_C(0x8043ffffff), UINT64_C(0xf87fffe03ff), UINT64_C(0xfffffffffff)};
 
-/* Fits predictors to at most so many blocks; returns the bits that their errors take at best. */
-static double train(fitting *f, uint64_t taps, uint32_t blocks, uint32_t iterations)
+static void set_taps(fitting *f, uint64_t taps)
 {
-    fast_encoder *e = f->e;
     fast_stage *s = f->stage;
     s->taps = 0;
     for (uint32_t i = 0; i < FAST_TAPS; i++)
         if ((taps >> i & 1) && (uint32_t)fast_taps[i].reference <= f->number)
             s->tap[s->taps++] = (uint8_t)i;
     f->dimensions = s->taps + 2;
-    train_on(f, blocks);
+}
+
+/* Shares blocks out among classes for a start: by predictors fitted before, or by how rough they are. */
+static void begin(fitting *f, const fast_stage *fitted)
+{
+    fast_stage *s = f->stage;
+    if (fitted != NULL) {
+        *s = *fitted;
+        for (uint32_t c = 0; c < s->classes; c++)
+            set_coefficients(f, c);
+        assign_trained(f);
+        return;
+    }
     start_classes(f);
     for (uint32_t c = 0; c < s->classes; c++) {
         double w_alone[FAST_MOST_DIMENSIONS] = {1};
         memset(s->weight[c], 0, sizeof s->weight[c]);
         set_predictor(f, c, w_alone);
     }
+}
+
+/* Fits the predictors of the stage's taps to at most so many blocks. */
+static void train(fitting *f, const fast_stage *fitted, uint32_t blocks, uint32_t iterations)
+{
+    train_on(f, blocks);
+    begin(f, fitted);
     for (uint32_t i = 0; i < iterations; i++) {
+        if (i > 0)
+            assign_trained(f);
         solve_classes(f);
-        assign_trained(f);
     }
+}
+
+/* The bits that the stage's errors take at best, told from the blocks that were trained on. */
+static double trained_bits(fitting *f)
+{
     double bits = 0;
+    assign_trained(f);
     for (uint32_t b = 0; b < f->trained; b++) {
-        const fast_block *block = &e->block[b];
+        const fast_block *block = &f->e->block[b];
         bits += 0.5 * block->samples * fast_log2(block->error / block->samples + LEAST_VARIANCE);
     }
     return f->trained ? bits / f->trained * (double)f->left : 0;
 }
 
-/* Tries lists of taps on few blocks; those that weigh on the header or the decoder must gain that much. */
-static uint64_t choose_taps(fitting *f)
+/* Tries lists of taps on few blocks; those that weigh on the header or the decoder must gain that much.  The best
+ * one's predictors are left for a start. */
+static void choose_taps(fitting *f, fast_stage *best)
 {
     fast_encoder *e = f->e;
     double least = 0;
-    uint64_t best = 0, samples = f->left << (2 * e->plan.block_log);
+    uint64_t samples = f->left << (2 * e->plan.block_log);
     for (uint32_t i = 0; i < e->effort.lists; i++) {
-        uint64_t taps = tap_lists[i];
-        double bits = train(f, taps, TRIAL_BLOCKS, TRIAL_ITERATIONS);
-        bits += f->stage->taps * (f->stage->classes * BITS_PER_WEIGHT + (double)samples * BITS_PER_TAP);
+        uint32_t known = f->stage->taps;
+        set_taps(f, tap_lists[i]);
+        if (i > 0 && f->stage->taps == known)
+            continue;
+        train(f, NULL, TRIAL_BLOCKS, TRIAL_ITERATIONS);
+        double bits = trained_bits(f) + f->stage->taps * (f->stage->classes * BITS_PER_WEIGHT + (double)samples * BITS_PER_TAP);
         if (i == 0 || bits < least) {
             least = bits;
-            best = taps;
+            *best = *f->stage;
         }
     }
-    return best;
+    *f->stage = *best;
+    f->dimensions = f->stage->taps + 2;
 }
 
 void fast_fit_stage(fast_encoder *e, uint32_t number)
 {
     fitting f = {.e = e, .stage = &e->plan.stage[number], .number = number};
+    fast_stage best;
     uint32_t ignored[DFK_REFERENCES];
     f.first = e->shape.frames;
     for (uint32_t frame = 0; frame < e->shape.frames; frame++)
@@ -367,6 +320,8 @@ void fast_fit_stage(fast_encoder *e, uint32_t number)
     f.down = fast_blocks(e->shape.rows, e->plan.block_log);
     mark_copies(&f);
     f.stage->classes = class_count(&f);
-    train(&f, choose_taps(&f), e->effort.trained, e->effort.iterations);
-    assign_all(&f);
+    choose_taps(&f, &best);
+    uint64_t enough = f.left / LEAST_SHARE < LEAST_TRAINED ? LEAST_TRAINED : f.left / LEAST_SHARE;
+    train(&f, &best, enough < e->effort.trained ? (uint32_t)enough : e->effort.trained, e->effort.iterations);
+    fast_choose_classes(e, number, f.first, f.last);
 }

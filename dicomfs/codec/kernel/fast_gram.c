@@ -12,8 +12,13 @@ typedef struct {
 
 static void gather(const fast_encoder *e, const int16_t *from, uint32_t height, uint32_t width, int16_t *to)
 {
-    for (uint32_t y = 0; y < height; y++)
-        memcpy(to + y * width, from + (size_t)y * e->geometry.stride, width * sizeof *to);
+    const size_t stride = e->geometry.stride;
+    if (width == FAST_OCTET)
+        for (uint32_t y = 0; y < height; y++)
+            memcpy(to + y * FAST_OCTET, from + y * stride, FAST_OCTET * sizeof *to);
+    else
+        for (uint32_t y = 0; y < height; y++)
+            memcpy(to + y * width, from + y * stride, width * sizeof *to);
 }
 
 /* Subtracts the mean of the block from all taps and makes them small enough. */
@@ -60,9 +65,6 @@ void fast_gram(const fast_encoder *e, uint32_t stage, uint32_t frame, uint32_t r
     }
     gather(e, e->frames[frame].sample + (ptrdiff_t)row * stride + column, height, width, all.sample[s->taps]);
     block->samples = height * width;
-    block->frame = frame;
-    block->row = row;
-    block->column = column;
     uint32_t count = s->taps + 1;
     centre(&all, count, block->samples, block);
     /* The constant is moved to the place before the sample itself. */
@@ -75,27 +77,34 @@ void fast_gram(const fast_encoder *e, uint32_t stage, uint32_t frame, uint32_t r
     e->rows->products(all.sample[0], count + 1, whole, block->product);
 }
 
-void fast_gram_add(const fast_block *block, uint32_t count, double weight, double origin, double *system)
+void fast_gram_add(const fast_encoder *e, const fast_block *block, uint32_t count, double weight, double origin,
+                   fast_system *system)
 {
-    const int32_t *product = block->product, *sums = product + (count - 2) * (count - 1) / 2;
-    const int32_t *last = product + (count - 1) * count / 2;
-    double scale = (double)(1 << block->shift), away = (double)block->mean - origin, samples = block->samples;
-    double sum[FAST_MOST_DIMENSIONS];
-    for (uint32_t i = 0; i + 2 < count; i++)
-        sum[i] = (double)sums[i] * scale;
-    sum[count - 1] = (double)last[count - 2] * scale;
-    for (uint32_t i = 0; i < count; i++) {
-        for (uint32_t j = 0; j <= i; j++, product++, system++) {
-            double entry;
-            if (i == count - 2 && j == count - 2)
-                entry = samples;
-            else if (i == count - 2 || j == count - 2)
-                entry = sum[i == count - 2 ? j : i] + samples * away;
+    const float *sums = block->product + (count - 2) * (count - 1) / 2, *last = sums + count - 1;
+    const double scale = (double)(1 << block->shift), away = (double)block->mean - origin;
+    e->rows->add(block->product, count * (count + 1) / 2, weight * scale * scale, system->product);
+    e->rows->add(sums, count - 2, weight * scale, system->sum);
+    e->rows->add(sums, count - 2, weight * scale * away, system->moved);
+    system->sum[count - 1] += weight * scale * (double)last[count - 2];
+    system->moved[count - 1] += weight * scale * away * (double)last[count - 2];
+    system->samples += weight * block->samples;
+    system->away += weight * block->samples * away;
+    system->away_squared += weight * block->samples * away * away;
+}
+
+void fast_gram_sum(const fast_system *system, uint32_t count, double *normal)
+{
+    const double *product = system->product;
+    const uint32_t constant = count - 2;
+    for (uint32_t i = 0; i < count; i++)
+        for (uint32_t j = 0; j <= i; j++, product++, normal++) {
+            if (i == constant && j == constant)
+                *normal = system->samples;
+            else if (i == constant || j == constant)
+                *normal = system->sum[i == constant ? j : i] + system->away;
             else
-                entry = (double)*product * scale * scale + away * (sum[i] + sum[j]) + samples * away * away;
-            *system += weight * entry;
+                *normal = *product + (system->moved[i] + system->moved[j]) + system->away_squared;
         }
-    }
 }
 
 int fast_solve(const double *system, uint32_t count, double *solution)

@@ -253,7 +253,7 @@ void fast_choose_tables(fast_encoder *e)
         if (e->context[i] == FAST_SKIPPED)
             continue;
         uint32_t t = plan->table_of[e->context[i]], value = e->value[i];
-        if (plan->spiked && value-- == 0)
+        if (value & FAST_SPIKE_VALUE)
             e->tokens[t][FAST_TOKENS]++;
         else
             e->tokens[t][fast_token_of(value >> plan->table[t].shift)]++;

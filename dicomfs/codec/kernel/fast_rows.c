@@ -30,8 +30,8 @@ typedef struct {
 #undef NAME
 #undef TARGET
 
-const fast_rows fast_rows_portable = {portable_contexts, portable_values, portable_residuals, portable_rebuild, portable_predict,
-                                       portable_products, portable_forms};
+const fast_rows fast_rows_portable = {portable_contexts, portable_values, portable_residuals, portable_rebuild, portable_sizes,
+                                       portable_errors, portable_products, portable_add, portable_forms};
 
 #if defined(__x86_64__)
 #define NAME(function) avx2_##function
@@ -43,8 +43,8 @@ const fast_rows fast_rows_portable = {portable_contexts, portable_values, portab
 #undef TARGET
 #undef WIDE
 
-const fast_rows fast_rows_avx2 = {avx2_contexts, avx2_values, avx2_residuals, avx2_rebuild, avx2_predict, avx2_products,
-                                   avx2_forms};
+const fast_rows fast_rows_avx2 = {avx2_contexts, avx2_values, avx2_residuals, avx2_rebuild, avx2_sizes,
+                                   avx2_errors, avx2_products, avx2_add, avx2_forms};
 
 const fast_rows *fast_rows_best(void)
 {

@@ -10,6 +10,7 @@
 
 #define FAST_CHUNK 16
 #define FAST_OCTET 8
+#define FAST_HALF_ROWS 4
 #define FAST_ROW_LAG 2 /* chunks that the upper of two rows is ahead, for taps to its right */
 #define FAST_CLASS_GROUP 16
 #define FAST_BLOCK_SAMPLES 256
@@ -62,6 +63,13 @@ typedef struct {
     uint32_t w, ww, outside;
 } fast_row;
 
+/* Every other row of a block of FAST_OCTET by FAST_OCTET samples. */
+typedef struct {
+    _Alignas(32) int16_t tap[FAST_TAPS / 2][FAST_HALF_ROWS][2 * FAST_OCTET]; /* samples at pairs of taps, by turns */
+    int32_t sample[FAST_HALF_ROWS][FAST_OCTET];
+    int32_t inside[FAST_HALF_ROWS][FAST_OCTET]; /* -1, or 0 outside of the frame */
+} fast_half_block;
+
 typedef struct {
     /* Contexts of a row (columns rounded up to FAST_CHUNK) from the errors above it and, unless null, of the first
      * reference around the same row. */
@@ -74,15 +82,22 @@ typedef struct {
     /* Samples of one row, or of two with the lower one behind, from residuals.  Pads them but for the left of the
      * upper one.  Returns 0 when all samples are in range. */
     uint32_t (*rebuild)(const fast_scaling *scaling, const fast_row_terms *terms, fast_row *upper, fast_row *lower);
-    /* Predictions of FAST_CHUNK columns from `at`, where the samples to the left are all known. */
-    void (*predict)(const fast_neighbours *around, const int16_t *weight, int32_t offset, uint32_t fraction,
-                    uint32_t at, int32_t *out);
+    /* Sum of the sizes of the residuals that a predictor leaves in half a block, all samples being known. */
+    uint32_t (*sizes)(const fast_half_block *half, uint32_t pairs, const int16_t *weight, int32_t offset,
+                      uint32_t fraction);
+    /* The residuals themselves as values, FAST_OCTET a row; those outside of the frame mean nothing. */
+    void (*errors)(const fast_half_block *half, uint32_t pairs, const int16_t *weight, int32_t offset,
+                   uint32_t fraction, uint32_t *value);
     /* Products of all pairs of `count` rows of FAST_BLOCK_SAMPLES, of which the first `samples` (a multiple of
-     * FAST_CHUNK) are summed: pair (i, j <= i) at i * (i + 1) / 2 + j.  No sum may leave 32 bits.  Three more rows may be read. */
-    void (*products)(const int16_t *rows, uint32_t count, uint32_t samples, int32_t *out);
-    /* Quadratic forms of a block's products, entry (i, j <= i) at i * (i + 1) / 2 + j, for FAST_CLASS_GROUP vectors at
-     * once: coefficient i of vector k at i * FAST_CLASS_GROUP + k. */
-    void (*forms)(const int32_t *product, uint32_t count, const float *coefficient, float *out);
+     * FAST_CHUNK) are summed: pair (i, j <= i) at i * (i + 1) / 2 + j.  No sum may leave 32 bits.  Three more rows may
+     * be read, and three more products written. */
+    void (*products)(const int16_t *rows, uint32_t count, uint32_t samples, float *out);
+    /* sum += factor * product, of so many products. */
+    void (*add)(const float *product, uint32_t count, double factor, double *sum);
+    /* Quadratic forms of two blocks' products, entry (i, j <= i) at i * (i + 1) / 2 + j, for FAST_CLASS_GROUP vectors at
+     * once: coefficient i of vector k at i * FAST_CLASS_GROUP + k for so many taps, then one for the constant 1, which
+     * each block has of its own, then 1 for the sample. */
+    void (*forms)(const float *const product[2], uint32_t taps, const float *coefficient, const float *constant, float *out);
 } fast_rows;
 
 const fast_rows *fast_rows_best(void);

@@ -135,49 +135,6 @@ TARGET static void NAME(residuals)(const fast_scaling *scaling, uint32_t columns
     }
 }
 
-/* Weighted sums of FAST_CHUNK columns. */
-TARGET static inline void NAME(sums)(const fast_neighbours *around, const int16_t *weight, int32_t offset,
-                                     uint32_t x, int32_t *restrict out)
-{
-#if defined(WIDE)
-    __m256i low = _mm256_set1_epi32(offset), high = low;
-    for (uint32_t p = 0; p < around->pairs; p++) {
-        __m256i a = _mm256_loadu_si256((const __m256i *)(around->tap[2 * p] + x));
-        __m256i b = _mm256_loadu_si256((const __m256i *)(around->tap[2 * p + 1] + x));
-        int32_t both;
-        memcpy(&both, weight + 2 * p, sizeof both);
-        __m256i w = _mm256_set1_epi32(both);
-        low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), w));
-        high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), w));
-    }
-    _mm256_storeu_si256((__m256i *)out, _mm256_permute2x128_si256(low, high, 0x20));
-    _mm256_storeu_si256((__m256i *)(out + 8), _mm256_permute2x128_si256(low, high, 0x31));
-#elif defined(__SSE2__)
-    __m128i sum[4];
-    sum[0] = sum[1] = sum[2] = sum[3] = _mm_set1_epi32(offset);
-    for (uint32_t p = 0; p < around->pairs; p++) {
-        const int16_t *first = around->tap[2 * p] + x, *second = around->tap[2 * p + 1] + x;
-        int32_t both;
-        memcpy(&both, weight + 2 * p, sizeof both);
-        __m128i w = _mm_set1_epi32(both);
-        for (int half = 0; half < 2; half++) {
-            __m128i a = _mm_loadu_si128((const __m128i *)(first + 8 * half));
-            __m128i b = _mm_loadu_si128((const __m128i *)(second + 8 * half));
-            sum[2 * half] = _mm_add_epi32(sum[2 * half], _mm_madd_epi16(_mm_unpacklo_epi16(a, b), w));
-            sum[2 * half + 1] = _mm_add_epi32(sum[2 * half + 1], _mm_madd_epi16(_mm_unpackhi_epi16(a, b), w));
-        }
-    }
-    for (int i = 0; i < 4; i++)
-        _mm_storeu_si128((__m128i *)(out + 4 * i), sum[i]);
-#else
-    for (int i = 0; i < FAST_CHUNK; i++)
-        out[i] = offset;
-    for (uint32_t t = 0; t < 2 * around->pairs; t++)
-        for (int i = 0; i < FAST_CHUNK; i++)
-            out[i] += (int32_t)weight[t] * around->tap[t][x + (uint32_t)i];
-#endif
-}
-
 /* Weighted sums of FAST_CHUNK columns whose two halves have weights of their own: those of a pair of taps stand
  * FAST_CHUNK at a time, four times the left half's and four times the right one's. */
 TARGET static inline void NAME(halved_sums)(const fast_neighbours *around, const int16_t *weight,
@@ -401,18 +358,84 @@ TARGET static uint32_t NAME(rebuild)(const fast_scaling *scaling, const fast_row
     return (upper->outside | (lower ? lower->outside : 0)) >> scaling->bits;
 }
 
-TARGET static void NAME(predict)(const fast_neighbours *around, const int16_t *weight, int32_t offset,
-                                 uint32_t fraction, uint32_t at, int32_t *restrict out)
+/* What a predictor leaves of the samples of half a block. */
+TARGET static inline __attribute__((always_inline)) void NAME(half_residuals)(const fast_half_block *half,
+                                                                              uint32_t pairs, const int16_t *weight,
+                                                                              int32_t offset, uint32_t fraction,
+                                                                              fast_ints *out)
 {
-    int32_t sum[FAST_CHUNK];
-    NAME(sums)(around, weight, offset, at, sum);
-    for (int i = 0; i < FAST_CHUNK; i++)
-        out[i] = sum[i] >> fraction;
+#if defined(WIDE)
+    __m256i sum[FAST_HALF_ROWS];
+    for (int r = 0; r < FAST_HALF_ROWS; r++)
+        sum[r] = _mm256_set1_epi32(offset);
+    for (uint32_t p = 0; p < pairs; p++) {
+        int32_t both;
+        memcpy(&both, weight + 2 * p, sizeof both);
+        const __m256i w = _mm256_set1_epi32(both);
+        for (int r = 0; r < FAST_HALF_ROWS; r++)
+            sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(_mm256_load_si256((const __m256i *)half->tap[p][r]), w));
+    }
+    const __m128i count = _mm_cvtsi32_si128((int)fraction);
+    for (int r = 0; r < FAST_HALF_ROWS; r++)
+        out[r] = *(const fast_ints *)half->sample[r] - (fast_ints)_mm256_sra_epi32(sum[r], count);
+#elif defined(__SSE2__)
+    __m128i sum[2 * FAST_HALF_ROWS];
+    for (int r = 0; r < 2 * FAST_HALF_ROWS; r++)
+        sum[r] = _mm_set1_epi32(offset);
+    for (uint32_t p = 0; p < pairs; p++) {
+        int32_t both;
+        memcpy(&both, weight + 2 * p, sizeof both);
+        const __m128i w = _mm_set1_epi32(both), *tap = (const __m128i *)half->tap[p];
+        for (int r = 0; r < 2 * FAST_HALF_ROWS; r++)
+            sum[r] = _mm_add_epi32(sum[r], _mm_madd_epi16(_mm_load_si128(tap + r), w));
+    }
+    for (int r = 0; r < FAST_HALF_ROWS; r++) {
+        fast_ints whole;
+        memcpy(&whole, &sum[2 * r], sizeof whole);
+        out[r] = *(const fast_ints *)half->sample[r] - (whole >> fraction);
+    }
+#else
+    for (int r = 0; r < FAST_HALF_ROWS; r++) {
+        int32_t sum[FAST_OCTET];
+        for (int i = 0; i < FAST_OCTET; i++)
+            sum[i] = offset;
+        for (uint32_t p = 0; p < pairs; p++)
+            for (int i = 0; i < FAST_OCTET; i++)
+                sum[i] += weight[2 * p] * half->tap[p][r][2 * i] + weight[2 * p + 1] * half->tap[p][r][2 * i + 1];
+        for (int i = 0; i < FAST_OCTET; i++)
+            out[r][i] = half->sample[r][i] - (sum[i] >> fraction);
+    }
+#endif
+}
+
+TARGET static uint32_t NAME(sizes)(const fast_half_block *half, uint32_t pairs, const int16_t *weight, int32_t offset,
+                                   uint32_t fraction)
+{
+    fast_ints residual[FAST_HALF_ROWS], total = {0};
+    NAME(half_residuals)(half, pairs, weight, offset, fraction, residual);
+    for (int r = 0; r < FAST_HALF_ROWS; r++) {
+        const fast_ints sign = residual[r] >> 31;
+        total += ((residual[r] ^ sign) - sign) & *(const fast_ints *)half->inside[r];
+    }
+    uint32_t sum = 0;
+    for (int i = 0; i < FAST_OCTET; i++)
+        sum += (uint32_t)total[i];
+    return sum;
+}
+
+TARGET static void NAME(errors)(const fast_half_block *half, uint32_t pairs, const int16_t *weight, int32_t offset,
+                                uint32_t fraction, uint32_t *value)
+{
+    fast_ints residual[FAST_HALF_ROWS];
+    NAME(half_residuals)(half, pairs, weight, offset, fraction, residual);
+    for (int r = 0; r < FAST_HALF_ROWS; r++)
+        residual[r] = (residual[r] + residual[r]) ^ (residual[r] >> 31);
+    memcpy(value, residual, sizeof residual);
 }
 
 /* Products of row a with four rows one after the other. */
 TARGET static inline void NAME(four_products)(const int16_t *restrict a, const int16_t *restrict b, uint32_t samples,
-                                              int32_t *restrict out)
+                                              float *restrict out)
 {
 #if defined(WIDE)
     __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
@@ -426,7 +449,7 @@ TARGET static inline void NAME(four_products)(const int16_t *restrict a, const i
     }
     __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(sum[0], sum[1]), _mm256_hadd_epi32(sum[2], sum[3]));
     __m128i all = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
-    _mm_storeu_si128((__m128i *)out, all);
+    _mm_storeu_ps(out, _mm_cvtepi32_ps(all));
 #elif defined(__SSE2__)
     for (int r = 0; r < 4; r++) {
         __m128i sum = _mm_setzero_si128();
@@ -435,52 +458,64 @@ TARGET static inline void NAME(four_products)(const int16_t *restrict a, const i
                                                     _mm_loadu_si128((const __m128i *)(b + r * FAST_BLOCK_SAMPLES + n))));
         sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
         sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
-        out[r] = _mm_cvtsi128_si32(sum);
+        out[r] = (float)_mm_cvtsi128_si32(sum);
     }
 #else
     for (int r = 0; r < 4; r++) {
         int32_t sum = 0;
         for (uint32_t n = 0; n < samples; n++)
             sum += (int32_t)a[n] * b[r * FAST_BLOCK_SAMPLES + (int)n];
-        out[r] = sum;
+        out[r] = (float)sum;
     }
 #endif
 }
 
-TARGET static void NAME(products)(const int16_t *restrict rows, uint32_t count, uint32_t samples,
-                                  int32_t *restrict out)
+TARGET static void NAME(products)(const int16_t *restrict rows, uint32_t count, uint32_t samples, float *restrict out)
 {
-    for (uint32_t i = 0; i < count; i++)
-        for (uint32_t j = 0; j <= i; j += 4) {
-            int32_t four[4];
-            NAME(four_products)(rows + i * FAST_BLOCK_SAMPLES, rows + j * FAST_BLOCK_SAMPLES, samples, four);
-            for (uint32_t r = 0; r < 4 && j + r <= i; r++)
-                *out++ = four[r];
-        }
+    /* What a group of four writes beyond its row, the next row's first group writes over. */
+    for (uint32_t i = 0; i < count; out += ++i)
+        for (uint32_t j = 0; j <= i; j += 4)
+            NAME(four_products)(rows + i * FAST_BLOCK_SAMPLES, rows + j * FAST_BLOCK_SAMPLES, samples, out + j);
 }
 
-TARGET static void NAME(forms)(const int32_t *restrict product, uint32_t count, const float *restrict coefficient,
-                               float *restrict out)
+TARGET static void NAME(add)(const float *restrict product, uint32_t count, double factor, double *restrict sum)
 {
-    /* As wide as registers are: wider vectors would be taken apart through memory. */
+    for (uint32_t i = 0; i < count; i++)
+        sum[i] += factor * (double)product[i];
+}
+
+TARGET static void NAME(forms)(const float *const product[2], uint32_t taps, const float *restrict coefficient,
+                               const float *restrict constant, float *restrict out)
+{
+    /* As wide as registers are: wider vectors would be taken apart through memory.  Two blocks at once share the
+     * coefficients, and their additions do not wait for each other. */
 #if defined(WIDE)
     enum { LANES = 8, PARTS = FAST_CLASS_GROUP / LANES };
 #else
     enum { LANES = 4, PARTS = FAST_CLASS_GROUP / LANES };
 #endif
     typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-    const lanes *vector = (const lanes *)coefficient;
-    lanes total[PARTS] = {{0}};
-    for (uint32_t i = 0; i < count; i++) {
-        lanes inner[PARTS] = {{0}};
-        for (uint32_t j = 0; j < i; j++) {
-            float entry = 2.0f * (float)*product++;
-            for (uint32_t p = 0; p < PARTS; p++)
-                inner[p] += entry * vector[PARTS * j + p];
-        }
-        float own = (float)*product++;
+    const lanes *vector = (const lanes *)coefficient, *moved = (const lanes *)constant;
+    const float *first = product[0], *second = product[1];
+    lanes total[2][PARTS] = {{{0}}};
+    for (uint32_t i = 0; i < taps + 2; first += i + 1, second += i + 1, i++) {
+        lanes inner[2][PARTS] = {{{0}}};
+        for (uint32_t j = 0; j < (i < taps ? i : taps); j++)
+            for (uint32_t p = 0; p < PARTS; p++) {
+                inner[0][p] += first[j] * vector[PARTS * j + p];
+                inner[1][p] += second[j] * vector[PARTS * j + p];
+            }
         for (uint32_t p = 0; p < PARTS; p++)
-            total[p] += vector[PARTS * i + p] * (inner[p] + own * vector[PARTS * i + p]);
+            for (uint32_t b = 0; b < 2; b++) {
+                const float *row = b ? second : first;
+                const lanes shift = moved[PARTS * b + p];
+                if (i < taps)
+                    total[b][p] += vector[PARTS * i + p] * (inner[b][p] + inner[b][p] + row[i] * vector[PARTS * i + p]);
+                else if (i == taps)
+                    total[b][p] += shift * (inner[b][p] + inner[b][p] + row[i] * shift);
+                else
+                    total[b][p] += 2.0f * (inner[b][p] + row[taps] * shift) + row[i];
+            }
     }
     memcpy(out, total, sizeof total);
 }

@@ -1,96 +1,68 @@
 /* Values of the fast stream: from samples and classes to what the entropy coder writes. */
 #include "fast_encoder.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define WORTH_A_SPIKE 0.996
 
-typedef struct {
-    fast_encoder *e;
-    const fast_stage *stage;
-    const fast_frame *frames;
-    uint32_t row;
-    int32_t spike;
-    const uint8_t *classes; /* of the row's blocks */
-    uint32_t *value;
-    uint8_t *context;
-} row_work;
-
-static void copied(const row_work *w, uint32_t first, uint32_t last)
+/* Contexts of the samples of one class in a row, from `first` on; what is the spike gets marked. */
+static void predicted(fast_encoder *e, uint32_t shift, const int16_t *sample, uint32_t *value, uint8_t *context,
+                      uint16_t *error, uint32_t first, uint32_t last)
 {
-    uint16_t *error = w->frames[0].error + (size_t)w->row * w->e->geometry.stride;
-    memset(w->context + first, FAST_SKIPPED, last - first);
-    memset(error + first, 0, (last - first) * sizeof *error);
-}
-
-/* Values of up to FAST_CHUNK samples of one class. */
-static void predicted(const row_work *w, const fast_neighbours *around, uint32_t class, uint32_t first, uint32_t last)
-{
-    fast_encoder *e = w->e;
     const fast_plan *plan = &e->plan;
-    size_t at = (size_t)w->row * e->geometry.stride;
-    const int16_t *sample = w->frames[0].sample + at;
-    uint16_t *error = w->frames[0].error + at;
-    int32_t prediction[FAST_CHUNK];
-    e->rows->predict(around, w->stage->weight[class], w->stage->offset[class], plan->fraction, first, prediction);
+    const int32_t spike = (int32_t)plan->spike - (1 << (plan->bits - 1));
+    const uint32_t spiked = plan->spiked, error_shift = plan->error_shift;
     for (uint32_t x = first; x < last; x++) {
-        int32_t residual = sample[x] - prediction[x - first];
-        uint32_t size = (uint32_t)abs(residual), z = residual < 0 ? 2 * size - 1 : 2 * size, context = e->row_context[x];
-        context = (uint32_t)((int32_t)context + w->stage->shift[class]);
-        w->context[x] = (uint8_t)context;
-        if (plan->spiked && sample[x] == w->spike) {
-            w->value[x] = 0;
+        const uint32_t z = value[x] & ~FAST_SPIKE_VALUE, here = e->row_context[x] + shift;
+        context[x] = (uint8_t)here;
+        value[x] = z;
+        if (spiked && sample[x] == spike) {
+            value[x] = z | FAST_SPIKE_VALUE;
             error[x] = 1 << FAST_SPIKE_BIT;
-            e->tokens[context][FAST_TOKENS]++;
+            e->tokens[here][FAST_TOKENS]++;
             continue;
         }
-        size >>= plan->error_shift;
+        const uint32_t size = (z + 1) >> 1 >> error_shift;
         error[x] = (uint16_t)(size < FAST_ERROR_LIMIT ? size : FAST_ERROR_LIMIT);
-        e->tokens[context][fast_token_of(z)]++;
-        e->total[context] += z;
-        w->value[x] = z + plan->spiked;
+        e->tokens[here][fast_token_of(z)]++;
+        e->total[here] += z;
     }
 }
 
-static void code_row(const row_work *w, uint32_t stage)
+static void code_row(fast_encoder *e, const fast_frame *frames, uint32_t stage, uint32_t frame, uint32_t row)
 {
-    fast_encoder *e = w->e;
-    uint32_t stride = e->geometry.stride, size = 1u << e->plan.block_log;
-    size_t at = (size_t)w->row * stride;
-    fast_neighbours around;
-    fast_neighbours_at(w->stage, 0, w->frames, stride, w->row, &around);
-    e->rows->contexts(e->plan.spiked, w->frames[0].error + at, stage ? w->frames[1].error + at : NULL, stride, e->shape.columns,
-                      e->row_context);
-    for (uint32_t first = 0, b = 0; first < e->shape.columns; first += size, b++) {
-        uint32_t last = first + size < e->shape.columns ? first + size : e->shape.columns;
-        if (w->classes[b] >= FAST_CLASSES)
-            copied(w, first, last);
-        else
-            predicted(w, &around, w->classes[b], first, last);
+    const uint32_t stride = e->geometry.stride, columns = e->shape.columns;
+    const uint32_t across = fast_blocks(columns, FAST_BLOCK_LOG), down = fast_blocks(e->shape.rows, FAST_BLOCK_LOG);
+    const uint8_t *classes = e->classes + ((size_t)frame * down + (row >> FAST_BLOCK_LOG)) * across;
+    const size_t at = (size_t)row * stride, out = ((size_t)frame * e->shape.rows + row) * columns;
+    uint16_t *error = frames[0].error + at;
+    e->rows->contexts(e->plan.spiked, error, stage ? frames[1].error + at : NULL, stride, columns, e->row_context);
+    for (uint32_t first = 0; first < columns; first += FAST_OCTET) {
+        const uint32_t last = first + FAST_OCTET < columns ? first + FAST_OCTET : columns;
+        const uint32_t class = classes[first >> FAST_BLOCK_LOG];
+        if (class >= FAST_CLASSES) {
+            memset(e->context + out + first, FAST_SKIPPED, last - first);
+            memset(error + first, 0, (last - first) * sizeof *error);
+        } else {
+            predicted(e, (uint32_t)(int32_t)e->plan.stage[stage].shift[class], frames[0].sample + at, e->value + out,
+                      e->context + out, error, first, last);
+        }
     }
-    fast_pad_errors(&e->geometry, w->frames[0], w->row);
+    fast_pad_errors(&e->geometry, frames[0], row);
 }
 
-void fast_code_values(fast_encoder *e, uint32_t count)
+void fast_code_values(fast_encoder *e)
 {
-    uint32_t across = fast_blocks(e->shape.columns, e->plan.block_log);
-    uint32_t down = fast_blocks(e->shape.rows, e->plan.block_log);
     memset(e->tokens, 0, sizeof e->tokens);
     memset(e->total, 0, sizeof e->total);
-    for (uint32_t frame = 0; frame < count; frame++) {
+    for (uint32_t frame = 0; frame < e->shape.frames; frame++) {
         uint32_t distance[DFK_REFERENCES], stage = fast_stage_of(&e->plan, frame, distance);
         fast_frame frames[FAST_STAGES] = {e->frames[frame]};
         for (uint32_t i = 0; i < stage; i++)
             frames[1 + i] = e->frames[frame - distance[i]];
         fast_pad_above(&e->geometry, frames[0], stage ? &frames[1] : NULL);
-        for (uint32_t row = 0; row < e->shape.rows; row++) {
-            size_t at = ((size_t)frame * e->shape.rows + row) * e->shape.columns;
-            row_work w = {e, &e->plan.stage[stage], frames, row, (int32_t)e->plan.spike - (1 << (e->plan.bits - 1)),
-                          e->classes + ((size_t)frame * down + (row >> e->plan.block_log)) * across,
-                          e->value + at, e->context + at};
-            code_row(&w, stage);
-        }
+        for (uint32_t row = 0; row < e->shape.rows; row++)
+            code_row(e, frames, stage, frame, row);
         fast_pad_below(&e->geometry, frames[0]);
     }
 }
@@ -121,7 +93,7 @@ int fast_choose_spike(fast_encoder *e)
     double plain = fast_token_bits(e);
     e->plan.spiked = 1;
     e->plan.spike = best;
-    fast_code_values(e, e->shape.frames);
+    fast_code_values(e);
     e->plan.spiked = fast_token_bits(e) < plain * WORTH_A_SPIKE;
     return (int)e->plan.spiked;
 }

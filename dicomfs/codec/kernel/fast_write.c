@@ -3,8 +3,17 @@
 
 #include <string.h>
 
+#define INVERSE_BITS 43
+
+/* With the inverse, 2**43 / frequency rounded up, the quotients of all states below frequency << 21 are exact. */
 typedef struct {
-    uint32_t start[FAST_TOKENS + 1], frequency[FAST_TOKENS + 1], shift, spiked;
+    uint64_t inverse;
+    uint32_t frequency, start;
+} coding_symbol;
+
+typedef struct {
+    coding_symbol symbol[FAST_TOKENS + 1];
+    uint32_t shift, spiked;
 } coding_table;
 
 static void fill(const fast_plan *plan, const fast_table *table, coding_table *c)
@@ -12,8 +21,8 @@ static void fill(const fast_plan *plan, const fast_table *table, coding_table *c
     uint16_t frequency[FAST_TOKENS + 1];
     uint32_t symbols = fast_frequencies(plan, table, frequency), start = 0;
     for (uint32_t i = 0; i < symbols; i++) {
-        c->start[i] = start;
-        c->frequency[i] = frequency[i];
+        uint64_t inverse = ((UINT64_C(1) << INVERSE_BITS) + frequency[i] - 1) / frequency[i];
+        c->symbol[i] = (coding_symbol){inverse, frequency[i], start};
         start += frequency[i];
     }
     c->shift = table->shift;
@@ -24,7 +33,7 @@ static void fill(const fast_plan *plan, const fast_table *table, coding_table *c
 static inline uint32_t symbol_of(const coding_table *c, uint32_t value, uint32_t *raw, uint32_t *bits)
 {
     *raw = *bits = 0;
-    if (c->spiked && value-- == 0)
+    if (value & FAST_SPIKE_VALUE)
         return 0;
     uint32_t extra, token = fast_token_of(value >> c->shift), base = fast_token_base(token, &extra) << c->shift;
     *raw = value - base;
@@ -58,7 +67,8 @@ size_t fast_write_values(fast_encoder *e, uint32_t state[FAST_LANES], size_t *ra
         fill(&e->plan, &e->plan.table[t], &tables[t]);
     *raw_bytes = write_raw(e, tables);
     const uint32_t columns = e->shape.columns;
-    size_t rows = (size_t)e->shape.frames * e->shape.rows, words = 0, room = rows * columns;
+    size_t rows = (size_t)e->shape.frames * e->shape.rows;
+    uint16_t *const last = e->words + 1 + rows * columns, *end = last;
     for (uint32_t lane = 0; lane < FAST_LANES; lane++)
         state[lane] = FAST_STATE_LOW;
     while (rows-- > 0) {
@@ -66,14 +76,15 @@ size_t fast_write_values(fast_encoder *e, uint32_t state[FAST_LANES], size_t *ra
         for (uint32_t x = columns; x-- > 0;) {
             if (context[x] == FAST_SKIPPED)
                 continue;
-            const coding_table *c = &tables[e->plan.table_of[context[x]]];
-            uint32_t frequency = c->frequency[symbol[x]], *s = &state[x % FAST_LANES];
-            if (*s >> (32 - FAST_FREQUENCY_BITS) >= frequency) {
-                e->words[room - ++words] = (uint16_t)*s;
-                *s >>= 16;
-            }
-            *s = (*s / frequency << FAST_FREQUENCY_BITS) + *s % frequency + c->start[symbol[x]];
+            const coding_symbol *c = &tables[e->plan.table_of[context[x]]].symbol[symbol[x]];
+            uint32_t s = state[x % FAST_LANES];
+            /* A word goes out where the state would grow too large: without a branch, which would be hard to foresee. */
+            const uint32_t full = s >> (32 - FAST_FREQUENCY_BITS) >= c->frequency;
+            end[-1] = (uint16_t)s;
+            end -= full;
+            s >>= full << 4;
+            state[x % FAST_LANES] = s + c->start + (uint32_t)(s * c->inverse >> INVERSE_BITS) * (FAST_FREQUENCIES - c->frequency);
         }
     }
-    return words;
+    return (size_t)(last - end);
 }
