@@ -39,6 +39,7 @@ COMMANDS = {
     "stat": "stat",
     "verify": "verify",
     "recover": "recover",
+    "key": "key",
     "completion": "completion",
 }
 """Name of each command → its module in this package, in the order of a first use."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from dicomfs.crypto.keyring import keyring_key, parse_keyring_key
 from dicomfs.crypto.segments import KeyReference, read_reference
 from dicomfs.errors import KeyDestroyed, KeyMissing, ObjectDamaged, ObjectNotFound, TierError
 from dicomfs.model import ObjectKey
-from dicomfs.tiers.base import Tier
+from dicomfs.tiers.base import ObjectStat, Tier
 from dicomfs.tiers.keyrings import FEWEST_KEYS, MOST_KEYS, Keyrings
 from dicomfs.tiers.memory import MemoryTier
 from dicomfs.tiers.wrapper import TierWrapper
@@ -448,3 +448,30 @@ def test_a_key_that_a_change_rewrites_meanwhile_stays_destroyed() -> None:
         put(inner, name, data)
     with pytest.raises(KeyDestroyed):
         sealed(inner, NEW).get(doomed)
+
+
+# Requests
+
+
+class Listing(TierWrapper):
+    """Remembers what was listed."""
+
+    def __init__(self, inner: Tier) -> None:
+        super().__init__(inner)
+        self.prefixes: list[str] = []
+
+    def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
+        self.prefixes.append(prefix)
+        return super().list(prefix)
+
+
+def test_who_reads_one_object_does_not_list_all_keyrings_and_who_reads_many_does_so_rarely() -> None:
+    inner = filled(12)
+    keys = list(contents(sealed(inner)))
+    for objects, expected in ((1, 0), (12, 2)):
+        listing = Listing(inner)
+        tier = sealed(listing)
+        for key in keys[:objects]:
+            tier.get(key)
+        assert listing.prefixes.count("keyring") <= expected
+        assert len(listing.prefixes) <= 2 + objects // 2
