@@ -6,10 +6,12 @@ tier sees the objects of docs/encryption.md.  Plain bytes are never written to a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TypeVar
@@ -45,6 +47,7 @@ _STEP = 16 * SEGMENT_BYTES
 """Plain bytes read and sealed at a time."""
 _IN_MEMORY = 8 << 20
 """Sealed bytes of larger files go through a temporary file."""
+_NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT})
 T = TypeVar("T")
 
 
@@ -264,11 +267,11 @@ class SealedTier(TierWrapper):
             if source.stat().st_size <= _IN_MEMORY:
                 self._put_bytes(key, name, source.read_bytes(), sha256)
                 return
-            with tempfile.NamedTemporaryFile(dir=self._scratch, prefix="sealed-") as sealed:
+            with _temporary(self._scratch) as (sealed, path):
                 with source.open("rb") as plain:
-                    stored_sha256 = self._seal_file(key, name, plain, sealed.file, sha256)
+                    stored_sha256 = self._seal_file(key, name, plain, sealed, sha256)
                 sealed.flush()
-                self._inner.put(name, Path(sealed.name), stored_sha256)
+                self._inner.put(name, path, stored_sha256)
         except OSError as error:
             raise TierError(self.name, key, f"source can't be read or sealed: {error.strerror}") from error
 
@@ -291,6 +294,25 @@ class SealedTier(TierWrapper):
         if plain_digest.hexdigest() != sha256 or plain.tell() != size:
             raise TierError(self.name, key, "source does not match its digest")
         return digest.hexdigest()
+
+
+@contextmanager
+def _temporary(folder: Path | None) -> Iterator[tuple[IO[bytes], Path]]:
+    """A file without a name, so that nothing is left of it when the process is killed; and a path to it.
+
+    With a name where the file system has no such files.
+    """
+    try:
+        descriptor = os.open(folder or tempfile.gettempdir(), os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in _NO_UNNAMED:
+            raise
+    else:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file, Path(f"/proc/self/fd/{descriptor}")
+        return
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="sealed-") as named:
+        yield named.file, Path(named.name)
 
 
 def _plain_stat(stored: ObjectStat) -> ObjectStat:

@@ -10,7 +10,14 @@ import pytest
 
 from dicomfs.crypto.keyring import keyring_key, parse_keyring_key
 from dicomfs.crypto.segments import KeyReference, read_reference
-from dicomfs.errors import KeyDestroyed, KeyMissing, ObjectDamaged, ObjectNotFound, TierError
+from dicomfs.errors import (
+    KeyDestroyed,
+    KeyMissing,
+    ObjectDamaged,
+    ObjectNotFound,
+    TierError,
+    TransientTierError,
+)
 from dicomfs.model import ObjectKey
 from dicomfs.tiers.base import ObjectStat, Tier
 from dicomfs.tiers.keyrings import FEWEST_KEYS, MOST_KEYS, Keyrings
@@ -20,6 +27,8 @@ from tests.sealed_tiers import (
     ARCHIVE_ID,
     NEW,
     OLD,
+    DyingTier,
+    Killed,
     by_digest,
     contents,
     copied,
@@ -91,6 +100,25 @@ def test_no_two_objects_share_a_key() -> None:
             put(tier, by_digest("pixel", f"{id(tier)} {number}".encode()), f"{id(tier)} {number}".encode())
     stored = names(inner)
     assert len({reference_of(inner, name) for name in stored}) == len(stored) == 2 * (FEWEST_KEYS + 5)
+
+
+def test_threads_and_processes_at_the_same_time_share_no_key() -> None:
+    inner = MemoryTier()
+    tiers = [sealed(inner) for _ in range(2)]
+
+    def work(number: int) -> None:
+        for count in range(40):
+            data = f"{number} {count}".encode()
+            put(tiers[number % 2], by_digest("pixel", data), data)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stored = names(inner)
+    assert len({reference_of(inner, name) for name in stored}) == len(stored) == 8 * 40
+    assert all(by_digest("pixel", data) == key for key, data in contents(sealed(inner)).items())
 
 
 def test_keyrings_grow_with_use_and_to_what_is_expected() -> None:
@@ -388,6 +416,42 @@ def test_states_tell_which_key_opens_what_and_no_secret() -> None:
     shown = repr(with_new) + repr(tier.keyrings) + repr(OLD)
     assert OLD.secret.hex() not in shown
     assert repr(OLD.secret)[2:20] not in shown
+
+
+def test_a_change_that_a_fault_ended_goes_on_in_the_same_process() -> None:
+    before = filled(2)
+    added = by_digest("pixel", b"in between")
+    expected = contents(sealed(before)) | {added: b"in between"}
+    for late in (False, True):
+        call, failed = 0, True
+        while failed:
+            inner = copied(before)
+            failing = FailingTier(inner, call, after=late)
+            tier = sealed(failing)
+            try:
+                tier.keyrings.rewrap(NEW)
+                failed = False
+            except TransientTierError:
+                call += 1
+            failing.heal()
+            put(tier, added, b"in between")
+            assert tier.keyrings.rewrap(NEW).failed == []
+            assert contents(sealed(inner, NEW)) == contents(tier) == expected
+            assert all(len(found) == 1 for found in versions(inner).values())
+        assert call > 10
+
+
+class FailingTier(DyingTier):
+    """Fails once instead of killing."""
+
+    def _step(self, work: Callable[[], None]) -> None:
+        try:
+            super()._step(work)
+        except Killed:
+            raise TransientTierError(self.name, "", "timeout") from None
+
+    def heal(self) -> None:
+        self._fatal = -1
 
 
 # Destruction
