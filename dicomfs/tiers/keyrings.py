@@ -357,15 +357,14 @@ class Keyrings:
             keyring = keyring.following(damaged[0] + 1, key)
         try:
             self._write(keyring, key)
+            if self._list_anew(0)[0] > keyring.version:
+                # Others made it and changed the archive key, all since it was looked for.
+                self._tier.delete(keyring.object_key)
         except ObjectExists:
             logger.debug("another process made the first keyring of tier %s", self._tier.name)
         self._opened.pop(0, None)
         self._list_anew(0)
-        first = self._open(0)
-        if first.version > keyring.version and first.name_key != keyring.name_key:
-            # Another process made it and changed the archive key, all since it was looked for.
-            self._tier.delete(keyring.object_key)
-        return first.name_key
+        return self._open(0).name_key
 
     def _make(self) -> None:
         """Make a keyring for objects to come."""

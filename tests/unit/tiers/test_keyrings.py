@@ -186,6 +186,27 @@ def test_first_use_killed_at_any_call_leaves_a_tier_that_can_be_used() -> None:
         assert contents(sealed(inner)) == {key: b"x"}
 
 
+def test_a_tier_that_others_began_and_gave_another_key_meanwhile_is_not_begun_twice() -> None:
+    for keys in ((OLD,), (NEW, OLD)):
+        inner = MemoryTier()
+        ahead = [by_digest("pixel", b"ahead")]
+
+        def overtake(key: ObjectKey, inner: MemoryTier = inner, ahead: list[ObjectKey] = ahead) -> None:
+            if key == keyring_key(0, 1) and ahead:
+                put(sealed(inner, OLD), ahead.pop(), b"ahead")
+                sealed(inner, OLD).keyrings.rewrap(NEW)
+
+        late = sealed(Hooked(inner, before_put=overtake), *keys)
+        if keys == (OLD,):
+            with pytest.raises(KeyMissing):
+                put(late, by_digest("pixel", b"late"), b"late")
+        else:
+            put(late, by_digest("pixel", b"late"), b"late")
+        assert not ahead
+        assert versions(inner)[0] == [2]
+        assert len(contents(sealed(inner, NEW))) == len(keys)
+
+
 # Wrong keys
 
 
@@ -380,6 +401,31 @@ def test_a_keyring_put_while_the_key_is_changed_is_rewritten_or_taken_back() -> 
         put(sealed(Hooked(inner, after_put=change)), by_digest("pixel", b"x"), b"x")
     assert len(contents(sealed(inner, NEW))) == 1
     assert not any(state.problem for state in sealed(inner, NEW).keyrings.states())
+
+
+def test_what_a_process_seals_while_the_key_is_changed_opens_with_the_new_one() -> None:
+    inner = filled(1)
+    added = by_digest("pixel", b"meanwhile")
+
+    class Changing(TierWrapper):
+        def delete(self, key: ObjectKey) -> None:
+            """The first of the old versions is about to go: all are wrapped anew."""
+            if key == keyring_key(0, 1):
+                put(sealed(inner, OLD), added, b"meanwhile")
+            super().delete(key)
+
+    sealed(Changing(inner), OLD).keyrings.rewrap(NEW)
+    assert contents(sealed(inner, NEW))[added] == b"meanwhile"
+    assert all(len(found) == 1 for found in versions(inner).values())
+
+
+def test_a_damaged_version_behind_a_good_one_is_cleared_away() -> None:
+    inner = filled(1)
+    for name in names(inner, keyrings=True):
+        put(inner, name.replace("00000001", "00000002"), b"damaged")
+    sealed(inner, OLD).keyrings.rewrap(OLD)
+    assert all(len(found) == 1 for found in versions(inner).values())
+    assert len(contents(sealed(inner, OLD))) == 1
 
 
 def test_damage_on_the_way_does_not_stop_a_change_and_is_reported() -> None:

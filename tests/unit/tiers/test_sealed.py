@@ -164,8 +164,9 @@ def test_an_object_cut_short_is_refused_wherever_it_is_read() -> None:
             except ObjectDamaged:
                 continue
             assert got == data[offset : offset + 1]
-        with pytest.raises(ObjectDamaged):
-            sealed(inner).get_range(key, ByteRange(SEGMENT_BYTES, 1))
+        for beyond in (ByteRange(len(data) - 1, 1), ByteRange(0, 1 << 20), ByteRange(SEGMENT_BYTES - 1, 2)):
+            with pytest.raises(ObjectDamaged):
+                sealed(inner).get_range(key, beyond)
 
 
 def test_an_object_that_goes_on_behind_its_end_is_refused() -> None:
