@@ -189,7 +189,8 @@ class Keyrings:
             for number, indexes in sorted(by_keyring.items()):
                 self._list_anew(number)
                 keyring = self._opened[number] = self._open_newest(number)
-                if any(keyring.data_keys[index : index + 1] != (None,) for index in indexes):
+                alive = any(keyring.data_keys[index : index + 1] != (None,) for index in indexes)
+                if alive or keyring.version != self._found[number][0]:
                     self._rewrite(number, self._keys[0], indexes)
                 self._remove_older(number)
 
@@ -320,7 +321,11 @@ class Keyrings:
     def _remove_older(self, number: int) -> int:
         """Delete all versions but the newest, if that opens; returns how many."""
         newest, *older = self._found.get(number) or [0]
-        if not older or self._current(number).version != newest:
+        try:
+            if not older or self._current(number).version != newest:
+                return 0
+        except (ObjectDamaged, KeyMissing):
+            # None of them opens: told by whoever asked, and left for a person to look at.
             return 0
         for version in older:
             self._tier.delete(keyring_key(number, version))

@@ -438,6 +438,16 @@ def test_damage_on_the_way_does_not_stop_a_change_and_is_reported() -> None:
     assert spoilt in names(inner, keyrings=True)
 
 
+def test_versions_of_which_none_opens_are_left_and_reported_and_the_others_changed() -> None:
+    inner = filled()
+    spoilt = next(name for name in names(inner, keyrings=True) if name != keyring_key(0, 1))
+    overwrite(inner, spoilt, flipped(inner.get(spoilt), 1000))
+    put(inner, spoilt.replace("00000001", "00000002"), b"damaged")
+    report = sealed(inner).keyrings.rewrap(NEW)
+    assert (report.rewritten, report.removed, len(report.failed)) == (3, 3, 1)
+    assert versions(inner)[int(spoilt.split("/")[1], 16)] == [1, 2]
+
+
 def test_a_damaged_new_version_is_passed_over_and_replaced() -> None:
     inner = filled(1)
     sealed(inner).keyrings.rewrap(NEW, keep_old=True)
@@ -534,6 +544,23 @@ def test_destruction_killed_at_any_call_is_finished_by_doing_it_again() -> None:
             with pytest.raises(KeyDestroyed):
                 sealed(inner).get(doomed)
         assert sealed(inner).get(other) == b"b"
+
+
+def test_destruction_leaves_no_older_version_behind_a_damaged_one() -> None:
+    inner = filled(1)
+    doomed = by_digest("pixel", b"\0")
+    before = copied(inner)
+    sealed(inner).destroy([doomed])
+    for name in names(before):
+        put(inner, name, before.get(name))
+    ring = reference_of(inner, names(inner)[0]).keyring
+    put(inner, keyring_key(ring, 1), before.get(keyring_key(ring, 1)))
+    put(inner, keyring_key(ring, 3), b"damaged")
+    sealed(inner).destroy([doomed])
+    assert versions(inner)[ring] == [4]
+    put(inner, names(before)[0], before.get(names(before)[0]))
+    with pytest.raises(KeyDestroyed):
+        sealed(inner).get(doomed)
 
 
 def test_an_object_destroyed_is_put_again_under_another_key() -> None:
