@@ -19,9 +19,10 @@ from typing import Self
 
 from dicomfs import config
 from dicomfs.accept import Acceptor
-from dicomfs.attached import attach, make_key_file, open_tiers
+from dicomfs.attached import attach, open_tiers
 from dicomfs.codec.trial import Profile
 from dicomfs.copies import Copies
+from dicomfs.crypto.keys import read_or_make_key_file
 from dicomfs.errors import (
     CatalogBusy,
     FormatError,
@@ -102,7 +103,7 @@ class Archive:
         text = config.template(described, keys)
         settings = config.parse(text)
         if key_file is not None:
-            make_key_file(key_file)
+            read_or_make_key_file(key_file)
         paths.make()
         archive_id = new_archive_id()
         for name, tier in described.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dicomfs.config import KeySettings, Settings, TierSettings, folder_of
 from dicomfs.crypto.key_sources import load_keys
-from dicomfs.crypto.keys import ArchiveKey, new_key, read_key_file, write_key_file
+from dicomfs.crypto.keys import ArchiveKey
 from dicomfs.errors import UsageError
 from dicomfs.ownership import Ownership, holder_of
 from dicomfs.paths import ArchivePaths
@@ -54,7 +54,8 @@ def _open(
             raise UsageError(f"tiers.{name}.plaintext: an object store outside the house is always encrypted")
         return OpenTier(raw, ownership, meter)
     keys = archive_keys(paths.root, settings.keys, name)
-    return OpenTier(sealed(raw, archive_id, keys), ownership, meter)
+    paths.fetched.mkdir(mode=0o700, exist_ok=True)
+    return OpenTier(SealedTier(raw, archive_id, keys, paths.fetched), ownership, meter)
 
 
 def attach(name: str, tier: TierSettings, archive_id: bytes) -> None:
@@ -84,14 +85,11 @@ def archive_keys(root: Path, keys: KeySettings, tier: str) -> tuple[ArchiveKey, 
     return found
 
 
-def sealed(raw: Tier, archive_id: bytes, keys: tuple[ArchiveKey, ...]) -> SealedTier:
-    """A tier whose objects are encrypted with keys that the archive's key wraps."""
-    return SealedTier(raw, archive_id, keys)
-
-
-def make_key_file(path: Path) -> None:
-    """Make a key file where there is none; see that what is there is one.  Raises UsageError."""
-    if path.exists():
-        read_key_file(path)
-    else:
-        write_key_file(path, new_key())
+def sealed_tiers(tiers: TierSet, *, writable: bool = False) -> list[SealedTier]:
+    """The encrypted ones of an archive's tiers; raises as opening them, and as `TierSet.writable`, does."""
+    found = []
+    for name in tiers.remote:
+        tier = tiers.writable(name) if writable else tiers[name]
+        if isinstance(tier, SealedTier):
+            found.append(tier)
+    return found

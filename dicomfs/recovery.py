@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from dicomfs import config
-from dicomfs.attached import archive_keys, local_tier, open_tiers, sealed
+from dicomfs.attached import archive_keys, local_tier, open_tiers
 from dicomfs.copies import Copies, name_digest
 from dicomfs.crypto.keyring import KEYRING_PREFIX
 from dicomfs.errors import DamagedError, DicomfsError, UnsupportedVersion, UsageError
@@ -30,6 +30,7 @@ from dicomfs.spool import Spool
 from dicomfs.tier_set import LOCAL, TierSet
 from dicomfs.tiers.base import Tier
 from dicomfs.tiers.registry import open_tier, open_wrapped_tier
+from dicomfs.tiers.sealed import SealedTier
 
 
 def recover(
@@ -115,7 +116,7 @@ def _new_folder(
     keys = config.KeySettings(file=[] if key_file is None else str(key_file.absolute()))
     tier: Tier = raw
     if any(raw.list(KEYRING_PREFIX)):
-        tier = sealed(raw, owner.archive_id, archive_keys(paths.root, keys, url))
+        tier = SealedTier(raw, owner.archive_id, archive_keys(paths.root, keys, url))
     elif folder:
         described = config.TierSettings(url=url, plaintext=True)
     if archive_of(tier) != owner.archive_id:

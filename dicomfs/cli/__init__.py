@@ -40,6 +40,7 @@ COMMANDS = {
     "tier": "tier",
     "verify": "verify",
     "recover": "recover",
+    "key": "key",
     "completion": "completion",
 }
 """Name of each command → its module in this package, in the order of a first use."""

@@ -67,6 +67,11 @@ class Keyring:
         """Where this version lies."""
         return keyring_key(self.number, self.version)
 
+    @property
+    def stored_bytes(self) -> int:
+        """How long its stored form is."""
+        return _HEAD.size + _NONCE + NAME_KEY_BYTES + len(self.data_keys) * DATA_KEY_BYTES + _TAG
+
     def following(self, version: int, key: ArchiveKey, destroyed: Collection[int] = ()) -> Keyring:
         """A later version, to be wrapped by ``key``, in which some keys are destroyed."""
         kept = tuple(None if place in destroyed else known for place, known in enumerate(self.data_keys))

@@ -6,9 +6,10 @@ of the whole, so that any range is read by one request and no header.
 
 from __future__ import annotations
 
+import io
 import secrets
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
@@ -49,6 +50,9 @@ class Run:
     """Consecutive segments, opened."""
 
     plain: bytes
+    """What was wanted of them."""
+    covered: int
+    """Plain bytes that all of them hold."""
     length: int
     """Plain bytes of the whole object."""
     reference: KeyReference
@@ -78,10 +82,12 @@ class Sealer:
         self._name = name
         self._next = 0
 
-    def seal(self, plain: memoryview) -> Iterator[bytes]:
-        """Pieces to store for the next plain bytes: whole segments, unless the object ends with them."""
+    def seal(self, plain: memoryview) -> bytes:
+        """What to store for the next plain bytes: whole segments, unless the object ends with them."""
+        stored = io.BytesIO()
         for start in range(0, max(1, len(plain)), SEGMENT_BYTES):
-            yield self.segment(plain[start : start + SEGMENT_BYTES], secrets.token_bytes(_NONCE))
+            stored.write(self.segment(plain[start : start + SEGMENT_BYTES], secrets.token_bytes(_NONCE)))
+        return stored.getvalue()
 
     def segment(self, plain: memoryview | bytes, nonce: bytes) -> bytes:
         """The next segment under this nonce, which must never come again under the same key."""
@@ -109,10 +115,13 @@ def read_reference(stored: bytes | memoryview, name: ObjectKey) -> tuple[KeyRefe
     return KeyReference(keyring, index), length
 
 
-def opened(stored: bytes, name: ObjectKey, first: int, find_key: KeyFinder) -> Run:
+def opened(
+    stored: bytes, name: ObjectKey, first: int, find_key: KeyFinder, wanted: slice = slice(None)
+) -> Run:
     """Open consecutive segments, from number ``first`` on, of the object stored under ``name``.
 
-    ``stored`` begins with a segment and ends with one.  Nothing comes back unless all of it is proven.
+    ``stored`` begins with a segment and ends with one; ``wanted`` counts from the first one's plain bytes.
+    Nothing comes back unless all of it is proven.
 
     Raises:
         DamagedError: it is damaged, cut short, of another object or in another order.
@@ -122,12 +131,14 @@ def opened(stored: bytes, name: ObjectKey, first: int, find_key: KeyFinder) -> R
     reference, length = read_reference(view, name)
     if first >= segments_of(length):
         raise DamagedError(name, "is longer than it says")
-    cipher = AESGCM(find_key(reference))
-    pieces = [
-        _opened(cipher, segment, name, number)
-        for number, segment in enumerate(_cut(view, name, first, length), first)
-    ]
-    return Run(pieces[0] if len(pieces) == 1 else b"".join(pieces), length, reference)
+    cipher, covered, plain = AESGCM(find_key(reference)), 0, io.BytesIO()
+    start, end, _ = wanted.indices(length)
+    for number, segment in enumerate(_cut(view, name, first, length), first):
+        piece = memoryview(_opened(cipher, segment, name, number))
+        # Copied while it is in the processor's cache; the next one takes its memory.
+        plain.write(piece[max(0, start - covered) : max(0, end - covered)])
+        covered += len(piece)
+    return Run(plain.getvalue(), covered, length, reference)
 
 
 def _cut(view: memoryview, name: ObjectKey, first: int, length: int) -> Iterable[memoryview]:

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import secrets
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dicomfs.crypto.keyring import (
@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 
 FEWEST_KEYS, MOST_KEYS = 16, 1024
 """Keys of the first keyring that an instance makes, and of the largest: each next one has twice as many."""
+
+_FEW = 4
+"""Keyrings that are looked for one by one before all are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,9 @@ class Keyrings:
         self._lock = threading.Lock()
         self._making = threading.Lock()
         self._opened: dict[int, Keyring] = {}
-        self._found: dict[int, list[int]] | None = None
+        self._found: dict[int, list[int]] = {}
+        """Versions of the keyrings that were looked for, the newest first."""
+        self._looked = 0
         self._free: list[tuple[KeyReference, bytes]] = []
         self._count, self._expected = FEWEST_KEYS, 0
         self._name_key: bytes | None = None
@@ -141,31 +146,33 @@ class Keyrings:
     def states(self) -> Iterator[KeyringState]:
         """All keyrings, by number.  Raises TierError where the tier can't be listed."""
         with self._lock:
-            self._found = None
-            versions = dict(self._versions())
-        for number, found in sorted(versions.items()):
+            self._list_all()
+            versions = sorted(self._found.items())
+        for number, found in versions:
             yield self._state(number, found)
 
-    def rewrap(self, new: ArchiveKey, *, keep_old: bool = False) -> Rewrapped:
+    def rewrap(
+        self, new: ArchiveKey, *, keep_old: bool = False, advance: Callable[[int], None] = lambda _: None
+    ) -> Rewrapped:
         """Wrap every keyring by another archive key; no object is touched.
 
         Writes and reads back all new versions first, then removes the old ones, unless they are to be kept
         for processes that know the old key only.  Stopped at any point, the holder of both keys reads
-        everything, and doing it again finishes.  Raises TierError when the tier fails; damaged keyrings are
-        reported.
+        everything, and doing it again finishes.  ``advance`` is told the bytes of each keyring that
+        is done.  Raises TierError when the tier fails; damaged keyrings are reported.
         """
         report = Rewrapped()
         with self._making, self._lock:
             self._keys = (new, *(key for key in self._keys if key != new))
             self._free.clear()
-            self._rewrap_all(new, report)
+            self._rewrap_all(new, report, advance)
             if keep_old:
                 return report
             # From here on nobody with the old key alone goes on: `_make` looks for this one after its put.
             report.removed += self._remove_older(0)
             # What such a process put before is listed now.
-            self._rewrap_all(new, report)
-            for number in sorted(self._versions()):
+            self._rewrap_all(new, report, lambda _: None)
+            for number in sorted(self._found):
                 report.removed += self._remove_older(number)
         return report
 
@@ -178,21 +185,16 @@ class Keyrings:
         for reference in references:
             by_keyring.setdefault(reference.keyring, set()).add(reference.index)
         with self._making, self._lock:
-            self._found = None
             self._free = [item for item in self._free if item[0] not in references]
             for number, indexes in sorted(by_keyring.items()):
+                self._list_anew(number)
                 keyring = self._opened[number] = self._open_newest(number)
-                if any(keyring.data_keys[index : index + 1] != (None,) for index in indexes):
+                alive = any(keyring.data_keys[index : index + 1] != (None,) for index in indexes)
+                if alive or keyring.version != self._found[number][0]:
                     self._rewrite(number, self._keys[0], indexes)
                 self._remove_older(number)
 
     # What follows is called with the lock held.
-
-    def _versions(self) -> Mapping[int, list[int]]:
-        """Versions of each keyring, the newest first."""
-        if self._found is None:
-            self._found = self._listed(KEYRING_PREFIX)
-        return self._found
 
     def _listed(self, prefix: str) -> dict[int, list[int]]:
         found: dict[int, list[int]] = {}
@@ -201,30 +203,44 @@ class Keyrings:
                 found.setdefault(name[0], []).append(name[1])
         return {number: sorted(versions, reverse=True) for number, versions in found.items()}
 
+    def _list_all(self) -> None:
+        self._found = self._listed(KEYRING_PREFIX)
+
     def _list_anew(self, number: int) -> list[int]:
         """The versions of one keyring as the tier has them now."""
-        folder = keyring_key(number, 0).rpartition("/")[0]
-        found = self._listed(folder).get(number, [])
-        known = dict(self._versions())
-        known.pop(number, None)
-        self._found = known | ({number: found} if found else {})
-        return found
+        self._found.pop(number, None)
+        self._found |= self._listed(keyring_key(number, 0).rpartition("/")[0])
+        return self._found.get(number, [])
+
+    def _look_for(self, number: int) -> None:
+        """One keyring by itself; all at once for who needs many: a tier may have tens of thousands."""
+        self._looked += 1
+        if self._looked % (_FEW + 1):
+            self._list_anew(number)
+        else:
+            self._list_all()
 
     def _known_name_key(self) -> bytes | None:
-        if self._name_key is None:
-            self._found = None
-            numbers = sorted(self._versions())
-            problem: TierError | None = None
-            # Number 0 first; every other one knows the name key too, should that be lost.
-            for number in numbers:
-                try:
-                    return self._open(number).name_key
-                except ObjectDamaged as error:
-                    logger.warning("%s", error)
-                    problem = problem or error
-            if problem is not None:
-                raise problem
-        return self._name_key
+        if self._name_key is not None:
+            return self._name_key
+        problem: ObjectDamaged | None = None
+        if self._list_anew(0):
+            try:
+                return self._open(0).name_key
+            except ObjectDamaged as error:
+                logger.warning("%s", error)
+                problem = error
+        # Should that one be lost, every other one knows the name key too.
+        self._list_all()
+        for number in sorted(self._found.keys() - {0}):
+            try:
+                return self._open(number).name_key
+            except ObjectDamaged as error:
+                logger.warning("%s", error)
+                problem = problem or error
+        if problem is not None:
+            raise problem
+        return None
 
     def _open(self, number: int) -> Keyring:
         if number not in self._opened:
@@ -236,9 +252,10 @@ class Keyrings:
 
         A version may be damaged, or wrapped by a key to come, while the one before it still lies there.
         """
-        listed = self._versions().get(number)
+        if number not in self._found:
+            self._look_for(number)
         try:
-            return self._first_that_opens(number, listed or self._list_anew(number))
+            return self._first_that_opens(number, self._found.get(number) or self._list_anew(number))
         except ObjectNotFound:
             # Another process replaced it since it was listed.
             return self._first_that_opens(number, self._list_anew(number))
@@ -303,8 +320,12 @@ class Keyrings:
 
     def _remove_older(self, number: int) -> int:
         """Delete all versions but the newest, if that opens; returns how many."""
-        newest, *older = self._versions().get(number) or [0]
-        if not older or self._current(number).version != newest:
+        newest, *older = self._found.get(number) or [0]
+        try:
+            if not older or self._current(number).version != newest:
+                return 0
+        except (ObjectDamaged, KeyMissing):
+            # None of them opens: told by whoever asked, and left for a person to look at.
             return 0
         for version in older:
             self._tier.delete(keyring_key(number, version))
@@ -314,19 +335,20 @@ class Keyrings:
     def _current(self, number: int) -> Keyring:
         """The newest version that opens, as listed; read only where it is not known."""
         known = self._opened.get(number)
-        if known is None or known.version != self._versions()[number][0]:
+        if known is None or known.version != self._found[number][0]:
             self._opened[number] = known = self._open_newest(number)
         return known
 
-    def _rewrap_all(self, new: ArchiveKey, report: Rewrapped) -> None:
-        self._found = None
+    def _rewrap_all(self, new: ArchiveKey, report: Rewrapped, advance: Callable[[int], None]) -> None:
+        self._list_all()
         report.failed.clear()
-        for number in sorted(self._versions()):
+        for number in sorted(self._found):
             try:
                 current = self._current(number)
-                if current.key_id != new.id or current.version != self._versions()[number][0]:
+                if current.key_id != new.id or current.version != self._found[number][0]:
                     self._rewrite(number, new)
                     report.rewritten += 1
+                advance(current.stored_bytes)
             except (ObjectDamaged, KeyMissing) as error:
                 report.failed.append(str(error))
 
@@ -340,15 +362,14 @@ class Keyrings:
             keyring = keyring.following(damaged[0] + 1, key)
         try:
             self._write(keyring, key)
+            if self._list_anew(0)[0] > keyring.version:
+                # Others made it and changed the archive key, all since it was looked for.
+                self._tier.delete(keyring.object_key)
         except ObjectExists:
             logger.debug("another process made the first keyring of tier %s", self._tier.name)
         self._opened.pop(0, None)
-        self._found = None
-        first = self._open(0)
-        if first.version > keyring.version and first.name_key != keyring.name_key:
-            # Another process made it and changed the archive key, all since it was looked for.
-            self._tier.delete(keyring.object_key)
-        return first.name_key
+        self._list_anew(0)
+        return self._open(0).name_key
 
     def _make(self) -> None:
         """Make a keyring for objects to come."""

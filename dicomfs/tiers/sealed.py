@@ -6,10 +6,12 @@ tier sees the objects of docs/encryption.md.  Plain bytes are never written to a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TypeVar
@@ -45,6 +47,7 @@ _STEP = 16 * SEGMENT_BYTES
 """Plain bytes read and sealed at a time."""
 _IN_MEMORY = 8 << 20
 """Sealed bytes of larger files go through a temporary file."""
+_NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT})
 T = TypeVar("T")
 
 
@@ -100,7 +103,7 @@ class SealedTier(TierWrapper):
         """See Tier.get."""
         name = self._name_of(key)
         run = self._opened(key, name, 0, self._asked(key, lambda: self._inner.get(name)))
-        if len(run.plain) != run.length:
+        if run.covered != run.length:
             raise ObjectDamaged(self.name, key, "is cut short")
         return run.plain
 
@@ -111,11 +114,10 @@ class SealedTier(TierWrapper):
             self._asked(key, lambda: self._inner.get_range(name, ByteRange(0, 0)))
             return b""
         first = wanted.offset // SEGMENT_BYTES
-        run = self._run(key, name, first, (wanted.offset + wanted.length - 1) // SEGMENT_BYTES)
-        if run is None:
-            return b""
         start = wanted.offset - first * SEGMENT_BYTES
-        return run.plain[start : start + wanted.length]
+        last = (wanted.offset + wanted.length - 1) // SEGMENT_BYTES
+        run = self._run(key, name, first, last, slice(start, start + wanted.length))
+        return b"" if run is None else run.plain
 
     def stat(self, key: ObjectKey) -> ObjectStat:
         """See Tier.stat."""
@@ -204,25 +206,29 @@ class SealedTier(TierWrapper):
         except ObjectNotFound as error:
             raise ObjectNotFound(self.name, key) from error
 
-    def _opened(self, key: ObjectKey, name: ObjectKey, first: int, stored: bytes) -> Run:
+    def _opened(
+        self, key: ObjectKey, name: ObjectKey, first: int, stored: bytes, wanted: slice = slice(None)
+    ) -> Run:
         try:
-            return opened(stored, name, first, self.keyrings.secret)
+            return opened(stored, name, first, self.keyrings.secret, wanted)
         except FormatError as error:
             raise ObjectDamaged(self.name, key, error.problem) from error
 
-    def _run(self, key: ObjectKey, name: ObjectKey, first: int, last: int) -> Run | None:
+    def _run(
+        self, key: ObjectKey, name: ObjectKey, first: int, last: int, wanted: slice = slice(None)
+    ) -> Run | None:
         """Segments ``first`` to ``last`` as far as there are any; None behind the end."""
-        wanted = ByteRange(first * STORED_SEGMENT, (last - first + 1) * STORED_SEGMENT)
-        stored = self._asked(key, lambda: self._inner.get_range(name, wanted))
+        around = ByteRange(first * STORED_SEGMENT, (last - first + 1) * STORED_SEGMENT)
+        stored = self._asked(key, lambda: self._inner.get_range(name, around))
         if not stored and first:
             # Nothing there: only the object itself can prove that it ends before.
             start = self._run(key, name, 0, 0)
             if start is not None and first < segments_of(start.length):
                 raise ObjectDamaged(self.name, key, "is cut short")
             return None
-        run = self._opened(key, name, first, stored)
+        run = self._opened(key, name, first, stored, wanted)
         end = min((last + 1) * SEGMENT_BYTES, run.length)
-        if first * SEGMENT_BYTES + len(run.plain) != end:
+        if first * SEGMENT_BYTES + run.covered != end:
             raise ObjectDamaged(self.name, key, "is cut short")
         return run
 
@@ -253,7 +259,7 @@ class SealedTier(TierWrapper):
     def _put_bytes(self, key: ObjectKey, name: ObjectKey, source: bytes, sha256: str) -> None:
         if hashlib.sha256(source).hexdigest() != sha256:
             raise TierError(self.name, key, "source does not match its digest")
-        data = b"".join(self._sealer(name, len(source)).seal(memoryview(source)))
+        data = self._sealer(name, len(source)).seal(memoryview(source))
         self._inner.put(name, data, hashlib.sha256(data).hexdigest())
 
     def _put_file(self, key: ObjectKey, name: ObjectKey, source: Path, sha256: str) -> None:
@@ -261,11 +267,11 @@ class SealedTier(TierWrapper):
             if source.stat().st_size <= _IN_MEMORY:
                 self._put_bytes(key, name, source.read_bytes(), sha256)
                 return
-            with tempfile.NamedTemporaryFile(dir=self._scratch, prefix="sealed-") as sealed:
+            with _temporary(self._scratch) as (sealed, path):
                 with source.open("rb") as plain:
-                    stored_sha256 = self._seal_file(key, name, plain, sealed.file, sha256)
+                    stored_sha256 = self._seal_file(key, name, plain, sealed, sha256)
                 sealed.flush()
-                self._inner.put(name, Path(sealed.name), stored_sha256)
+                self._inner.put(name, path, stored_sha256)
         except OSError as error:
             raise TierError(self.name, key, f"source can't be read or sealed: {error.strerror}") from error
 
@@ -282,12 +288,31 @@ class SealedTier(TierWrapper):
         plain_digest, digest = hashlib.sha256(), hashlib.sha256()
         while piece := plain.read(_STEP):
             plain_digest.update(piece)
-            for segment in sealer.seal(memoryview(piece)):
-                digest.update(segment)
-                sealed.write(segment)
+            stored = sealer.seal(memoryview(piece))
+            digest.update(stored)
+            sealed.write(stored)
         if plain_digest.hexdigest() != sha256 or plain.tell() != size:
             raise TierError(self.name, key, "source does not match its digest")
         return digest.hexdigest()
+
+
+@contextmanager
+def _temporary(folder: Path | None) -> Iterator[tuple[IO[bytes], Path]]:
+    """A file without a name, so that nothing is left of it when the process is killed; and a path to it.
+
+    With a name where the file system has no such files.
+    """
+    try:
+        descriptor = os.open(folder or tempfile.gettempdir(), os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in _NO_UNNAMED:
+            raise
+    else:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file, Path(f"/proc/self/fd/{descriptor}")
+        return
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="sealed-") as named:
+        yield named.file, Path(named.name)
 
 
 def _plain_stat(stored: ObjectStat) -> ObjectStat:

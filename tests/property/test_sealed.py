@@ -8,10 +8,11 @@ import hashlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dicomfs.crypto.keyring import new_keyring, new_name_key, unwrapped
 from dicomfs.crypto.keys import ArchiveKey, from_text, to_text
 from dicomfs.crypto.names import NameCipher
-from dicomfs.crypto.segments import SEGMENT_BYTES, STORED_SEGMENT
-from dicomfs.errors import ObjectNotFound, TierError, UsageError
+from dicomfs.crypto.segments import SEGMENT_BYTES, STORED_SEGMENT, KeyReference, Sealer, opened
+from dicomfs.errors import FormatError, ObjectNotFound, TierError, UsageError
 from dicomfs.model import ObjectKey
 from dicomfs.tiers.base import ByteRange
 from dicomfs.tiers.memory import MemoryTier
@@ -111,6 +112,33 @@ def test_any_key_comes_back_from_its_name(components: list[str], name_key: bytes
     key = ObjectKey("/".join(components))
     cipher = NameCipher(name_key)
     assert cipher.logical(cipher.stored(key)) == key
+
+
+def with_head(head: bytes) -> st.SearchStrategy[bytes]:
+    """Bytes that begin right, up to some place."""
+    return st.tuples(st.integers(0, len(head)), st.binary(max_size=300)).map(lambda it: head[: it[0]] + it[1])
+
+
+OBJECT = ObjectKey("pixel/00/name")
+HEAD = Sealer(bytes(32), KeyReference(1, 0), OBJECT, 9).seal(memoryview(b"123456789"))
+RING = new_keyring(1, bytes(16), ArchiveKey(bytes(32)), new_name_key(), 1)
+
+
+@given(with_head(HEAD), st.integers(0, 1 << 40))
+def test_any_bytes_are_refused_as_an_object(data: bytes, first: int) -> None:
+    try:
+        run = opened(data, OBJECT, first, lambda _: bytes(32))
+    except FormatError:
+        return
+    assert (data, run.plain) == (HEAD, b"123456789")
+
+
+@given(with_head(RING.wrapped(ArchiveKey(bytes(32)))))
+def test_any_bytes_are_refused_as_a_keyring(data: bytes) -> None:
+    try:
+        assert unwrapped(data, RING.object_key, ArchiveKey(bytes(32))) == RING
+    except FormatError:
+        return
 
 
 @given(st.text(max_size=300))

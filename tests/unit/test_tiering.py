@@ -195,7 +195,10 @@ def test_the_tier_of_another_archive_is_refused(tmp_path: Path) -> None:
         settings = second.paths.settings
         own = (tmp_path / "two" / LABORATORY).as_uri()
         settings.write_text(settings.read_text().replace(own, url))
-    with Archive.open(second.paths.root) as again, pytest.raises((UsageError, TierError), match="another archive"):
+    with (
+        Archive.open(second.paths.root) as again,
+        pytest.raises((UsageError, TierError), match="another archive"),
+    ):
         copy_all(again)
 
 
@@ -221,7 +224,8 @@ def test_frames_of_evicted_packs_are_found_again(tmp_path: Path) -> None:
     with packed(tmp_path) as archive:
         copy_all(archive)
         evict_all(archive)
-        again = [data.replace(b"Head routine", b"Head Routine") for data in samples.ct_series(4, 48, 48)]
+        slices = samples.ct_series(4, 48, 48)
+        again = [data.replace(b"Head routine", b"Head Routine") for data in slices]
         archive.import_paths([write_sources(tmp_path / "again", again)])
         archive.pack()
         assert contents(archive) == digests([*FILES, *again])

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dicomfs.crypto.keyring import keyring_key, parse_keyring_key
 from dicomfs.crypto.segments import KeyReference, read_reference
-from dicomfs.errors import KeyDestroyed, KeyMissing, ObjectDamaged, ObjectNotFound, TierError
+from dicomfs.errors import (
+    KeyDestroyed,
+    KeyMissing,
+    ObjectDamaged,
+    ObjectNotFound,
+    TierError,
+    TransientTierError,
+)
 from dicomfs.model import ObjectKey
-from dicomfs.tiers.base import Tier
+from dicomfs.tiers.base import ObjectStat, Tier
 from dicomfs.tiers.keyrings import FEWEST_KEYS, MOST_KEYS, Keyrings
 from dicomfs.tiers.memory import MemoryTier
 from dicomfs.tiers.wrapper import TierWrapper
@@ -20,6 +27,8 @@ from tests.sealed_tiers import (
     ARCHIVE_ID,
     NEW,
     OLD,
+    DyingTier,
+    Killed,
     by_digest,
     contents,
     copied,
@@ -93,6 +102,25 @@ def test_no_two_objects_share_a_key() -> None:
     assert len({reference_of(inner, name) for name in stored}) == len(stored) == 2 * (FEWEST_KEYS + 5)
 
 
+def test_threads_and_processes_at_the_same_time_share_no_key() -> None:
+    inner = MemoryTier()
+    tiers = [sealed(inner) for _ in range(2)]
+
+    def work(number: int) -> None:
+        for count in range(40):
+            data = f"{number} {count}".encode()
+            put(tiers[number % 2], by_digest("pixel", data), data)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stored = names(inner)
+    assert len({reference_of(inner, name) for name in stored}) == len(stored) == 8 * 40
+    assert all(by_digest("pixel", data) == key for key, data in contents(sealed(inner)).items())
+
+
 def test_keyrings_grow_with_use_and_to_what_is_expected() -> None:
     def sizes(expected: int, objects: int) -> list[int]:
         inner = MemoryTier()
@@ -156,6 +184,27 @@ def test_first_use_killed_at_any_call_leaves_a_tier_that_can_be_used() -> None:
         assert contents(sealed(inner)) in ({}, {key: b"x"})
         put(sealed(inner), key, b"x")
         assert contents(sealed(inner)) == {key: b"x"}
+
+
+def test_a_tier_that_others_began_and_gave_another_key_meanwhile_is_not_begun_twice() -> None:
+    for keys in ((OLD,), (NEW, OLD)):
+        inner = MemoryTier()
+        ahead = [by_digest("pixel", b"ahead")]
+
+        def overtake(key: ObjectKey, inner: MemoryTier = inner, ahead: list[ObjectKey] = ahead) -> None:
+            if key == keyring_key(0, 1) and ahead:
+                put(sealed(inner, OLD), ahead.pop(), b"ahead")
+                sealed(inner, OLD).keyrings.rewrap(NEW)
+
+        late = sealed(Hooked(inner, before_put=overtake), *keys)
+        if keys == (OLD,):
+            with pytest.raises(KeyMissing):
+                put(late, by_digest("pixel", b"late"), b"late")
+        else:
+            put(late, by_digest("pixel", b"late"), b"late")
+        assert not ahead
+        assert versions(inner)[0] == [2]
+        assert len(contents(sealed(inner, NEW))) == len(keys)
 
 
 # Wrong keys
@@ -354,6 +403,31 @@ def test_a_keyring_put_while_the_key_is_changed_is_rewritten_or_taken_back() -> 
     assert not any(state.problem for state in sealed(inner, NEW).keyrings.states())
 
 
+def test_what_a_process_seals_while_the_key_is_changed_opens_with_the_new_one() -> None:
+    inner = filled(1)
+    added = by_digest("pixel", b"meanwhile")
+
+    class Changing(TierWrapper):
+        def delete(self, key: ObjectKey) -> None:
+            """The first of the old versions is about to go: all are wrapped anew."""
+            if key == keyring_key(0, 1):
+                put(sealed(inner, OLD), added, b"meanwhile")
+            super().delete(key)
+
+    sealed(Changing(inner), OLD).keyrings.rewrap(NEW)
+    assert contents(sealed(inner, NEW))[added] == b"meanwhile"
+    assert all(len(found) == 1 for found in versions(inner).values())
+
+
+def test_a_damaged_version_behind_a_good_one_is_cleared_away() -> None:
+    inner = filled(1)
+    for name in names(inner, keyrings=True):
+        put(inner, name.replace("00000001", "00000002"), b"damaged")
+    sealed(inner, OLD).keyrings.rewrap(OLD)
+    assert all(len(found) == 1 for found in versions(inner).values())
+    assert len(contents(sealed(inner, OLD))) == 1
+
+
 def test_damage_on_the_way_does_not_stop_a_change_and_is_reported() -> None:
     inner = filled()
     spoilt = next(name for name in names(inner, keyrings=True) if name != keyring_key(0, 1))
@@ -362,6 +436,16 @@ def test_damage_on_the_way_does_not_stop_a_change_and_is_reported() -> None:
     assert (report.rewritten, report.removed, len(report.failed)) == (3, 3, 1)
     assert spoilt in report.failed[0]
     assert spoilt in names(inner, keyrings=True)
+
+
+def test_versions_of_which_none_opens_are_left_and_reported_and_the_others_changed() -> None:
+    inner = filled()
+    spoilt = next(name for name in names(inner, keyrings=True) if name != keyring_key(0, 1))
+    overwrite(inner, spoilt, flipped(inner.get(spoilt), 1000))
+    put(inner, spoilt.replace("00000001", "00000002"), b"damaged")
+    report = sealed(inner).keyrings.rewrap(NEW)
+    assert (report.rewritten, report.removed, len(report.failed)) == (3, 3, 1)
+    assert versions(inner)[int(spoilt.split("/")[1], 16)] == [1, 2]
 
 
 def test_a_damaged_new_version_is_passed_over_and_replaced() -> None:
@@ -388,6 +472,42 @@ def test_states_tell_which_key_opens_what_and_no_secret() -> None:
     shown = repr(with_new) + repr(tier.keyrings) + repr(OLD)
     assert OLD.secret.hex() not in shown
     assert repr(OLD.secret)[2:20] not in shown
+
+
+def test_a_change_that_a_fault_ended_goes_on_in_the_same_process() -> None:
+    before = filled(2)
+    added = by_digest("pixel", b"in between")
+    expected = contents(sealed(before)) | {added: b"in between"}
+    for late in (False, True):
+        call, failed = 0, True
+        while failed:
+            inner = copied(before)
+            failing = FailingTier(inner, call, after=late)
+            tier = sealed(failing)
+            try:
+                tier.keyrings.rewrap(NEW)
+                failed = False
+            except TransientTierError:
+                call += 1
+            failing.heal()
+            put(tier, added, b"in between")
+            assert tier.keyrings.rewrap(NEW).failed == []
+            assert contents(sealed(inner, NEW)) == contents(tier) == expected
+            assert all(len(found) == 1 for found in versions(inner).values())
+        assert call > 10
+
+
+class FailingTier(DyingTier):
+    """Fails once instead of killing."""
+
+    def _step(self, work: Callable[[], None]) -> None:
+        try:
+            super()._step(work)
+        except Killed:
+            raise TransientTierError(self.name, "", "timeout") from None
+
+    def heal(self) -> None:
+        self._fatal = -1
 
 
 # Destruction
@@ -426,6 +546,23 @@ def test_destruction_killed_at_any_call_is_finished_by_doing_it_again() -> None:
         assert sealed(inner).get(other) == b"b"
 
 
+def test_destruction_leaves_no_older_version_behind_a_damaged_one() -> None:
+    inner = filled(1)
+    doomed = by_digest("pixel", b"\0")
+    before = copied(inner)
+    sealed(inner).destroy([doomed])
+    for name in names(before):
+        put(inner, name, before.get(name))
+    ring = reference_of(inner, names(inner)[0]).keyring
+    put(inner, keyring_key(ring, 1), before.get(keyring_key(ring, 1)))
+    put(inner, keyring_key(ring, 3), b"damaged")
+    sealed(inner).destroy([doomed])
+    assert versions(inner)[ring] == [4]
+    put(inner, names(before)[0], before.get(names(before)[0]))
+    with pytest.raises(KeyDestroyed):
+        sealed(inner).get(doomed)
+
+
 def test_an_object_destroyed_is_put_again_under_another_key() -> None:
     inner = filled(1)
     key = by_digest("pixel", b"\0")
@@ -448,3 +585,30 @@ def test_a_key_that_a_change_rewrites_meanwhile_stays_destroyed() -> None:
         put(inner, name, data)
     with pytest.raises(KeyDestroyed):
         sealed(inner, NEW).get(doomed)
+
+
+# Requests
+
+
+class Listing(TierWrapper):
+    """Remembers what was listed."""
+
+    def __init__(self, inner: Tier) -> None:
+        super().__init__(inner)
+        self.prefixes: list[str] = []
+
+    def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
+        self.prefixes.append(prefix)
+        return super().list(prefix)
+
+
+def test_who_reads_one_object_does_not_list_all_keyrings_and_who_reads_many_does_so_rarely() -> None:
+    inner = filled(12)
+    keys = list(contents(sealed(inner)))
+    for objects, expected in ((1, 0), (12, 2)):
+        listing = Listing(inner)
+        tier = sealed(listing)
+        for key in keys[:objects]:
+            tier.get(key)
+        assert listing.prefixes.count("keyring") <= expected
+        assert len(listing.prefixes) <= 2 + objects // 2

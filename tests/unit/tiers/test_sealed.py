@@ -164,8 +164,9 @@ def test_an_object_cut_short_is_refused_wherever_it_is_read() -> None:
             except ObjectDamaged:
                 continue
             assert got == data[offset : offset + 1]
-        with pytest.raises(ObjectDamaged):
-            sealed(inner).get_range(key, ByteRange(SEGMENT_BYTES, 1))
+        for beyond in (ByteRange(len(data) - 1, 1), ByteRange(0, 1 << 20), ByteRange(SEGMENT_BYTES - 1, 2)):
+            with pytest.raises(ObjectDamaged):
+                sealed(inner).get_range(key, beyond)
 
 
 def test_an_object_that_goes_on_behind_its_end_is_refused() -> None:
@@ -324,7 +325,12 @@ def test_a_source_that_grows_or_shrinks_meanwhile_is_refused(
 
 
 @pytest.mark.parametrize("size", [0, 1000, 9_000_001])
-def test_plain_bytes_are_never_in_a_file(size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unnamed", [True, False])
+def test_plain_bytes_are_never_in_a_file(
+    size: int, unnamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not unnamed:
+        monkeypatch.setattr("dicomfs.tiers.sealed.os.O_TMPFILE", os.O_DIRECTORY)
     scratch, folder, source = tmp_path / "scratch", tmp_path / "tier", tmp_path / "source"
     scratch.mkdir()
     folder.mkdir()
@@ -335,7 +341,9 @@ def test_plain_bytes_are_never_in_a_file(size: int, tmp_path: Path) -> None:
 
     class Looking(TierWrapper):
         def put(self, key: ObjectKey, source: Path | bytes, sha256: str) -> None:
-            seen.extend(scratch.iterdir())
+            if isinstance(source, Path):
+                seen.append(source)
+                assert SECRET[:8] not in source.read_bytes()
             self._look()
             super().put(key, source, sha256)
             self._look()
@@ -351,7 +359,7 @@ def test_plain_bytes_are_never_in_a_file(size: int, tmp_path: Path) -> None:
     inner._look()
     assert tier.get(key) == data
     assert source.read_bytes() == data
-    assert bool(seen) == (size > 8 << 20)
+    assert [path.parent == scratch for path in seen] == ([not unnamed] if size > 8 << 20 else [])
     assert list(scratch.iterdir()) == []
     other = by_digest("opaque", b"other")
     with pytest.raises(TierError):
