@@ -33,13 +33,15 @@ class S3Tier:
     def __init__(self, name: str, bucket: str, prefix: str = "", options: TierOptions | None = None) -> None:
         """``prefix`` without slashes at its ends; empty: the whole bucket."""
         self.name = name
+        self.bucket, self.prefix = bucket, prefix and f"{prefix}/"
+        """Where its objects are: a key is what follows the prefix."""
         self.traits = TierTraits(
             local=False, trusted=False, connections=CONNECTIONS, range_cost_bytes=RANGE_COST_BYTES
         )
         self._options = options or TierOptions()
         bandwidth = Bandwidth(self._options.bandwidth)
         self._client = S3Client(self._options)
-        self._objects = S3Objects(name, self._client, bucket, prefix and f"{prefix}/", bandwidth)
+        self._objects = S3Objects(name, self._client, bucket, self.prefix, bandwidth)
         self._uploads = S3Uploads(name, self._client, self._objects, self._options, bandwidth)
 
     def requests(self) -> dict[str, int]:

@@ -55,6 +55,7 @@ class S3Objects:
         """What the store says of an object; ObjectNotFound."""
         with translated(self._tier, key):
             answer = self._client.get().head_object(**self.place(key), ChecksumMode="ENABLED")
+            self._require_object(key, answer)
         cold, restoring = _coldness(answer)
         return Head(
             ObjectStat(answer["ContentLength"], _nanoseconds(answer), cold, restoring),
@@ -74,6 +75,7 @@ class S3Objects:
         """
         with self._colder(key), translated(self._tier, key):
             answer = self._client.get().get_object(**self.place(key))
+            self._require_object(key, answer)
             data = b"".join(self._body(key, answer, answer["ContentLength"]))
         if _claimed(answer) not in (None, hashlib.sha256(data).hexdigest()):
             raise TransientTierError(self._tier, key, "the bytes that came do not match the object's digest")
@@ -84,6 +86,7 @@ class S3Objects:
         seen = hashlib.sha256()
         with self._colder(key), translated(self._tier, key):
             answer = self._client.get().get_object(**self.place(key))
+            self._require_object(key, answer)
             for piece in self._body(key, answer, answer["ContentLength"]):
                 seen.update(piece)
         return seen.hexdigest(), _claimed(answer)
@@ -132,8 +135,14 @@ class S3Objects:
                 raise TransientTierError(self._tier, "", "the store's listing breaks off")
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
+    def _require_object(self, key: str, answer: dict[str, Any]) -> None:
+        """What stands in between, a proxy that wants a login, answers 200 too; only objects have an ETag."""
+        if not answer.get("ETag"):
+            raise TransientTierError(self._tier, key, "the answer is not one of an object store")
+
     def _length_of(self, key: str, answer: dict[str, Any], wanted: ByteRange) -> int:
         """Bytes in the answer, when it is the range asked for."""
+        self._require_object(key, answer)
         length: int = answer["ContentLength"]
         said = answer.get("ContentRange")
         if said is None:

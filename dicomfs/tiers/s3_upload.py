@@ -106,6 +106,7 @@ class S3Uploads:
                 **self._objects.place(key),
                 Body=self._body(data),
                 ContentLength=len(data),
+                ChecksumAlgorithm="SHA256",
                 ChecksumSHA256=checksum,
                 Metadata={DIGEST_FIELD: sha256},
                 **condition,
@@ -167,6 +168,7 @@ class S3Uploads:
                     PartNumber=number,
                     Body=self._body(data),
                     ContentLength=len(data),
+                    ChecksumAlgorithm="SHA256",
                     ChecksumSHA256=checksum,
                 )
             self._accepted(key, answer, checksum)

@@ -63,10 +63,10 @@ def _flaky(tmp_path: Path, *, late: bool) -> Tier:
     """Every third call fails once, before or after its work."""
 
     class _Flaky(FaultyTier):
-        def _before(self) -> None:
+        def _before(self, operation: str, key: str) -> None:
             if self.calls % 3 == 0:
                 self.faults.append(TransientTierError("memory", "", "flaky"))
-            super()._before()
+            super()._before(operation, key)
 
     return RetryingTier(_Flaky(MemoryTier(), late=late), sleep=lambda _: None)
 
