@@ -223,11 +223,11 @@ class FolderTier:
             temporary.rename(target)
 
     def _require_same(self, key: ObjectKey, target: Path, sha256: str) -> None:
-        """Compare what is there; make it durable too, its first writer may have died before its fsync."""
-        if _sha256_of(target) != sha256:
-            raise ObjectExists(self.name, key)
+        """Compare what is there; make it durable first, its writer may have died before its fsync."""
         with target.open("rb") as file:
             os.fsync(file.fileno())
+        if _sha256_of(target) != sha256:
+            raise ObjectExists(self.name, key)
         sync_folder(target.parent)
 
     def _copy(self, source: Path | bytes, target: BinaryIO) -> None:
@@ -294,5 +294,7 @@ def _linked(source: Path, temporary: Path) -> bool:
 
 
 def _sha256_of(path: Path) -> str:
+    """Digest of a synced file as the disk or server has it: the copy in memory proves nothing."""
     with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return hashlib.file_digest(file, "sha256").hexdigest()

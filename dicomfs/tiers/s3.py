@@ -60,14 +60,14 @@ class S3Tier:
         if found is None:
             try:
                 checksum = self._uploads.upload(key, source, size, sha256)
+                self._verify(key, size, sha256, checksum)
             except AlreadyTaken:
                 found = self._found(key)
                 if found is None:
                     raise TransientTierError(self.name, key, "taken a moment ago, and gone again") from None
-            else:
-                self._verify(key, size, sha256, checksum)
-                return
-        self._require_same(key, size, sha256, found)
+        if found is not None:
+            self._require_same(key, size, sha256, found)
+        self._uploads.lock(key)
 
     def get(self, key: ObjectKey) -> bytes:
         """See Tier.get.  Bytes that do not match the digest stored with them are a TransientTierError."""

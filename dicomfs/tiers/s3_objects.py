@@ -38,6 +38,8 @@ class Head:
     """What its writer said its digest is, hex."""
     checksum: str | None
     """SHA-256 that the store holds, base64; of the parts' digests, with their number, for several parts."""
+    locked: bool
+    """The store refuses to destroy it for some time."""
 
 
 class S3Objects:
@@ -61,6 +63,7 @@ class S3Objects:
             ObjectStat(answer["ContentLength"], _nanoseconds(answer), cold, restoring),
             _claimed(answer),
             answer.get("ChecksumSHA256"),
+            "ObjectLockMode" in answer,
         )
 
     def confirm_absent(self, key: ObjectKey) -> None:

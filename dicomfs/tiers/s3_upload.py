@@ -48,7 +48,7 @@ class S3Uploads:
     ) -> None:
         self._tier, self._client, self._objects = tier, client, objects
         self._policy = RetryPolicy(deadline=options.retry_seconds)
-        self._extra, self._lock = _extra(options), _lock(options)
+        self._options, self._extra = options, _extra(options)
         self._bandwidth = bandwidth
         self._conditional = True
 
@@ -75,6 +75,19 @@ class S3Uploads:
         except NotConditional:
             self._conditional = False
             return send(key, source, size, sha256)
+
+    def lock(self, key: ObjectKey) -> None:
+        """See to it that a lock which is wanted is there: some stores forget it for objects in parts."""
+        if self._options.object_lock_days is None or self._objects.head(key).locked:
+            return
+        wanted = {
+            "Mode": self._options.object_lock_mode.upper(),
+            "RetainUntilDate": self._lock()["ObjectLockRetainUntilDate"],
+        }
+        with translated(self._tier, key):
+            self._client.get().put_object_retention(**self._objects.place(key), Retention=wanted)
+        if not self._objects.head(key).locked:
+            raise TierError(self._tier, key, "stored, but the store does not lock it: see object_lock_days")
 
     def discard(self, older_than: float, now: float) -> int:
         """Abort uploads in parts that began ``older_than`` seconds before ``now``; returns how many."""
@@ -246,6 +259,16 @@ class S3Uploads:
         except OSError as error:
             raise TierError(self._tier, key, f"source can't be read: {error.strerror}") from error
 
+    def _lock(self) -> dict[str, Any]:
+        """Arguments that forbid the store to destroy a new object, counted from now."""
+        if self._options.object_lock_days is None:
+            return {}
+        until = datetime.now(UTC) + timedelta(days=self._options.object_lock_days)
+        return {
+            "ObjectLockMode": self._options.object_lock_mode.upper(),
+            "ObjectLockRetainUntilDate": until,
+        }
+
     def _body(self, data: bytes) -> bytes | PacedBody:
         return PacedBody(data, self._bandwidth) if self._bandwidth.limited else data
 
@@ -261,18 +284,6 @@ def _extra(options: TierOptions) -> dict[str, str]:
         "SSEKMSKeyId": options.kms_key,
     }
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _lock(options: TierOptions) -> Callable[[], dict[str, Any]]:
-    """Arguments that forbid the store to destroy a new object, counted from now."""
-
-    def lock() -> dict[str, Any]:
-        if options.object_lock_days is None:
-            return {}
-        until = datetime.now(UTC) + timedelta(days=options.object_lock_days)
-        return {"ObjectLockMode": options.object_lock_mode.upper(), "ObjectLockRetainUntilDate": until}
-
-    return lock
 
 
 def _base64(digest: bytes) -> str:

@@ -331,6 +331,19 @@ def test_refusals_are_told_with_what_to_do_and_not_repeated(
     assert "external" in str(caught.value)
 
 
+def test_a_lock_that_the_store_does_not_keep_is_told(proxy: FaultyProxy, moto: Server) -> None:
+    def forgets_locks(exchange: Exchange) -> None:
+        if "retention" in exchange.path:
+            pretends(exchange)
+            return
+        exchange.headers = {k: v for k, v in exchange.headers.items() if "object-lock" not in k.lower()}
+        exchange.forward()
+
+    proxy.always("PUT", forgets_locks)
+    with pytest.raises(TierError, match="does not lock"):
+        _put(moto.tier(TierOptions(object_lock_days=1)))
+
+
 def test_a_refused_put_stores_nothing(proxy: FaultyProxy, tier: S3Tier) -> None:
     proxy.plan("PUT", answers(403, "QuotaExceeded"))
     with pytest.raises(TierFull):
