@@ -140,7 +140,11 @@ class Tier(Protocol):
         ...
 
     def discard_temporaries(self, older_than: float) -> int:
-        """Remove what puts that died left behind ``older_than`` seconds ago or earlier; returns how many."""
+        """Remove what puts that died left behind ``older_than`` seconds ago or earlier; returns how many.
+
+        What a put that is under way has written goes too when it is as old: ask for less than a day's age only
+        where no other process puts.
+        """
         ...
 
 

@@ -79,10 +79,13 @@ class S3Objects:
         with self._colder(key), translated(self._tier, key):
             answer = self._client.get().get_object(**self.place(key))
             self._require_object(key, answer)
-            data = b"".join(self._body(key, answer, answer["ContentLength"]))
-        if _claimed(answer) not in (None, hashlib.sha256(data).hexdigest()):
+            pieces, seen = list[bytes](), hashlib.sha256()
+            for piece in self._body(key, answer, answer["ContentLength"]):
+                seen.update(piece)  # while the next one is on its way
+                pieces.append(piece)
+        if _claimed(answer) not in (None, seen.hexdigest()):
             raise TransientTierError(self._tier, key, "the bytes that came do not match the object's digest")
-        return data
+        return b"".join(pieces)
 
     def digest(self, key: ObjectKey) -> tuple[str, str | None]:
         """SHA-256 (hex) of an object's bytes as they come back, and what its writer said it is."""
