@@ -4,8 +4,8 @@
 
 The same random bytes go out and come back both ways, in interleaved rounds; medians are printed, and the time
 against that of plain boto3 in the same round.  A put of ours reads back and compares all that it sent; beside
-`upload_file` alone stands "proven": `upload_file`, `download_fileobj` and a SHA-256 of what came, which prove as
-much.  Requests are those that a store bills.
+`upload_file` alone stands "proven": `upload_file`, `download_fileobj` and a SHA-256 of what came, which prove
+as much.  Requests are those that a store bills.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ class Tier(Protocol):
     def discard_temporaries(self, older_than: float) -> int:
         """Remove what puts that died left behind ``older_than`` seconds ago or earlier; returns how many.
 
-        What a put that is under way has written goes too when it is as old: ask for less than a day's age only
+        What a put that is under way has written goes too when it is as old: ask for less than a day only
         where no other process puts.
         """
         ...

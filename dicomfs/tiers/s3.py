@@ -18,6 +18,7 @@ from dicomfs.errors import ObjectCold, ObjectExists, ObjectNotFound, TierError, 
 from dicomfs.model import ObjectKey
 from dicomfs.tiers.bandwidth import Bandwidth
 from dicomfs.tiers.base import ByteRange, ObjectStat, TierTraits, TierUsage, check_key, check_prefix
+from dicomfs.tiers.retry import RetryPolicy
 from dicomfs.tiers.s3_client import CONNECTIONS, S3Client
 from dicomfs.tiers.s3_errors import AlreadyTaken, code_of, translated
 from dicomfs.tiers.s3_objects import Head, S3Objects
@@ -41,8 +42,9 @@ class S3Tier:
         self._options = options or TierOptions()
         bandwidth = Bandwidth(self._options.bandwidth)
         self._client = S3Client(self._options)
-        self._objects = S3Objects(name, self._client, bucket, self.prefix, bandwidth)
-        self._uploads = S3Uploads(name, self._client, self._objects, self._options, bandwidth)
+        policy = RetryPolicy(deadline=self._options.retry_seconds)
+        self._objects = S3Objects(name, self._client, bucket, self.prefix, bandwidth, policy)
+        self._uploads = S3Uploads(name, self._client, self._objects, self._options, bandwidth, policy)
 
     def requests(self) -> dict[str, int]:
         """HTTP requests sent so far, by operation of the API (``GetObject``): what is paid for."""
@@ -149,7 +151,7 @@ class S3Tier:
         """Compare what the store has now with what was sent; raises when it differs."""
         if self._options.read_back:
             try:
-                self._compare(key, sha256)
+                self._compare(key, size, sha256)
             except ObjectCold:
                 pass  # put into a cold class: its checksum is all that can be had
             else:
@@ -164,17 +166,17 @@ class S3Tier:
     def _require_same(self, key: ObjectKey, size: int, sha256: str, found: Head) -> None:
         """Compare an object that was there before; ObjectExists when it is another."""
         if not found.stat.cold:
-            self._compare(key, sha256)
+            self._compare(key, found.stat.size, sha256)
         elif found.sha256 is None:
             raise ObjectCold(self.name, key, restoring=found.stat.restoring)
         elif (found.sha256, found.stat.size) != (sha256, size):
             raise ObjectExists(self.name, key)
 
-    def _compare(self, key: ObjectKey, sha256: str) -> None:
+    def _compare(self, key: ObjectKey, size: int, sha256: str) -> None:
         """Read an object back; raises when its bytes are others, and not by an accident on the way."""
         claimed = None
         for _ in range(2):
-            digest, claimed = self._objects.digest(key)
+            digest, claimed = self._objects.digest(key, size)
             if digest == sha256:
                 return
         self._refuse(key, damaged=claimed == sha256)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -16,6 +17,7 @@ from dicomfs.errors import ObjectCold, TierError, TransientTierError
 from dicomfs.model import ObjectKey
 from dicomfs.tiers.bandwidth import Bandwidth
 from dicomfs.tiers.base import ByteRange, ObjectStat, check_key
+from dicomfs.tiers.retry import RetryPolicy, retried
 from dicomfs.tiers.s3_client import READ_SECONDS, S3Client
 from dicomfs.tiers.s3_errors import code_of, status_of, translated
 
@@ -23,7 +25,8 @@ DIGEST_FIELD = "sha256"
 """Metadata of each object: hex SHA-256 of its bytes, as given to ``put``."""
 SLOWEST_BYTES_PER_SECOND = 64 << 10
 """An answer slower than this is given up: half a megabit a second serves no reader."""
-_STEP = 1 << 20
+PIECE_BYTES = 16 << 20
+"""Of what is read back: held in memory, and read again as a whole when it fails."""
 _COLD_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Amazon's; GLACIER_IR is read at once."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -45,8 +48,17 @@ class Head:
 class S3Objects:
     """The objects of one bucket below one prefix.  Thread-safe."""
 
-    def __init__(self, tier: str, client: S3Client, bucket: str, prefix: str, bandwidth: Bandwidth) -> None:
-        self._tier, self._client, self._bandwidth = tier, client, bandwidth
+    def __init__(
+        self,
+        tier: str,
+        client: S3Client,
+        bucket: str,
+        prefix: str,
+        bandwidth: Bandwidth,
+        policy: RetryPolicy,
+    ) -> None:
+        """``policy`` is for reads that take many requests."""
+        self._tier, self._client, self._bandwidth, self._policy = tier, client, bandwidth, policy
         self.bucket, self.prefix = bucket, prefix
 
     def place(self, key: str) -> dict[str, str]:
@@ -87,8 +99,13 @@ class S3Objects:
             raise TransientTierError(self._tier, key, "the bytes that came do not match the object's digest")
         return b"".join(pieces)
 
-    def digest(self, key: ObjectKey) -> tuple[str, str | None]:
-        """SHA-256 (hex) of an object's bytes as they come back, and what its writer said it is."""
+    def digest(self, key: ObjectKey, size: int) -> tuple[str, str | None]:
+        """SHA-256 (hex) of an object's bytes as they come back, and what its writer said it is.
+
+        An object of more than one piece (by ``size``) is read by ranges, each of which is tried again.
+        """
+        if size > PIECE_BYTES:
+            return self._digest_in_pieces(key)
         seen = hashlib.sha256()
         with self._colder(key), translated(self._tier, key):
             answer = self._client.get().get_object(**self.place(key))
@@ -96,6 +113,13 @@ class S3Objects:
             for piece in self._body(key, answer, answer["ContentLength"]):
                 seen.update(piece)
         return seen.hexdigest(), _claimed(answer)
+
+    def _digest_in_pieces(self, key: ObjectKey) -> tuple[str, str | None]:
+        seen, head = hashlib.sha256(), retried(lambda: self.head(key), self._policy)
+        for offset in range(0, head.stat.size, PIECE_BYTES):
+            wanted = ByteRange(offset, PIECE_BYTES)
+            seen.update(retried(partial(self.read_range, key, wanted), self._policy))
+        return seen.hexdigest(), head.sha256
 
     def read_range(self, key: ObjectKey, wanted: ByteRange) -> bytes:
         """The bytes of a range that is not empty; fewer only when the store says that the object ends before.
@@ -179,7 +203,7 @@ class S3Objects:
         try:
             while missing:
                 began = time.monotonic()
-                piece = stream.read1(min(missing, _STEP))
+                piece = stream.read1(min(missing, self._bandwidth.piece))
                 allowed -= time.monotonic() - began
                 if not piece:
                     raise TransientTierError(self._tier, key, f"the answer broke off {missing} bytes early")

@@ -44,10 +44,17 @@ class S3Uploads:
     """Puts of one tier.  Thread-safe."""
 
     def __init__(
-        self, tier: str, client: S3Client, objects: S3Objects, options: TierOptions, bandwidth: Bandwidth
+        self,
+        tier: str,
+        client: S3Client,
+        objects: S3Objects,
+        options: TierOptions,
+        bandwidth: Bandwidth,
+        policy: RetryPolicy,
     ) -> None:
+        """``policy`` is for the requests of an object in parts."""
         self._tier, self._client, self._objects = tier, client, objects
-        self._policy = RetryPolicy(deadline=options.retry_seconds)
+        self._policy = policy
         self._options, self._extra = options, _extra(options)
         self._bandwidth = bandwidth
         self._conditional = True

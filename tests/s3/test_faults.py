@@ -415,6 +415,25 @@ def test_an_upload_in_parts_survives_a_fault_of_each_of_its_requests(
         tier.delete(KEY)
 
 
+@pytest.mark.parametrize("fault", [breaks_off, hangs_up, answers(503, "SlowDown")])
+def test_a_large_object_is_read_back_by_ranges_each_of_which_is_tried_again(
+    proxy: FaultyProxy, tier: S3Tier, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    monkeypatch.setattr(s3_objects, "PIECE_BYTES", 40_000)
+    proxy.plan("GET", passes_on, fault)
+    _put(tier)
+    ranges = [exchange.headers.get("Range") for exchange in proxy.seen if exchange.method == "GET"]
+    assert ranges == [
+        "bytes=0-39999",
+        "bytes=40000-79999",
+        "bytes=40000-79999",
+        "bytes=80000-119999",
+    ]
+    proxy.always("GET", flips_a_bit)
+    with pytest.raises(TransientTierError, match="damaged"):
+        _put(tier)
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_an_upload_in_parts_that_fails_for_good_leaves_nothing(proxy: FaultyProxy, tier: S3Tier) -> None:
     proxy.plan("PUT", answers(403, "AccessDenied"))

@@ -205,7 +205,7 @@ def test_each_byte_takes_its_turn_once(moto_server: Server, monkeypatch: pytest.
     """Also where the client reads a body twice, to sign it."""
     taken = list[int]()
     monkeypatch.setattr("dicomfs.tiers.bandwidth.Bandwidth.take", lambda _, count: taken.append(count))
-    tier = moto_server.tier(TierOptions(bandwidth=1000, read_back=False))
+    tier = moto_server.tier(TierOptions(bandwidth=1 << 30, read_back=False))
     data = os.urandom(300_000)
     _put(tier, data)
     assert sum(taken) == len(data)
@@ -251,8 +251,12 @@ def test_an_object_lock_is_asked_for(server: Server, monkeypatch: pytest.MonkeyP
             server.client().delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
 
 
-@pytest.mark.parametrize("storage_class", ["GLACIER", "DEEP_ARCHIVE"])
-def test_a_cold_object_is_there_is_restored_and_then_read(moto_server: Server, storage_class: str) -> None:
+@pytest.mark.parametrize("storage_class, part_bytes", [("GLACIER", 1 << 20), ("DEEP_ARCHIVE", 7)])
+def test_a_cold_object_is_there_is_restored_and_then_read(
+    moto_server: Server, monkeypatch: pytest.MonkeyPatch, storage_class: str, part_bytes: int
+) -> None:
+    monkeypatch.setattr(s3_upload, "PART_BYTES", part_bytes)
+    monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
     options = TierOptions(storage_class=storage_class, restore_days=3, restore_speed="bulk")
     tier = moto_server.tier(options)
     _put(tier)

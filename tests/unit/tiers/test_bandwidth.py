@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dicomfs.model import ObjectKey
-from dicomfs.tiers.bandwidth import BURST_SECONDS, PIECE_BYTES, Bandwidth
+from dicomfs.tiers.bandwidth import BURST_SECONDS, Bandwidth
 from dicomfs.tiers.base import ByteRange
 from dicomfs.tiers.folder import FolderTier
 
@@ -49,6 +49,14 @@ def test_an_unused_allowance_is_kept_for_a_moment_only() -> None:
     assert clock.now - 3600 == pytest.approx(1 - BURST_SECONDS)
 
 
+@pytest.mark.parametrize(
+    "bytes_per_second, piece",
+    [(None, 1 << 20), (1, 1 << 10), (80_000, 10_000), (1 << 30, 64 << 10)],
+)
+def test_pieces_are_small_enough_to_take_turns(bytes_per_second: int | None, piece: int) -> None:
+    assert Bandwidth(bytes_per_second).piece == piece
+
+
 def test_threads_share_it() -> None:
     taken, lock = 0.0, threading.Lock()
 
@@ -81,4 +89,4 @@ def test_a_folder_moves_large_objects_in_pieces(tmp_path: Path) -> None:
     assert clock.now == pytest.approx(1 - BURST_SECONDS)
     assert tier.get_range(source, ByteRange(0, len(data))) == data
     assert clock.now == pytest.approx(2 - BURST_SECONDS)
-    assert max(clock.pauses) <= PIECE_BYTES / (1 << 20) + 1e-9
+    assert max(clock.pauses) <= (64 << 10) / (1 << 20) + 1e-9
