@@ -157,6 +157,8 @@ class S3Objects:
                 if key <= previous:
                     raise TransientTierError(self._tier, "", "the store's listing is out of order")
                 previous = key
+                if item.get("LastModified") is None or item.get("Size") is None:
+                    raise TransientTierError(self._tier, key, "the store's listing has gaps")
                 cold, restoring = _coldness(item)
                 yield ObjectKey(key), ObjectStat(item["Size"], _nanoseconds(item), cold, restoring)
             if not page.get("IsTruncated"):
@@ -166,8 +168,8 @@ class S3Objects:
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _require_object(self, key: str, answer: dict[str, Any]) -> None:
-        """What stands in between, a proxy that wants a login, answers 200 too; only objects have an ETag."""
-        if not answer.get("ETag"):
+        """What stands in between, a proxy that wants a login, answers 200 too; objects have all of these."""
+        if not all(answer.get(field) is not None for field in ("ETag", "ContentLength", "LastModified")):
             raise TransientTierError(self._tier, key, "the answer is not one of an object store")
 
     def _length_of(self, key: str, answer: dict[str, Any], wanted: ByteRange) -> int:

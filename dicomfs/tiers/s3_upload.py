@@ -111,9 +111,12 @@ class S3Uploads:
                             Bucket=self._objects.bucket, Key=item["Key"], UploadId=item["UploadId"]
                         )
                         removed += 1
-                if not page.get("IsTruncated"):
+                if not page.get("IsTruncated") or not page.get("NextKeyMarker"):
                     return removed
-                marker = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+                marker = {
+                    "KeyMarker": page["NextKeyMarker"],
+                    "UploadIdMarker": page.get("NextUploadIdMarker", ""),
+                }
 
     def _send_whole(self, key: ObjectKey, source: Path | bytes, size: int, sha256: str) -> str:
         data = b"".join(self._pieces(key, source, size, PART_BYTES))
@@ -192,6 +195,8 @@ class S3Uploads:
                     ChecksumSHA256=checksum,
                 )
             self._accepted(key, answer, checksum)
+            if not answer.get("ETag"):
+                raise TransientTierError(self._tier, key, "the answer is not one of an object store")
             return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum}
 
         return self._retried(send)

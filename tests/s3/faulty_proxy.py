@@ -253,6 +253,19 @@ def pretends(exchange: Exchange) -> None:
         exchange.answer_headers["Content-Length"] = "0"
 
 
+def drops(header: str) -> Fault:
+    """An answer comes without a header; its body ends with the connection."""
+
+    def fault(exchange: Exchange) -> None:
+        exchange.forward()
+        kept = {k: v for k, v in exchange.answer_headers.items() if k.lower() != header}
+        exchange.answer_headers = {**kept, "Connection": "close"}
+        exchange.send(exchange.answer)
+        exchange.done = True
+
+    return fault
+
+
 def talks_html(exchange: Exchange) -> None:
     """Something in between answers in the server's place."""
     exchange.status, exchange.answer = 200, b"<html><body>Please log in"

@@ -28,6 +28,7 @@ from tests.s3.faulty_proxy import (
     FaultyProxy,
     answers,
     breaks_off,
+    drops,
     falls_silent,
     flips_a_bit,
     hangs_up,
@@ -392,6 +393,25 @@ def test_nobody_at_the_address_is_given_up_in_bounded_time(
         retrying.get(KEY)
     with pytest.raises(TransientTierError, match="no answer"):
         _put(retrying)
+
+
+@pytest.mark.parametrize("operation", ["put again, comparing", "get", "get_range", "stat"])
+@pytest.mark.parametrize("header", ["etag", "content-length", "last-modified"])
+def test_an_answer_with_gaps_is_not_believed(
+    proxy: FaultyProxy, tier: S3Tier, operation: str, header: str
+) -> None:
+    _put(tier)
+    method, call, _ = CALLS[operation]
+    proxy.plan(method, drops(header))
+    with pytest.raises(TransientTierError):
+        call(tier)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_part_that_something_in_between_took_is_sent_again(proxy: FaultyProxy, tier: S3Tier) -> None:
+    proxy.plan("PUT", talks_html)
+    _put(tier)
+    assert tier.get(KEY) == DATA
 
 
 @pytest.mark.usefixtures("small_parts")
