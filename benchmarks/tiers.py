@@ -4,8 +4,8 @@
 
 Each folder becomes an archive of its own whose packs lie on the store alone, encrypted; credentials and
 endpoint are those of the AWS environment.  Peers of the same run: the same files as one object each, read one
-after the other with plain boto3, and the same archive with its packs on the local disk.  Rounds are interleaved,
-medians are printed.  Objects below the prefix stay: delete them when done.
+after the other with plain boto3, and the same archive with its packs on the local disk.  Rounds are
+interleaved, medians are printed.  Objects below the prefix stay: delete them when done.
 """
 
 from __future__ import annotations

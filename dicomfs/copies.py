@@ -115,7 +115,7 @@ class Copies:
             logger.warning("replaced a damaged object", extra={"tier": to, "object": key})
             tier.delete(key)
             tier.put(key, path, name_digest(key))
-        if not is_intact(tier, key, size):
+        if not tier.traits.proves_puts and not is_intact(tier, key, size):
             raise TierError(to, key, "other bytes come back than were put")
 
     def evict(self, key: ObjectKey, tier: str, least: int = 1) -> bool:

@@ -8,8 +8,11 @@ from collections.abc import Callable
 
 BURST_SECONDS = 0.25
 """How much unused allowance is kept: short reads need not wait, and a line is never full for longer."""
-PIECE_BYTES = 64 << 10
-"""What a transfer takes at a time: 0.5 s even at 1 Mbit/s, so that transfers at the same time take turns."""
+_UNLIMITED_PIECE = 1 << 20
+_LARGEST_PIECE = 64 << 10
+_SMALLEST_PIECE = 1 << 10
+_PIECES_PER_SECOND = 8
+"""Transfers at the same time take turns; a server hangs up on one that pauses for longer than some 20 s."""
 
 
 class Bandwidth:
@@ -27,6 +30,10 @@ class Bandwidth:
     ) -> None:
         """Without ``bytes_per_second``, nobody waits."""
         self.limited = bytes_per_second is not None
+        self.piece = _UNLIMITED_PIECE
+        """How many bytes a transfer should move, and take, at a time."""
+        if bytes_per_second is not None:
+            self.piece = min(max(bytes_per_second // _PIECES_PER_SECOND, _SMALLEST_PIECE), _LARGEST_PIECE)
         self._seconds_per_byte = 1 / bytes_per_second if bytes_per_second else 0.0
         self._sleep, self._clock = sleep, clock
         self._lock = threading.Lock()

@@ -66,6 +66,8 @@ class TierTraits:
     """Requests worth making at the same time."""
     range_cost_bytes: int
     """Bytes whose transfer takes as long as starting a request; below it, reading on beats a new request."""
+    proves_puts: bool = False
+    """A put ends with the proof that the store has the bytes: who needs one does not read them back again."""
 
 
 class Tier(Protocol):
@@ -140,7 +142,11 @@ class Tier(Protocol):
         ...
 
     def discard_temporaries(self, older_than: float) -> int:
-        """Remove what puts that died left behind ``older_than`` seconds ago or earlier; returns how many."""
+        """Remove what puts that died left behind ``older_than`` seconds ago or earlier; returns how many.
+
+        What a put that is under way has written goes too when it is as old: ask for less than a day only
+        where no other process puts.
+        """
         ...
 
 

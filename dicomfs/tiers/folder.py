@@ -27,12 +27,11 @@ from typing import BinaryIO
 from dicomfs.errors import ObjectExists, ObjectNotFound, TierError, TierFull, TransientTierError
 from dicomfs.model import ObjectKey
 from dicomfs.paths import sync_folder
-from dicomfs.tiers.bandwidth import PIECE_BYTES, Bandwidth
+from dicomfs.tiers.bandwidth import Bandwidth
 from dicomfs.tiers.base import ByteRange, ObjectStat, TierTraits, TierUsage, check_key, check_prefix
 from dicomfs.tiers.sentinel import SentinelCheck
 
 _TEMPORARY = ".tmp"
-_STEP = 1 << 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 _TRANSIENT = frozenset({errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR, errno.EBUSY})
@@ -224,23 +223,23 @@ class FolderTier:
             temporary.rename(target)
 
     def _require_same(self, key: ObjectKey, target: Path, sha256: str) -> None:
-        """Compare what is there; make it durable too, its first writer may have died before its fsync."""
-        if _sha256_of(target) != sha256:
-            raise ObjectExists(self.name, key)
+        """Compare what is there; make it durable first, its writer may have died before its fsync."""
         with target.open("rb") as file:
             os.fsync(file.fileno())
+        if _sha256_of(target) != sha256:
+            raise ObjectExists(self.name, key)
         sync_folder(target.parent)
 
     def _copy(self, source: Path | bytes, target: BinaryIO) -> None:
         with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-            while piece := file.read(PIECE_BYTES if self._bandwidth.limited else _STEP):
+            while piece := file.read(self._bandwidth.piece):
                 self._bandwidth.take(len(piece))
                 target.write(piece)
 
     def _pread(self, file: BinaryIO, wanted: ByteRange) -> bytes:
         """All bytes of the range that exist: a single pread may return fewer."""
         pieces, offset, missing = [], wanted.offset, wanted.length
-        step = PIECE_BYTES if self._bandwidth.limited else wanted.length
+        step = self._bandwidth.piece if self._bandwidth.limited else wanted.length
         while missing and (piece := os.pread(file.fileno(), min(missing, step), offset)):
             self._bandwidth.take(len(piece))
             pieces.append(piece)
@@ -295,5 +294,7 @@ def _linked(source: Path, temporary: Path) -> bool:
 
 
 def _sha256_of(path: Path) -> str:
+    """Digest of a synced file as the disk or server has it: the copy in memory proves nothing."""
     with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return hashlib.file_digest(file, "sha256").hexdigest()

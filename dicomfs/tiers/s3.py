@@ -18,6 +18,7 @@ from dicomfs.errors import ObjectCold, ObjectExists, ObjectNotFound, TierError, 
 from dicomfs.model import ObjectKey
 from dicomfs.tiers.bandwidth import Bandwidth
 from dicomfs.tiers.base import ByteRange, ObjectStat, TierTraits, TierUsage, check_key, check_prefix
+from dicomfs.tiers.retry import RetryPolicy
 from dicomfs.tiers.s3_client import CONNECTIONS, S3Client
 from dicomfs.tiers.s3_errors import AlreadyTaken, code_of, translated
 from dicomfs.tiers.s3_objects import Head, S3Objects
@@ -33,14 +34,21 @@ class S3Tier:
     def __init__(self, name: str, bucket: str, prefix: str = "", options: TierOptions | None = None) -> None:
         """``prefix`` without slashes at its ends; empty: the whole bucket."""
         self.name = name
+        self.bucket, self.prefix = bucket, prefix and f"{prefix}/"
+        """Where its objects are: a key is what follows the prefix."""
         self.traits = TierTraits(
-            local=False, trusted=False, connections=CONNECTIONS, range_cost_bytes=RANGE_COST_BYTES
+            local=False,
+            trusted=False,
+            connections=CONNECTIONS,
+            range_cost_bytes=RANGE_COST_BYTES,
+            proves_puts=True,
         )
         self._options = options or TierOptions()
         bandwidth = Bandwidth(self._options.bandwidth)
         self._client = S3Client(self._options)
-        self._objects = S3Objects(name, self._client, bucket, prefix and f"{prefix}/", bandwidth)
-        self._uploads = S3Uploads(name, self._client, self._objects, self._options, bandwidth)
+        policy = RetryPolicy(deadline=self._options.retry_seconds)
+        self._objects = S3Objects(name, self._client, bucket, self.prefix, bandwidth, policy)
+        self._uploads = S3Uploads(name, self._client, self._objects, self._options, bandwidth, policy)
 
     def requests(self) -> dict[str, int]:
         """HTTP requests sent so far, by operation of the API (``GetObject``): what is paid for."""
@@ -58,14 +66,14 @@ class S3Tier:
         if found is None:
             try:
                 checksum = self._uploads.upload(key, source, size, sha256)
+                self._verify(key, size, sha256, checksum)
             except AlreadyTaken:
                 found = self._found(key)
                 if found is None:
                     raise TransientTierError(self.name, key, "taken a moment ago, and gone again") from None
-            else:
-                self._verify(key, size, sha256, checksum)
-                return
-        self._require_same(key, size, sha256, found)
+        if found is not None:
+            self._require_same(key, size, sha256, found)
+        self._uploads.lock(key)
 
     def get(self, key: ObjectKey) -> bytes:
         """See Tier.get.  Bytes that do not match the digest stored with them are a TransientTierError."""
@@ -147,7 +155,7 @@ class S3Tier:
         """Compare what the store has now with what was sent; raises when it differs."""
         if self._options.read_back:
             try:
-                self._compare(key, sha256)
+                self._compare(key, size, sha256)
             except ObjectCold:
                 pass  # put into a cold class: its checksum is all that can be had
             else:
@@ -162,17 +170,17 @@ class S3Tier:
     def _require_same(self, key: ObjectKey, size: int, sha256: str, found: Head) -> None:
         """Compare an object that was there before; ObjectExists when it is another."""
         if not found.stat.cold:
-            self._compare(key, sha256)
+            self._compare(key, found.stat.size, sha256)
         elif found.sha256 is None:
             raise ObjectCold(self.name, key, restoring=found.stat.restoring)
         elif (found.sha256, found.stat.size) != (sha256, size):
             raise ObjectExists(self.name, key)
 
-    def _compare(self, key: ObjectKey, sha256: str) -> None:
+    def _compare(self, key: ObjectKey, size: int, sha256: str) -> None:
         """Read an object back; raises when its bytes are others, and not by an accident on the way."""
         claimed = None
         for _ in range(2):
-            digest, claimed = self._objects.digest(key)
+            digest, claimed = self._objects.digest(key, size)
             if digest == sha256:
                 return
         self._refuse(key, damaged=claimed == sha256)

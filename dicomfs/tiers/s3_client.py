@@ -17,12 +17,12 @@ import botocore.session
 from botocore.config import Config
 
 from dicomfs.config import TierOptions
-from dicomfs.tiers.bandwidth import PIECE_BYTES, Bandwidth
+from dicomfs.tiers.bandwidth import Bandwidth
 
 CONNECT_SECONDS = 5.0
 """A store further away than this answers no viewer; a lost SYN is sent again after 1 s and 3 s."""
-READ_SECONDS = 15.0
-"""How long the other side may be silent.  Stores answer within a second or two, busy ones within ten."""
+READ_SECONDS = 10.0
+"""How long the other side may be silent.  Stores answer within a second or two, or ask to be asked later."""
 CONNECTIONS = 8
 """Requests at the same time.  One connection to a far store moves some 50 MB/s, a few fill a usual line."""
 
@@ -36,10 +36,11 @@ class PacedBody(io.BytesIO):
         self._bandwidth = bandwidth
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """At most PIECE_BYTES while sending, after their turn has come."""
+        """At most one piece while sending, after its turn has come."""
         if not self.sending:
             return super().read(size)
-        piece = super().read(PIECE_BYTES if size is None or size < 0 else min(size, PIECE_BYTES))
+        most = self._bandwidth.piece
+        piece = super().read(most if size is None or size < 0 else min(size, most))
         self._bandwidth.take(len(piece))
         return piece
 

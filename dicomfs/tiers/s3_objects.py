@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -16,6 +17,7 @@ from dicomfs.errors import ObjectCold, TierError, TransientTierError
 from dicomfs.model import ObjectKey
 from dicomfs.tiers.bandwidth import Bandwidth
 from dicomfs.tiers.base import ByteRange, ObjectStat, check_key
+from dicomfs.tiers.retry import RetryPolicy, retried
 from dicomfs.tiers.s3_client import READ_SECONDS, S3Client
 from dicomfs.tiers.s3_errors import code_of, status_of, translated
 
@@ -23,7 +25,8 @@ DIGEST_FIELD = "sha256"
 """Metadata of each object: hex SHA-256 of its bytes, as given to ``put``."""
 SLOWEST_BYTES_PER_SECOND = 64 << 10
 """An answer slower than this is given up: half a megabit a second serves no reader."""
-_STEP = 1 << 20
+PIECE_BYTES = 16 << 20
+"""Of what is read back: held in memory, and read again as a whole when it fails."""
 _COLD_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Amazon's; GLACIER_IR is read at once."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -38,13 +41,24 @@ class Head:
     """What its writer said its digest is, hex."""
     checksum: str | None
     """SHA-256 that the store holds, base64; of the parts' digests, with their number, for several parts."""
+    locked: bool
+    """The store refuses to destroy it for some time."""
 
 
 class S3Objects:
     """The objects of one bucket below one prefix.  Thread-safe."""
 
-    def __init__(self, tier: str, client: S3Client, bucket: str, prefix: str, bandwidth: Bandwidth) -> None:
-        self._tier, self._client, self._bandwidth = tier, client, bandwidth
+    def __init__(
+        self,
+        tier: str,
+        client: S3Client,
+        bucket: str,
+        prefix: str,
+        bandwidth: Bandwidth,
+        policy: RetryPolicy,
+    ) -> None:
+        """``policy`` is for reads that take many requests."""
+        self._tier, self._client, self._bandwidth, self._policy = tier, client, bandwidth, policy
         self.bucket, self.prefix = bucket, prefix
 
     def place(self, key: str) -> dict[str, str]:
@@ -55,11 +69,13 @@ class S3Objects:
         """What the store says of an object; ObjectNotFound."""
         with translated(self._tier, key):
             answer = self._client.get().head_object(**self.place(key), ChecksumMode="ENABLED")
+            self._require_object(key, answer)
         cold, restoring = _coldness(answer)
         return Head(
             ObjectStat(answer["ContentLength"], _nanoseconds(answer), cold, restoring),
             _claimed(answer),
             answer.get("ChecksumSHA256"),
+            "ObjectLockMode" in answer,
         )
 
     def confirm_absent(self, key: ObjectKey) -> None:
@@ -74,19 +90,36 @@ class S3Objects:
         """
         with self._colder(key), translated(self._tier, key):
             answer = self._client.get().get_object(**self.place(key))
-            data = b"".join(self._body(key, answer, answer["ContentLength"]))
-        if _claimed(answer) not in (None, hashlib.sha256(data).hexdigest()):
+            self._require_object(key, answer)
+            pieces, seen = list[bytes](), hashlib.sha256()
+            for piece in self._body(key, answer, answer["ContentLength"]):
+                seen.update(piece)  # while the next one is on its way
+                pieces.append(piece)
+        if _claimed(answer) not in (None, seen.hexdigest()):
             raise TransientTierError(self._tier, key, "the bytes that came do not match the object's digest")
-        return data
+        return b"".join(pieces)
 
-    def digest(self, key: ObjectKey) -> tuple[str, str | None]:
-        """SHA-256 (hex) of an object's bytes as they come back, and what its writer said it is."""
+    def digest(self, key: ObjectKey, size: int) -> tuple[str, str | None]:
+        """SHA-256 (hex) of an object's bytes as they come back, and what its writer said it is.
+
+        An object of more than one piece (by ``size``) is read by ranges, each of which is tried again.
+        """
+        if size > PIECE_BYTES:
+            return self._digest_in_pieces(key)
         seen = hashlib.sha256()
         with self._colder(key), translated(self._tier, key):
             answer = self._client.get().get_object(**self.place(key))
+            self._require_object(key, answer)
             for piece in self._body(key, answer, answer["ContentLength"]):
                 seen.update(piece)
         return seen.hexdigest(), _claimed(answer)
+
+    def _digest_in_pieces(self, key: ObjectKey) -> tuple[str, str | None]:
+        seen, head = hashlib.sha256(), retried(lambda: self.head(key), self._policy)
+        for offset in range(0, head.stat.size, PIECE_BYTES):
+            wanted = ByteRange(offset, PIECE_BYTES)
+            seen.update(retried(partial(self.read_range, key, wanted), self._policy))
+        return seen.hexdigest(), head.sha256
 
     def read_range(self, key: ObjectKey, wanted: ByteRange) -> bytes:
         """The bytes of a range that is not empty; fewer only when the store says that the object ends before.
@@ -124,6 +157,8 @@ class S3Objects:
                 if key <= previous:
                     raise TransientTierError(self._tier, "", "the store's listing is out of order")
                 previous = key
+                if item.get("LastModified") is None or item.get("Size") is None:
+                    raise TransientTierError(self._tier, key, "the store's listing has gaps")
                 cold, restoring = _coldness(item)
                 yield ObjectKey(key), ObjectStat(item["Size"], _nanoseconds(item), cold, restoring)
             if not page.get("IsTruncated"):
@@ -132,8 +167,14 @@ class S3Objects:
                 raise TransientTierError(self._tier, "", "the store's listing breaks off")
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
+    def _require_object(self, key: str, answer: dict[str, Any]) -> None:
+        """What stands in between, a proxy that wants a login, answers 200 too; objects have all of these."""
+        if not all(answer.get(field) is not None for field in ("ETag", "ContentLength", "LastModified")):
+            raise TransientTierError(self._tier, key, "the answer is not one of an object store")
+
     def _length_of(self, key: str, answer: dict[str, Any], wanted: ByteRange) -> int:
         """Bytes in the answer, when it is the range asked for."""
+        self._require_object(key, answer)
         length: int = answer["ContentLength"]
         said = answer.get("ContentRange")
         if said is None:
@@ -164,7 +205,7 @@ class S3Objects:
         try:
             while missing:
                 began = time.monotonic()
-                piece = stream.read1(min(missing, _STEP))
+                piece = stream.read1(min(missing, self._bandwidth.piece))
                 allowed -= time.monotonic() - began
                 if not piece:
                     raise TransientTierError(self._tier, key, f"the answer broke off {missing} bytes early")

@@ -44,11 +44,18 @@ class S3Uploads:
     """Puts of one tier.  Thread-safe."""
 
     def __init__(
-        self, tier: str, client: S3Client, objects: S3Objects, options: TierOptions, bandwidth: Bandwidth
+        self,
+        tier: str,
+        client: S3Client,
+        objects: S3Objects,
+        options: TierOptions,
+        bandwidth: Bandwidth,
+        policy: RetryPolicy,
     ) -> None:
+        """``policy`` is for the requests of an object in parts."""
         self._tier, self._client, self._objects = tier, client, objects
-        self._policy = RetryPolicy(deadline=options.retry_seconds)
-        self._extra, self._lock = _extra(options), _lock(options)
+        self._policy = policy
+        self._options, self._extra = options, _extra(options)
         self._bandwidth = bandwidth
         self._conditional = True
 
@@ -76,6 +83,19 @@ class S3Uploads:
             self._conditional = False
             return send(key, source, size, sha256)
 
+    def lock(self, key: ObjectKey) -> None:
+        """See to it that a lock which is wanted is there: some stores forget it for objects in parts."""
+        if self._options.object_lock_days is None or self._objects.head(key).locked:
+            return
+        wanted = {
+            "Mode": self._options.object_lock_mode.upper(),
+            "RetainUntilDate": self._lock()["ObjectLockRetainUntilDate"],
+        }
+        with translated(self._tier, key):
+            self._client.get().put_object_retention(**self._objects.place(key), Retention=wanted)
+        if not self._objects.head(key).locked:
+            raise TierError(self._tier, key, "stored, but the store does not lock it: see object_lock_days")
+
     def discard(self, older_than: float, now: float) -> int:
         """Abort uploads in parts that began ``older_than`` seconds before ``now``; returns how many."""
         removed, marker = 0, dict[str, str]()
@@ -91,9 +111,12 @@ class S3Uploads:
                             Bucket=self._objects.bucket, Key=item["Key"], UploadId=item["UploadId"]
                         )
                         removed += 1
-                if not page.get("IsTruncated"):
+                if not page.get("IsTruncated") or not page.get("NextKeyMarker"):
                     return removed
-                marker = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+                marker = {
+                    "KeyMarker": page["NextKeyMarker"],
+                    "UploadIdMarker": page.get("NextUploadIdMarker", ""),
+                }
 
     def _send_whole(self, key: ObjectKey, source: Path | bytes, size: int, sha256: str) -> str:
         data = b"".join(self._pieces(key, source, size, PART_BYTES))
@@ -106,6 +129,7 @@ class S3Uploads:
                 **self._objects.place(key),
                 Body=self._body(data),
                 ContentLength=len(data),
+                ChecksumAlgorithm="SHA256",
                 ChecksumSHA256=checksum,
                 Metadata={DIGEST_FIELD: sha256},
                 **condition,
@@ -167,9 +191,12 @@ class S3Uploads:
                     PartNumber=number,
                     Body=self._body(data),
                     ContentLength=len(data),
+                    ChecksumAlgorithm="SHA256",
                     ChecksumSHA256=checksum,
                 )
             self._accepted(key, answer, checksum)
+            if not answer.get("ETag"):
+                raise TransientTierError(self._tier, key, "the answer is not one of an object store")
             return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum}
 
         return self._retried(send)
@@ -244,6 +271,16 @@ class S3Uploads:
         except OSError as error:
             raise TierError(self._tier, key, f"source can't be read: {error.strerror}") from error
 
+    def _lock(self) -> dict[str, Any]:
+        """Arguments that forbid the store to destroy a new object, counted from now."""
+        if self._options.object_lock_days is None:
+            return {}
+        until = datetime.now(UTC) + timedelta(days=self._options.object_lock_days)
+        return {
+            "ObjectLockMode": self._options.object_lock_mode.upper(),
+            "ObjectLockRetainUntilDate": until,
+        }
+
     def _body(self, data: bytes) -> bytes | PacedBody:
         return PacedBody(data, self._bandwidth) if self._bandwidth.limited else data
 
@@ -259,18 +296,6 @@ def _extra(options: TierOptions) -> dict[str, str]:
         "SSEKMSKeyId": options.kms_key,
     }
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _lock(options: TierOptions) -> Callable[[], dict[str, Any]]:
-    """Arguments that forbid the store to destroy a new object, counted from now."""
-
-    def lock() -> dict[str, Any]:
-        if options.object_lock_days is None:
-            return {}
-        until = datetime.now(UTC) + timedelta(days=options.object_lock_days)
-        return {"ObjectLockMode": options.object_lock_mode.upper(), "ObjectLockRetainUntilDate": until}
-
-    return lock
 
 
 def _base64(digest: bytes) -> str:

@@ -65,10 +65,10 @@ def _flaky(tmp_path: Path, *, late: bool) -> Tier:
     """Every third call fails once, before or after its work."""
 
     class _Flaky(FaultyTier):
-        def _before(self) -> None:
+        def _before(self, operation: str, key: str) -> None:
             if self.calls % 3 == 0:
                 self.faults.append(TransientTierError("memory", "", "flaky"))
-            super()._before()
+            super()._before(operation, key)
 
     return RetryingTier(_Flaky(MemoryTier(), late=late), sleep=lambda _: None)
 
@@ -81,10 +81,10 @@ def _retried_around_the_seal(_: Path) -> Tier:
     """Each attempt seals anew: what an earlier one left must be known as the same."""
 
     class _Flaky(FaultyTier):
-        def _before(self) -> None:
+        def _before(self, operation: str, key: str) -> None:
             if self.calls % 5 == 0:
                 self.faults.append(TransientTierError("memory", "", "flaky"))
-            super()._before()
+            super()._before(operation, key)
 
     return RetryingTier(_sealed(_Flaky(MemoryTier(), late=True)), sleep=lambda _: None)
 

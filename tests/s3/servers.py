@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
+import botocore.loaders
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -17,6 +18,7 @@ from dicomfs.config import TierOptions
 from dicomfs.tiers.s3 import S3Tier
 
 BUCKET = "tests"
+_LOADER = botocore.loaders.create_loader()
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Server:
         """Have AWS clients of this process find it, and nothing of the user's own configuration."""
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             monkeypatch.delenv(name)
+        # Reading the description of the protocol takes longer than most tests.
+        monkeypatch.setattr("botocore.session.create_loader", lambda *_: _LOADER)
         for name, value in {**ISOLATED, **self.environment}.items():
             monkeypatch.setenv(name, value)
 
