@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -21,6 +21,7 @@ from dicomfs.errors import DamagedError, MismatchError, NotFoundError, ObjectNot
 from dicomfs.format.header import InstanceEntry, SeriesPart
 from dicomfs.frames import FrameReader, Slice, codec_of, segment_of
 from dicomfs.index.catalog import Catalog
+from dicomfs.index.records import PartRef
 from dicomfs.model import (
     CodedPiece,
     FramePiece,
@@ -148,7 +149,10 @@ class PackedReader:
         frames: FrameReader,
         source: PackSource,
         codestreams: CodestreamReader | None = None,
+        elsewhere: Callable[[], PackedReader | None] = lambda: None,
     ) -> None:
+        """``elsewhere`` gives another reader once the instance is in another part, else None."""
+        self._elsewhere = elsewhere
         entry = part.entries[row]
         self.size, self.sha256 = entry.size, entry.sha256
         self._packs = frozenset(piece.pack for piece in entry.pieces if not isinstance(piece, HeaderPiece))
@@ -173,8 +177,13 @@ class PackedReader:
                 return b"".join(self._read(offset, length))
             except ObjectNotFound as problem:
                 # A pack that is gone may have been moved to another profile since the file was opened.
-                if not self._source.moved(self._packs, ObjectKey(problem.key)):
+                if self._source.moved(self._packs, ObjectKey(problem.key)):
+                    continue
+                # Or it was packed again together with other parts.
+                reader = self._elsewhere()
+                if reader is None:
                     raise
+                return reader.read(offset, length)
         return b"".join(self._read(offset, length))
 
     def read_ready(self, offset: int, length: int) -> bytes | None:
@@ -336,7 +345,16 @@ class Reconstructor:
                     raise DamagedError(
                         f"spooled instance {instance}", "its bytes are missing from the spool"
                     ) from None
-        place = self._catalog.part_of(instance)
+        while True:
+            place = self._catalog.part_of(instance)
+            try:
+                return self._packed(instance, place)
+            except ObjectNotFound:
+                # Between the look into the catalog and the open it was packed again, together with others.
+                if self._catalog.part_of(instance) == place:
+                    raise
+
+    def _packed(self, instance: InstanceId, place: PartRef) -> PackedReader:
         part = self._source.part(place.header_key, place.part_index)
         entry = part.entries[place.row] if place.row < len(part.entries) else None
         row = self._catalog.row(instance)
@@ -350,7 +368,12 @@ class Reconstructor:
                 place.header_key, "lists another instance than the catalog; run `dicomfs recover`"
             )
         header = self._source.header_bytes(place.header_key, place.part_index, place.row)
-        return PackedReader(part, place.row, header, self._frames, self._source, self._codestreams)
+
+        def elsewhere() -> PackedReader | None:
+            now = self._catalog.part_of(instance)
+            return None if now == place else self._packed(instance, now)
+
+        return PackedReader(part, place.row, header, self._frames, self._source, self._codestreams, elsewhere)
 
     def close(self) -> None:
         """Decode nothing more that nobody waits for."""

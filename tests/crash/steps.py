@@ -14,6 +14,7 @@ from pathlib import Path
 from dicomfs.archive import Archive, recover
 from dicomfs.incoming import marks
 from dicomfs.packing import repack as repacking
+from dicomfs.packing import together
 from dicomfs.vfs import ROOT_INODE, Tree
 from tests.clients import Client
 
@@ -37,6 +38,15 @@ def pack(root: str) -> list[str]:
     """Pack: what failed."""
     with Archive.open(Path(root)) as archive:
         return [reason for _, reason in archive.pack("fast").failed]
+
+
+def pack_together(root: str) -> list[str]:
+    """Pack, and pack again together whatever parts a study has: what failed."""
+    together.DEPOSITS, together.CLASS_BITS = 2, 64
+    with Archive.open(Path(root)) as archive:
+        report = archive.pack("fast")
+    assert report.together, "nothing was packed again"
+    return [reason for _, reason in report.failed]
 
 
 def repack(root: str, profile: str) -> list[str]:
