@@ -37,7 +37,7 @@ from dicomfs.incoming.release import Releaser, StubFolder
 from dicomfs.incoming.service import Incoming, prepare
 from dicomfs.incoming.stubs import Stubs
 from dicomfs.index.catalog import Catalog
-from dicomfs.index.guards import Holder
+from dicomfs.index.guards import Holder, is_read_only
 from dicomfs.journal import Journal
 from dicomfs.locks import locked
 from dicomfs.model import FRAME_KINDS, InstanceId, ObjectKey, PackKind
@@ -72,6 +72,7 @@ class Archive:
         self, paths: ArchivePaths, archive_id: bytes, settings: config.Settings, catalog: Catalog
     ) -> None:
         self.paths, self.archive_id, self.settings, self.catalog = paths, archive_id, settings, catalog
+        self.writable = True
         self.tier = _local_tier(paths, settings)
         self.spool = Spool(paths.spool)
         self._journal = Journal(self.tier, archive_id)
@@ -98,19 +99,37 @@ class Archive:
 
     @classmethod
     def open(cls, root: Path) -> Archive:
-        """Open an archive.
+        """Open an archive; to read only where its disk is mounted so.
 
         Raises:
             UsageError, ConfigError: there is none, or its settings are wrong.
             CatalogOutdated: its index is missing; `recover` rebuilds it.
-            CatalogError, FormatError: it cannot be opened.
+            CatalogError, FormatError: it cannot be opened; CatalogFull where `open_to_read` may do.
         """
+        if root.is_dir() and is_read_only(root):
+            return cls.open_to_read(root)
         paths = ArchivePaths(root)
         archive_id = read_identity(paths)
         settings = config.load(root)
         archive = cls(paths, archive_id, settings, Catalog.open(paths.index))
         archive._check_spool_index()
         archive._finish_acceptance()
+        return archive
+
+    @classmethod
+    def open_to_read(cls, root: Path) -> Archive:
+        """Open an archive without writing anything, as its disk may be full or read-only; raises as `open`.
+
+        What an acceptance that died left is shown as it is.
+        """
+        paths = ArchivePaths(root)
+        catalog = Catalog.open(paths.index, readonly=True)
+        archive = cls(paths, read_identity(paths), config.load(root), catalog)
+        archive.writable = False
+        if catalog.spool_stale:
+            rebuild_spool(catalog, archive.spool, ())
+            with catalog.write_spool() as writer:
+                writer.mark_rebuilt()
         return archive
 
     def __enter__(self) -> Self:
@@ -153,9 +172,10 @@ class Archive:
 
         Raises OSError: the folder cannot be used.
         """
-        prepare(self.paths.incoming, uid, gid)
         folder = StubFolder(self.paths.stubs, self.paths.incoming)
-        folder.prepare()
+        if self.writable:
+            prepare(self.paths.incoming, uid, gid)
+            folder.prepare()
         reserve = self.settings.archive.minimum_free_bytes
         intake = Intake(self.spool, self.catalog, self.acceptor(), reserve)
         stubs = Stubs(self.reconstructor.open, folder.sealer(), lost=folder.is_lost())

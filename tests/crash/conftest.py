@@ -41,7 +41,7 @@ class Life:
     """What `look` gives at the end."""
 
     def stage(self, name: str) -> Stage:
-        """The archive before one of: first or second import, first or second pack, repack, recover."""
+        """The archive before one of: an import, a pack, together, repack, recover."""
         return self.stages[name]
 
 
@@ -106,6 +106,9 @@ def life(tmp_path_factory: pytest.TempPathFactory, servers: list[Server]) -> Lif
         servers[0].run(step, root, *args)
     end = servers[0].run("look", root).value
     stages["repack"] = _stage(servers[0], folder / "repack", root, "repack", ("dense",))
+    stages["together"] = _stage(
+        servers[0], folder / "together", str(folder / "second pack"), "pack_together", ()
+    )
     stages["recover"] = _stage(servers[0], folder / "recover", root, "recover_in_place", ())
     # Recovering matters most where the spool is not empty: decisions and raw bytes are all there is.
     stages["recover with a spool"] = _stage(

@@ -44,9 +44,7 @@ def pack_together(root: str) -> list[str]:
     """Pack, and pack again together whatever parts a study has: what failed."""
     together.DEPOSITS, together.CLASS_BITS = 2, 64
     with Archive.open(Path(root)) as archive:
-        report = archive.pack("fast")
-    assert report.together, "nothing was packed again"
-    return [reason for _, reason in report.failed]
+        return [reason for _, reason in archive.pack("fast").failed]
 
 
 def repack(root: str, profile: str) -> list[str]:
@@ -190,7 +188,19 @@ def finish(root: str, *sources: str) -> dict[str, object]:
 
 
 _STEPS = (
-    *(create, import_files, pack, repack, profiles, recover_in_place, forget_boot, look, finish, copy),
+    *(
+        create,
+        import_files,
+        pack,
+        pack_together,
+        repack,
+        profiles,
+        recover_in_place,
+        forget_boot,
+        look,
+        finish,
+        copy,
+    ),
     *(write_incoming, rewrite_incoming, pack_incoming, look_incoming),
 )
 STEPS = {step.__name__: step for step in _STEPS}
