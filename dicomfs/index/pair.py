@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from dicomfs.errors import CatalogOutdated, UsageError
-from dicomfs.index.env import SPOOL_MAP_BYTES, Environment, Upgrade, translate_system
+from dicomfs.index.env import CATALOG_MAP_BYTES, SPOOL_MAP_BYTES, Environment, Upgrade, translate_system
 from dicomfs.index.guards import Holder, boot_id
 from dicomfs.index.instances import PartCache
 from dicomfs.index.keys import CATALOG_TABLES, META, SPOOL_META, SPOOL_TABLES
@@ -45,7 +45,13 @@ class IndexPair:
                 spool = Path(opened.enter_context(TemporaryDirectory(prefix="dicomfs-", dir=_memory())))
             elif fresh:
                 self._discard_spool()
-            self._catalog = Environment(folder / "catalog", CATALOG_TABLES, create=create, readonly=readonly)
+            self._catalog = Environment(
+                folder / "catalog",
+                CATALOG_TABLES,
+                create=create,
+                readonly=readonly,
+                map_bytes=CATALOG_MAP_BYTES,
+            )
             opened.callback(self._catalog.close)
             self._spool = Environment(
                 spool,
