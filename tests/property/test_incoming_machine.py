@@ -228,4 +228,4 @@ class IncomingMachine(RuleBasedStateMachine):
 
 
 TestIncoming = IncomingMachine.TestCase
-TestIncoming.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
+TestIncoming.settings = settings(max_examples=500, stateful_step_count=15, deadline=None)
