@@ -185,12 +185,17 @@ class Archive:
     def quiet_series(self) -> list[int]:
         """Series that wait in the spool and got nothing new for a while; all where space is short."""
         waiting = self.catalog.spooled_series()
-        _, free = self.usage()
-        pressed = free < 2 * self.settings.archive.minimum_free_bytes
-        if pressed or self.catalog.counts().spool_bytes > self.settings.pack.spool_bytes:
+        if self.is_pressed():
             return waiting
         latest = time.time() - self.settings.pack.quiet_seconds
         return [series for series in waiting if self.spool.changed_s(series) <= latest]
+
+    def is_pressed(self) -> bool:
+        """Whether what waits takes space that is needed: packing is not to wait either."""
+        _, free = self.usage()
+        spooled = self.catalog.counts().spool_bytes
+        short = free < 2 * self.settings.archive.minimum_free_bytes
+        return bool(spooled) and (short or spooled > self.settings.pack.spool_bytes)
 
     def pack(
         self,

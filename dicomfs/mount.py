@@ -138,7 +138,9 @@ def _quiet_packing(archive: Archive, options: MountOptions) -> Iterator[None]:
         return
     command = [sys.executable, "-m", "dicomfs", "-a", str(archive.paths.root.absolute())]
     command += ["pack", "--quiet-only", "--background-of", str(os.getpid())]
-    packing = QuietPacking(lambda: bool(archive.quiet_series()), command, settings.quiet_seconds)
+    packing = QuietPacking(
+        lambda: bool(archive.quiet_series()), command, settings.quiet_seconds, archive.is_pressed
+    )
     packing.start()
     try:
         yield

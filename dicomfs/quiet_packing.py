@@ -27,9 +27,18 @@ _log = logging.getLogger(__name__)
 class QuietPacking:
     """A thread that starts the packing process when there is something for it."""
 
-    def __init__(self, is_due: Callable[[], bool], command: Sequence[str], pause_seconds: float) -> None:
-        """``pause_seconds`` lie between two runs at least: what cannot be packed is not tried without end."""
-        self._is_due, self._command = is_due, list(command)
+    def __init__(
+        self,
+        is_due: Callable[[], bool],
+        command: Sequence[str],
+        pause_seconds: float,
+        is_pressed: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``pause_seconds`` lie between two runs at least: what cannot be packed is not tried without end.
+
+        After a run that went well the next one may follow at once while ``is_pressed``: space is short.
+        """
+        self._is_due, self._is_pressed, self._command = is_due, is_pressed, list(command)
         self._pause_seconds = max(pause_seconds, LOOK_SECONDS)
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -53,13 +62,14 @@ class QuietPacking:
             pause = LOOK_SECONDS
             try:
                 if self._is_due():
-                    self._pack()
-                    pause = self._pause_seconds
+                    went_well = self._pack()
+                    if not (went_well and self._is_pressed()):
+                        pause = self._pause_seconds
             except Exception as problem:
                 _log.warning("quiet series not packed: %s", problem)
                 pause = self._pause_seconds
 
-    def _pack(self) -> None:
+    def _pack(self) -> bool:
         self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         if self._stopping.is_set():
             self._process.terminate()
@@ -67,6 +77,7 @@ class QuietPacking:
         self._process = None
         if code and not self._stopping.is_set():
             _log.warning("packing quiet series ended with %d", code)
+        return not code
 
 
 def yield_to_others(parent: int) -> None:

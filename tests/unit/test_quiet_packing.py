@@ -40,6 +40,23 @@ def test_a_process_runs_when_something_is_due_and_again_after_the_pause(tmp_path
     packing.stop()
 
 
+@pytest.mark.parametrize("code, runs", [(0, 3), (1, 1)])
+def test_under_pressure_runs_follow_each_other_unless_one_fails(tmp_path: Path, code: int, runs: int) -> None:
+    made = tmp_path / "runs"
+    program = f"open({str(made)!r}, 'a').write('x'); raise SystemExit({code})"
+    asked: list[bool] = []
+
+    def due() -> bool:
+        asked.append(True)
+        return True
+
+    packing = QuietPacking(due, [sys.executable, "-c", program], 3600, lambda: True)
+    packing.start()
+    until(lambda: made.exists() and len(made.read_text()) >= runs)
+    packing.stop()
+    assert code == 0 or len(asked) == 1
+
+
 def test_nothing_runs_while_nothing_is_due(tmp_path: Path) -> None:
     asked: list[bool] = []
 
