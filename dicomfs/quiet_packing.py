@@ -15,11 +15,13 @@ import threading
 from collections.abc import Callable, Sequence
 
 LOOK_SECONDS = 5.0
-LOWEST_PRIORITY = 19
-"""That of nice(2)."""
+LOW_PRIORITY = 10
+"""That of nice(2): about a tenth of what others get.  Lower still, and a busy machine would keep the packer
+from running while it holds a lock that a mount or an import waits for."""
 _PR_SET_PDEATHSIG = 1
-_IOPRIO_SET, _IOPRIO_WHO_PROCESS, _IOPRIO_IDLE = 251, 1, 3 << 13
-"""System call number on x86-64; elsewhere the disk's priority stays as it is."""
+_IOPRIO_SET, _IOPRIO_WHO_PROCESS, _IOPRIO_LAST = 251, 1, 2 << 13 | 7
+"""System call number on x86-64; elsewhere the disk's priority stays as it is.  Last of those that get any turn:
+the class *idle* may never get one, for the same reason."""
 
 _log = logging.getLogger(__name__)
 
@@ -81,11 +83,11 @@ class QuietPacking:
 
 
 def yield_to_others(parent: int) -> None:
-    """Give this process the lowest priority, and have it end when its parent does."""
-    os.nice(LOWEST_PRIORITY)
+    """Give this process a low priority, and have it end when its parent does."""
+    os.nice(LOW_PRIORITY)
     libc = ctypes.CDLL(None, use_errno=True)
     if os.uname().machine == "x86_64":
-        libc.syscall(_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)
+        libc.syscall(_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_LAST)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         # It died before we asked to be told.
