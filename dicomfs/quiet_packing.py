@@ -20,8 +20,8 @@ LOW_PRIORITY = 10
 from running while it holds a lock that a mount or an import waits for."""
 _PR_SET_PDEATHSIG = 1
 _IOPRIO_SET, _IOPRIO_WHO_PROCESS, _IOPRIO_LAST = 251, 1, 2 << 13 | 7
-"""System call number on x86-64; elsewhere the disk's priority stays as it is.  Last of those that get any turn:
-the class *idle* may never get one, for the same reason."""
+"""System call number on x86-64; elsewhere the disk's priority stays as it is.  Last of those that get a turn
+for sure: the class *idle* may never get one, with the same end."""
 
 _log = logging.getLogger(__name__)
 
