@@ -216,7 +216,7 @@ class Packer:
 
     def _pack_together(self, run: PackRun, report: PackReport) -> None:
         """Where series got many small parts, pack these again as one; what fails stays as it is."""
-        waiting = set(report.series_numbers)
+        waiting = {self._catalog.series(number).study for number in report.series_numbers}
         while waiting and not run.stop.is_set():
             found = next(due(self._catalog, waiting), None)
             if found is None or shutil.disk_usage(self._paths.staging).free < _ROOM * found.raw_bytes:
@@ -227,7 +227,7 @@ class Packer:
                 report.stopped = True
             except DicomfsError as problem:
                 logger.warning("parts not packed together", extra={"reason": str(problem)})
-                waiting -= {part.series for part in found.parts}
+                waiting.discard(found.study)
             else:
                 report.together += len(found.parts)
 

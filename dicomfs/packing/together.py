@@ -47,6 +47,7 @@ _CACHE_BYTES = 64 << 20
 class Together:
     """Parts of one study that are packed again as one deposit."""
 
+    study: int
     parts: tuple[PartInfo, ...]
 
     @property
@@ -60,9 +61,9 @@ class Together:
         return sum(part.logical_bytes for part in self.parts)
 
 
-def due(catalog: Catalog, series: Collection[int]) -> Iterator[Together]:
-    """What is to be packed together in the studies of these series."""
-    for study in sorted({catalog.series(number).study for number in series}):
+def due(catalog: Catalog, studies: Collection[int]) -> Iterator[Together]:
+    """What is to be packed together in these studies."""
+    for study in sorted(studies):
         deposits: dict[ObjectKey, list[PartInfo]] = defaultdict(list)
         for one in catalog.series_of(study):
             for part in catalog.parts(one.number):
@@ -76,7 +77,7 @@ def due(catalog: Catalog, series: Collection[int]) -> Iterator[Together]:
         full = [number for number, members in classes.items() if len(members) >= DEPOSITS]
         if full:
             members = classes[min(full)][:DEPOSITS]
-            yield Together(tuple(part for parts in members for part in parts))
+            yield Together(study, tuple(part for parts in members for part in parts))
 
 
 class StagedFiles(Spool):

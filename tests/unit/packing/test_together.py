@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dicomfs.archive import Archive, recover
+from dicomfs.errors import TierFull
 from dicomfs.model import InstanceId
 from dicomfs.packing import together
 from dicomfs.progress import NullProgress
@@ -94,6 +95,23 @@ def test_no_byte_is_packed_again_more_often_than_there_are_classes(
     arrive(archive, tmp_path, SLICES[:8])
     assert (parts(archive), max(packed.values())) == (1, 3)
     check(archive, SLICES[:8])
+
+
+def test_parts_that_cannot_be_packed_again_stay_and_stop_nothing(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late slice of another series of the study is packed all the same."""
+
+    def fail(*_: object) -> None:
+        raise TierFull("staging", "file", "cannot be written")
+
+    arrive(archive, tmp_path, SLICES[:2])
+    monkeypatch.setattr(together.Gathering, "files", fail)
+    assert arrive(archive, tmp_path, SLICES[2:3], "late") == 0
+    other = samples.ct_series(1, 16, 16, 4)
+    assert arrive(archive, tmp_path, other, "other") == 0
+    assert parts(archive) == 4
+    check(archive, [*SLICES[:3], *other])
 
 
 def test_large_parts_stay_as_they_are(
