@@ -23,6 +23,7 @@ from dicomfs.accept import Acceptor
 from dicomfs.codec.trial import Profile
 from dicomfs.errors import (
     CatalogBusy,
+    CatalogError,
     DamagedError,
     FormatError,
     ObjectNotFound,
@@ -152,6 +153,7 @@ class Archive:
 
         Packs in between when the spool grows beyond its limit, so that a large tree needs no second copy.
         """
+        self._require_writable()
         progress = progress or NullProgress()
         reserve_bytes = self.settings.archive.minimum_free_bytes
         importer = Importer(self.paths.root, self.catalog, self.spool, self.acceptor(), reserve_bytes)
@@ -209,6 +211,7 @@ class Archive:
 
         Files under ``incoming/`` whose bytes are packed become stubs then.
         """
+        self._require_writable()
         packer = Packer(
             self.paths, self.archive_id, self.catalog, self.spool, self.tier, self._clear_temporaries
         )
@@ -221,6 +224,11 @@ class Archive:
         )
         self._release_incoming()
         return report
+
+    def _require_writable(self) -> None:
+        if not self.writable:
+            msg = f"{self.paths.root}: was opened to read only, because its disk cannot be written"
+            raise CatalogError(msg)
 
     def _release_incoming(self) -> None:
         folder = StubFolder(self.paths.stubs, self.paths.incoming)
@@ -244,6 +252,7 @@ class Archive:
 
         A pack holds the series of a study that were packed together, so others may move with them.
         """
+        self._require_writable()
         repacker = Repacker(self.paths, self.archive_id, self.catalog, self.tier, self._source)
         chosen = None if series is None else self._packs_of(series)
         return repacker.repack(Profile[profile.upper()], chosen, progress or NullProgress(), tell, stop)

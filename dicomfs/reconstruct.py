@@ -340,8 +340,9 @@ class Reconstructor:
             try:
                 return SpooledReader(self._spool, instance, record.size, record.sha256)
             except NotFoundError:
-                # Packed and released between the look into the catalog and the open.
-                if self._catalog.spooled(instance) is not None:
+                # Packed and released between the look into the catalog and the open; or long since, where
+                # this process has a list of its own that nobody keeps up to date.
+                if self._catalog.spooled(instance) is not None and not self._catalog.is_packed(instance):
                     raise DamagedError(
                         f"spooled instance {instance}", "its bytes are missing from the spool"
                     ) from None
