@@ -25,6 +25,7 @@ from dicomfs.copies import Copies
 from dicomfs.crypto.keys import read_or_make_key_file
 from dicomfs.errors import (
     CatalogBusy,
+    CatalogError,
     FormatError,
     ObjectNotFound,
     UsageError,
@@ -37,6 +38,7 @@ from dicomfs.incoming.release import Releaser, StubFolder
 from dicomfs.incoming.service import Incoming, prepare
 from dicomfs.incoming.stubs import Stubs
 from dicomfs.index.catalog import Catalog
+from dicomfs.index.guards import is_read_only
 from dicomfs.journal import Journal
 from dicomfs.locks import locked
 from dicomfs.model import FRAME_KINDS, InstanceId, ObjectKey, PackKind
@@ -75,6 +77,7 @@ class Archive:
         self.tiers = open_tiers(paths, settings, archive_id)
         self.tier = self.tiers.local
         self.copies = Copies(self.tiers, catalog, paths.fetched, paths.placing_lock)
+        self.writable = True
         self.spool = Spool(paths.spool)
         self._journal = Journal(self.tier, archive_id)
         self._promotes = False
@@ -115,19 +118,37 @@ class Archive:
 
     @classmethod
     def open(cls, root: Path) -> Archive:
-        """Open an archive.
+        """Open an archive; to read only where its disk is mounted so.
 
         Raises:
             UsageError, ConfigError: there is none, or its settings are wrong.
             CatalogOutdated: its index is missing; `recover` rebuilds it.
-            CatalogError, FormatError: it cannot be opened.
+            CatalogError, FormatError: it cannot be opened; CatalogFull where `open_to_read` may do.
         """
+        if root.is_dir() and is_read_only(root):
+            return cls.open_to_read(root)
         paths = ArchivePaths(root)
         archive_id = read_identity(paths)
         settings = config.load(root)
         archive = cls(paths, archive_id, settings, Catalog.open(paths.index))
         archive._check_spool_index()
         archive._finish_acceptance()
+        return archive
+
+    @classmethod
+    def open_to_read(cls, root: Path) -> Archive:
+        """Open an archive without writing anything, as its disk may be full or read-only; raises as `open`.
+
+        What an acceptance that died left is shown as it is.
+        """
+        paths = ArchivePaths(root)
+        catalog = Catalog.open(paths.index, readonly=True)
+        archive = cls(paths, read_identity(paths), config.load(root), catalog)
+        archive.writable = False
+        if catalog.spool_stale:
+            rebuild_spool(catalog, archive.spool, ())
+            with catalog.write_spool() as writer:
+                writer.mark_rebuilt()
         return archive
 
     def __enter__(self) -> Self:
@@ -159,6 +180,7 @@ class Archive:
 
         Packs in between when the spool grows beyond its limit, so that a large tree needs no second copy.
         """
+        self._require_writable()
         progress = progress or NullProgress()
         reserve_bytes = self.settings.archive.minimum_free_bytes
         importer = Importer(self.paths.root, self.catalog, self.spool, self.acceptor(), reserve_bytes)
@@ -179,9 +201,10 @@ class Archive:
 
         Raises OSError: the folder cannot be used.
         """
-        prepare(self.paths.incoming, uid, gid)
         folder = StubFolder(self.paths.stubs, self.paths.incoming)
-        folder.prepare()
+        if self.writable:
+            prepare(self.paths.incoming, uid, gid)
+            folder.prepare()
         reserve = self.settings.archive.minimum_free_bytes
         intake = Intake(self.spool, self.catalog, self.acceptor(), reserve)
         stubs = Stubs(self.reconstructor.open, folder.sealer(), lost=folder.is_lost())
@@ -191,12 +214,17 @@ class Archive:
     def quiet_series(self) -> list[int]:
         """Series that wait in the spool and got nothing new for a while; all where space is short."""
         waiting = self.catalog.spooled_series()
-        _, free = self.usage()
-        pressed = free < 2 * self.settings.archive.minimum_free_bytes
-        if pressed or self.catalog.counts().spool_bytes > self.settings.pack.spool_bytes:
+        if self.is_pressed():
             return waiting
         latest = time.time() - self.settings.pack.quiet_seconds
         return [series for series in waiting if self.spool.changed_s(series) <= latest]
+
+    def is_pressed(self) -> bool:
+        """Whether what waits takes space that is needed: packing is not to wait either."""
+        _, free = self.usage()
+        spooled = self.catalog.counts().spool_bytes
+        short = free < 2 * self.settings.archive.minimum_free_bytes
+        return bool(spooled) and (short or spooled > self.settings.pack.spool_bytes)
 
     def pack(
         self,
@@ -210,6 +238,7 @@ class Archive:
 
         Files under ``incoming/`` whose bytes are packed become stubs then.
         """
+        self._require_writable()
         packer = Packer(
             self.paths, self.archive_id, self.catalog, self.spool, self._nearest, self._clear_temporaries
         )
@@ -222,6 +251,11 @@ class Archive:
         )
         self._release_incoming()
         return report
+
+    def _require_writable(self) -> None:
+        if not self.writable:
+            msg = f"{self.paths.root}: was opened to read only, because its disk cannot be written"
+            raise CatalogError(msg)
 
     def _release_incoming(self) -> None:
         folder = StubFolder(self.paths.stubs, self.paths.incoming)
@@ -245,6 +279,7 @@ class Archive:
 
         A pack holds the series of a study that were packed together, so others may move with them.
         """
+        self._require_writable()
         repacker = Repacker(
             self.paths, self.archive_id, self.catalog, self._nearest, self._source, self.copies
         )

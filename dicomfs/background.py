@@ -7,6 +7,7 @@ process is never forked into a daemon: the other is a new program (docs/concurre
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import subprocess
@@ -35,7 +36,7 @@ def start(command: Sequence[str], run: Path, name: str, seconds: float = 60.0) -
     reader, writer = os.pipe()
     starting = run / f"{name}-starting-{os.getpid()}.log"
     try:
-        descriptor = os.open(starting, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        descriptor, written = _log_file(starting)
         try:
             process = subprocess.Popen(
                 [*command, "--ready-fd", str(writer)],
@@ -48,7 +49,7 @@ def start(command: Sequence[str], run: Path, name: str, seconds: float = 60.0) -
         finally:
             os.close(descriptor)
             os.close(writer)
-        log = starting.rename(run / f"{name}-{process.pid}.log")
+        log = starting.rename(run / f"{name}-{process.pid}.log") if written else Path(os.devnull)
         answer = _answer(reader, seconds)
     finally:
         os.close(reader)
@@ -60,6 +61,16 @@ def start(command: Sequence[str], run: Path, name: str, seconds: float = 60.0) -
         process.kill()
         return Failed(process.wait(), f"ended before it served; see {log}")
     return Failed(process.wait(), answer.decode("utf-8", "replace"))
+
+
+def _log_file(path: Path) -> tuple[int, bool]:
+    """A descriptor to log to, and whether it is the file: a full or read-only disk takes none."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), True
+    except OSError as problem:
+        if problem.errno not in (errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), False
 
 
 def _answer(reader: int, seconds: float) -> bytes:

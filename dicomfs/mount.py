@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +26,7 @@ import trio
 
 from dicomfs import mounts
 from dicomfs.archive import Archive
-from dicomfs.errors import UsageError
+from dicomfs.errors import CatalogFull, UsageError
 from dicomfs.fuse_adapter import ArchiveOperations, PyfuseCache
 from dicomfs.fuse_incoming import IncomingOperations
 from dicomfs.fuse_mount import MountOperations
@@ -88,20 +89,45 @@ def serve(archive_path: Path, mountpoint: Path, options: MountOptions, ready: Ca
     """
     mountpoint = _usable(mountpoint)
     _require_apart(archive_path.resolve(), mountpoint)
-    with Archive.open(archive_path) as archive, _incoming(archive, options) as incoming:
-        archive.promote_what_is_read()
-        serve_archive(archive, str(archive_path.absolute()), mountpoint, options, ready, incoming)
+    with _opened(archive_path) as archive:
+        if not archive.writable:
+            _log.warning("the archive cannot be written: mounted to read only")
+            options = replace(options, read_only=True)
+        else:
+            archive.promote_what_is_read()
+        with _incoming(archive, options) as incoming:
+            serve_archive(archive, str(archive_path.absolute()), mountpoint, options, ready, incoming)
+
+
+def _opened(path: Path) -> Archive:
+    """The archive, to read only where its disk does not let us write.  Raises DicomfsError."""
+    try:
+        return Archive.open(path)
+    except CatalogFull as problem:
+        _log.warning("%s", problem)
+        return Archive.open_to_read(path)
 
 
 @contextlib.contextmanager
-def _incoming(archive: Archive, options: MountOptions) -> Iterator[Incoming]:
-    """The writable half.  Raises UsageError where the folder beneath cannot be used."""
+def _incoming(archive: Archive, options: MountOptions) -> Iterator[Incoming | None]:
+    """The writable half; None where there is none yet and it cannot be made, as on a full disk.
+
+    Raises:
+        UsageError: the folder beneath cannot be used.
+    """
     try:
         incoming = archive.incoming(options.uid, options.gid)
     except OSError as problem:
+        if not archive.paths.incoming.is_dir() and (
+            not archive.writable or problem.errno in mounts.NOT_WRITABLE
+        ):
+            _log.warning("mounted without incoming: %s", problem.strerror)
+            yield None
+            return
         raise UsageError(f"cannot serve {archive.paths.incoming}: {problem.strerror}") from problem
     with contextlib.closing(incoming), _quiet_packing(archive, options):
-        incoming.start()
+        if archive.writable:
+            incoming.start()
         yield incoming
 
 
@@ -114,7 +140,9 @@ def _quiet_packing(archive: Archive, options: MountOptions) -> Iterator[None]:
         return
     command = [sys.executable, "-m", "dicomfs", "-a", str(archive.paths.root.absolute())]
     command += ["pack", "--quiet-only", "--background-of", str(os.getpid())]
-    packing = QuietPacking(lambda: bool(archive.quiet_series()), command, settings.quiet_seconds)
+    packing = QuietPacking(
+        lambda: bool(archive.quiet_series()), command, settings.quiet_seconds, archive.is_pressed
+    )
     packing.start()
     try:
         yield

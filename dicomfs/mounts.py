@@ -8,6 +8,7 @@ itself anything: a dead or hanging daemon must not hang whoever wants to get rid
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -31,6 +32,8 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 _MOST_LINKS = 40
 """Symbolic links followed for one mount point, as in the kernel."""
 _BARE_IN_SOURCE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%") + " "
+NOT_WRITABLE = frozenset((errno.EROFS, errno.ENOSPC, errno.EDQUOT))
+"""Why a small file cannot be written on a disk that can be read."""
 _COMMAND_SECONDS = 30.0
 _AFTER_ABORT_SECONDS = 5.0
 _log = logging.getLogger(__name__)
@@ -113,18 +116,39 @@ def refuse_mounted(mountpoint: Path, table: Path = MOUNT_TABLE) -> None:
 
 @contextlib.contextmanager
 def claimed(run: Path, mountpoint: Path) -> Iterator[None]:
-    """Say, for as long as this process serves it, that it serves `mountpoint`; `run` is the archive's."""
-    _sweep(run)
+    """Say, for as long as this process serves it, that it serves `mountpoint`; `run` is the archive's.
+
+    Where nothing can be written, on a full or read-only disk, nothing is said: `unmount` cannot wait for the
+    end of the process then.
+    """
     path = run / f"mount-{os.getpid()}.lock"
+    try:
+        _sweep(run)
+        descriptor = _claim(path, mountpoint)
+    except OSError as problem:
+        if problem.errno not in NOT_WRITABLE:
+            raise
+        _log.warning("nobody can be told that this process serves a mount: %s", problem.strerror)
+        yield
+        return
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _claim(path: Path, mountpoint: Path) -> int:
     descriptor = try_lock(path)
     if descriptor is None:
         raise MountBusy(str(mountpoint), f"{path.name} is held by another process")
     try:
         os.write(descriptor, os.fsencode(resolved(mountpoint)))
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+    except OSError:
         os.close(descriptor)
+        path.unlink(missing_ok=True)
+        raise
+    return descriptor
 
 
 def claim_of(run: Path, mountpoint: str) -> Path | None:

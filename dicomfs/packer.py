@@ -11,17 +11,19 @@ from __future__ import annotations
 import collections
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dicomfs.accept import number_marks
 from dicomfs.codec.base import Profile
-from dicomfs.errors import CatalogFull, DicomfsError, ObjectNotFound, TierError
+from dicomfs.errors import CatalogFull, DamagedError, DicomfsError, ObjectNotFound, TierError
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
+from dicomfs.index.writer import CatalogWriter
 from dicomfs.locks import locked
 from dicomfs.model import FRAME_KINDS, InstanceId, ObjectKey, PackKind
 from dicomfs.packing.build import BuiltBatch, build_batch
@@ -33,12 +35,16 @@ from dicomfs.packing.plan import BatchPlan, batches, plan_batch
 from dicomfs.packing.run import PackRun, Stopped
 from dicomfs.packing.seal import SPOOL_MISSING, SPOOL_ROTTEN, Staged, Staging, clear_staging, mismatches
 from dicomfs.packing.spooled import UnreadableFile
+from dicomfs.packing.together import Gathering, StagedFiles, Together, due
 from dicomfs.paths import ArchivePaths
-from dicomfs.progress import Progress, SharedProgress
+from dicomfs.progress import NullProgress, Progress, SharedProgress
 from dicomfs.spool import Spool, SpooledFile
 from dicomfs.tiers.base import Tier
 
 logger = logging.getLogger(__name__)
+
+_ROOM = 3
+"""Free space for packing parts together, in their raw bytes: these, and the packs at their worst."""
 
 Group = Sequence[tuple[int, Sequence[SpooledRecord]]]
 
@@ -55,6 +61,8 @@ class PackReport:
     """Why instances were stored without splitting -> how many."""
     codecs: collections.Counter[str] = field(default_factory=collections.Counter)
     """Codec -> frames."""
+    together: int = 0
+    """Parts that were packed again, together with others."""
     failed: list[tuple[str, str]] = field(default_factory=list)
     """What waits in the spool because packing it failed: (series or instance, reason)."""
     stopped: bool = False
@@ -127,6 +135,7 @@ class Packer:
                 side_by_side(
                     batches(self._catalog, only), lambda group: self._pack_or_stop(group, run, report), stop
                 )
+                self._pack_together(run, report)
             finally:
                 # What stopped us may be a full disk: do not sit on the space until the next run.
                 clear_staging(self._paths.staging)
@@ -204,6 +213,53 @@ class Packer:
                     _count(report, plan, built, [*new, built.headers])
         finally:
             staging.clear()
+
+    def _pack_together(self, run: PackRun, report: PackReport) -> None:
+        """Where series got many small parts, pack these again as one; what fails stays as it is."""
+        waiting = {self._catalog.series(number).study for number in report.series_numbers}
+        while waiting and not run.stop.is_set():
+            found = next(due(self._catalog, waiting), None)
+            if found is None or shutil.disk_usage(self._paths.staging).free < _ROOM * found.raw_bytes:
+                return
+            try:
+                self._pack_parts(found, run)
+            except Stopped:
+                report.stopped = True
+            except DicomfsError as problem:
+                logger.warning("parts not packed together", extra={"reason": str(problem)})
+                waiting.discard(found.study)
+            else:
+                report.together += len(found.parts)
+
+    def _pack_parts(self, found: Together, run: PackRun) -> None:
+        """Pack the raw files of parts again, commit the new part in place of the old ones, delete those."""
+        gathering = Gathering(found, self._catalog, self._tier)
+        files = StagedFiles(self._paths.staging)
+        run = replace(run, profile=gathering.profile(run.profile), progress=NullProgress())
+        staging = Staging(self._paths.staging, self._archive_id, run.profile.value)
+        again = Packer(
+            self._paths, self._archive_id, self._catalog, files, self._tier, self._clear_temporaries
+        )
+        again._linker = self._linker
+        try:
+            with self._linker.without(gathering.left_over()):
+                group = gathering.files(files)
+                report = PackReport()
+                sealed = again._sealed(group, staging, run, report)
+            if sealed is None or report.failed:
+                raise DamagedError("parts", "; ".join(reason for _, reason in report.failed))
+            plan, built = sealed
+            assert built.headers is not None
+            new = {built.headers.key, *(key for part in built.parts for key in part.packs)}
+            gone = gathering.left_over(new) - new
+            again._place_and_commit(
+                plan, staging, built, run.profile.value, lambda writer: gathering.commit(writer, gone)
+            )
+            for pack in built.packs:
+                self._linker.add(self._catalog.placed(pack.key))
+            end_intents(self._catalog, self._tier, gone)
+        finally:
+            clear_staging(self._paths.staging)
 
     def _sealed(
         self, group: Group, staging: Staging, run: PackRun, report: PackReport
@@ -285,8 +341,12 @@ class Packer:
         staging: Staging,
         built: BuiltBatch,
         profile: str,
+        first: Callable[[CatalogWriter], None] = lambda _: None,
     ) -> None:
-        """Place the sealed packs, commit, release: the steps whose order is the crash contract."""
+        """Place the sealed packs, commit, release: the steps whose order is the crash contract.
+
+        ``first`` is called in the transaction that commits, before anything else.
+        """
         packs, headers, parts = built.packs, built.headers, built.parts
         assert headers is not None
         # The same frames may have been packed before and moved since: then their stand-in is there already.
@@ -298,6 +358,7 @@ class Packer:
             self._tier.put(pack.key, pack.path, pack.summary.sha256)
         staging.clear()
         with self._catalog.write() as writer:
+            first(writer)
             for pack in staged:
                 noted = profile if pack.summary.kind in FRAME_KINDS else ""
                 writer.add_object(pack.key, pack.summary.size, self._tier.name, time.time_ns(), noted)

@@ -15,11 +15,13 @@ import threading
 from collections.abc import Callable, Sequence
 
 LOOK_SECONDS = 5.0
-LOWEST_PRIORITY = 19
-"""That of nice(2)."""
+LOW_PRIORITY = 10
+"""That of nice(2): about a tenth of what others get.  Lower still, and a busy machine would keep the packer
+from running while it holds a lock that a mount or an import waits for."""
 _PR_SET_PDEATHSIG = 1
-_IOPRIO_SET, _IOPRIO_WHO_PROCESS, _IOPRIO_IDLE = 251, 1, 3 << 13
-"""System call number on x86-64; elsewhere the disk's priority stays as it is."""
+_IOPRIO_SET, _IOPRIO_WHO_PROCESS, _IOPRIO_LAST = 251, 1, 2 << 13 | 7
+"""System call number on x86-64; elsewhere the disk's priority stays as it is.  Last of those that get a turn
+for sure: the class *idle* may never get one, with the same end."""
 
 _log = logging.getLogger(__name__)
 
@@ -27,9 +29,18 @@ _log = logging.getLogger(__name__)
 class QuietPacking:
     """A thread that starts the packing process when there is something for it."""
 
-    def __init__(self, is_due: Callable[[], bool], command: Sequence[str], pause_seconds: float) -> None:
-        """``pause_seconds`` lie between two runs at least: what cannot be packed is not tried without end."""
-        self._is_due, self._command = is_due, list(command)
+    def __init__(
+        self,
+        is_due: Callable[[], bool],
+        command: Sequence[str],
+        pause_seconds: float,
+        is_pressed: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``pause_seconds`` lie between two runs at least: what cannot be packed is not tried without end.
+
+        After a run that went well the next one may follow at once while ``is_pressed``: space is short.
+        """
+        self._is_due, self._is_pressed, self._command = is_due, is_pressed, list(command)
         self._pause_seconds = max(pause_seconds, LOOK_SECONDS)
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -53,13 +64,14 @@ class QuietPacking:
             pause = LOOK_SECONDS
             try:
                 if self._is_due():
-                    self._pack()
-                    pause = self._pause_seconds
+                    went_well = self._pack()
+                    if not (went_well and self._is_pressed()):
+                        pause = self._pause_seconds
             except Exception as problem:
                 _log.warning("quiet series not packed: %s", problem)
                 pause = self._pause_seconds
 
-    def _pack(self) -> None:
+    def _pack(self) -> bool:
         self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         if self._stopping.is_set():
             self._process.terminate()
@@ -67,14 +79,15 @@ class QuietPacking:
         self._process = None
         if code and not self._stopping.is_set():
             _log.warning("packing quiet series ended with %d", code)
+        return not code
 
 
 def yield_to_others(parent: int) -> None:
-    """Give this process the lowest priority, and have it end when its parent does."""
-    os.nice(LOWEST_PRIORITY)
+    """Give this process a low priority, and have it end when its parent does."""
+    os.nice(LOW_PRIORITY)
     libc = ctypes.CDLL(None, use_errno=True)
     if os.uname().machine == "x86_64":
-        libc.syscall(_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)
+        libc.syscall(_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_LAST)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         # It died before we asked to be told.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -157,7 +157,10 @@ class PackedReader:
         frames: FrameReader,
         source: PackSource,
         codestreams: CodestreamReader | None = None,
+        elsewhere: Callable[[], PackedReader | None] = lambda: None,
     ) -> None:
+        """``elsewhere`` gives another reader once the instance is in another part, else None."""
+        self._elsewhere = elsewhere
         entry = part.entries[row]
         self.size, self.sha256 = entry.size, entry.sha256
         self._packs = frozenset(piece.pack for piece in entry.pieces if not isinstance(piece, HeaderPiece))
@@ -182,8 +185,13 @@ class PackedReader:
                 return b"".join(self._read(offset, length))
             except ObjectNotFound as problem:
                 # A pack that is gone may have been moved to another profile since the file was opened.
-                if not self._source.moved(self._packs, ObjectKey(problem.key)):
+                if self._source.moved(self._packs, ObjectKey(problem.key)):
+                    continue
+                # Or it was packed again together with other parts.
+                reader = self._elsewhere()
+                if reader is None:
                     raise
+                return reader.read(offset, length)
             except (CodecError, FormatError, MismatchError):
                 # The copy that was read is bad: there may be another one.
                 if not self._source.doubt(self._packs):
@@ -345,18 +353,27 @@ class Reconstructor:
             try:
                 return SpooledReader(self._spool, instance, record.size, record.sha256)
             except NotFoundError:
-                # Packed and released between the look into the catalog and the open.
-                if self._catalog.spooled(instance) is not None:
+                # Packed and released between the look into the catalog and the open; or long since, where
+                # this process has a list of its own that nobody keeps up to date.
+                if self._catalog.spooled(instance) is not None and not self._catalog.is_packed(instance):
                     raise DamagedError(
                         f"spooled instance {instance}", "its bytes are missing from the spool"
                     ) from None
-        place = self._catalog.part_of(instance)
-        try:
-            return self._packed(instance, place)
-        except (FormatError, MismatchError):
-            if not self._source.doubt([place.header_key]):
-                raise
-        return self._packed(instance, place)
+        doubted = False
+        while True:
+            place = self._catalog.part_of(instance)
+            try:
+                return self._packed(instance, place)
+            except ObjectNotFound:
+                # Between the look into the catalog and the open it was packed again, together with others.
+                if self._catalog.part_of(instance) == place:
+                    raise
+            except (FormatError, MismatchError):
+                # A copy that was read is bad: there may be another one.
+                needed = [place.header_key, *self._catalog.references(place.header_key)]
+                if doubted or not self._source.doubt(needed):
+                    raise
+                doubted = True
 
     def _packed(self, instance: InstanceId, place: PartRef) -> PackedReader:
         part = self._source.part(place.header_key, place.part_index)
@@ -372,7 +389,12 @@ class Reconstructor:
                 place.header_key, "lists another instance than the catalog; run `dicomfs recover`"
             )
         header = self._source.header_bytes(place.header_key, place.part_index, place.row)
-        return PackedReader(part, place.row, header, self._frames, self._source, self._codestreams)
+
+        def elsewhere() -> PackedReader | None:
+            now = self._catalog.part_of(instance)
+            return None if now == place else self._packed(instance, now)
+
+        return PackedReader(part, place.row, header, self._frames, self._source, self._codestreams, elsewhere)
 
     def close(self) -> None:
         """Decode nothing more that nobody waits for."""

@@ -291,7 +291,8 @@ def _read_tiers(
         except DicomfsError as problem:
             report.problems.append(str(problem))
         progress.advance(found.sizes[key])
-    found.stand_ins.find(source, found.sizes, set().union(*found.references.values()))
+    named = (part.needed for parts in found.parts.values() for part in parts)
+    found.stand_ins.find(source, found.sizes, set().union(*named))
     report.problems += found.stand_ins.problems
 
 
@@ -304,7 +305,6 @@ def _read_headers(source: PackSource, key: ObjectKey, found: _Found) -> None:
         positions = array.array("I", [entry.position for entry in part.entries])
         needed = _needed(part)
         found.parts[part.series.number].append(_Part(part.part, key, index, positions, needed))
-        found.references[key] |= needed
 
 
 def _spooled_series(spool: Spool) -> dict[int, Callable[[], Attributes]]:
@@ -320,12 +320,16 @@ def _attributes(file: SpooledFile) -> Attributes:
 def _disjoint(found: _Found, series: int, report: RecoverReport) -> list[_Part]:
     """The parts of a series, without those that repeat what another holds.
 
-    A packer that died between placing and committing leaves a part that its successor packs again; both are
-    sealed and exact, so the larger one is taken.
+    A packer that died between placing and committing leaves a part that its successor packs again; parts that
+    were packed again together may still be there.  All are sealed and exact, so the larger one is taken, but
+    first those that miss nothing.
     """
     chosen: list[_Part] = []
     covered: set[int] = set()
-    for part in sorted(found.parts[series], key=lambda p: (-len(p.positions), p.number, p.key)):
+    there = found.sizes.keys() | found.stand_ins.by_key.keys()
+    for part in sorted(
+        found.parts[series], key=lambda p: (not p.needed <= there, -len(p.positions), p.number, p.key)
+    ):
         positions = set(part.positions)
         if positions & covered:
             if not positions <= covered:
@@ -333,7 +337,8 @@ def _disjoint(found: _Found, series: int, report: RecoverReport) -> list[_Part]:
                     f"{part.key}: part {part.number} of series {series} overlaps another; left out"
                 )
             continue
-        for name in sorted(part.needed - found.sizes.keys() - found.stand_ins.by_key.keys()):
+        found.references[part.key] |= part.needed
+        for name in sorted(part.needed - there):
             report.problems.append(f"{name}: missing; instances of series {series} cannot be read")
         covered |= positions
         chosen.append(part)

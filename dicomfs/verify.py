@@ -17,6 +17,7 @@ from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
 from dicomfs.journal import Journal
 from dicomfs.model import InstanceId, PackKind
+from dicomfs.packing.together import parts_in_use
 from dicomfs.packs import PackSource
 from dicomfs.progress import Progress
 from dicomfs.reconstruct import Reconstructor, check_whole
@@ -148,7 +149,7 @@ class Verifier:
             if not record.key.startswith(PackKind.HEADER.prefix + "/"):
                 continue
             try:
-                parts = range(len(self._source.headers(record.key).parts))
+                parts = parts_in_use(self._catalog, self._source, record.key)
                 needed = {key for part in parts for key in self._source.part(record.key, part).packs}
             except DicomfsError:
                 continue  # listed where the object itself was checked

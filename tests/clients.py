@@ -31,6 +31,16 @@ class Client:
             self._closed = True
             self.incoming.close()
 
+    def die(self) -> None:
+        """The process ends without closing anything: its descriptors go, and so do its locks."""
+        self._closed = True
+        for handle in list(self.files._open):
+            self.files.release(handle)
+        self.incoming.inodes.close()
+        desk = self.incoming._intake._desk
+        if desk is not None and desk._lock is not None:
+            os.close(desk._lock)
+
     def settle(self) -> None:
         """What a new mount does with what lies there, as if all of it were quiet."""
         for number, handle in list(self.incoming._untaken()):
@@ -45,9 +55,11 @@ class Client:
 
     def shut(self, handle: int) -> None:
         """What close(2) sends."""
-        if self.files.is_changed(handle):
-            self.incoming.flush(handle)
-        self.incoming.release(handle)
+        try:
+            if self.files.is_changed(handle):
+                self.incoming.flush(handle)
+        finally:
+            self.incoming.release(handle)
 
     def put(self, name: str, data: bytes) -> None:
         """Write a new file."""

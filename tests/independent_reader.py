@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -352,25 +352,34 @@ class TierReader:
         return pack
 
     def _instances(self) -> Iterator[Instance]:
-        """Instances of all parts but those that repeat positions of a larger one."""
+        """Instances of all parts but those that repeat positions of one that counts."""
         nodes: dict[tuple[str, int], Node] = {}
         for document in self.journal:
             for node in document.nodes:
                 nodes.setdefault((node.level, node.number), node)
-        parts: list[tuple[tuple[int, int, int, str], Any]] = []
+        parts: list[tuple[tuple[int, bool, int, int, str], list[Instance]]] = []
         for path in sorted((self._tier / "header").glob("??/*")):
             key = str(path.relative_to(self._tier))
             pack = self.pack(key)
             for place, number in pack.tables.parts:
                 part = part_of(pack, place, number)
-                parts.append(((part[2][0], -part[5], part[3], key), (part, pack)))
+                found = list(instances_of(part, key, nodes, partial(self._plain, pack, key)))
+                parts.append(((part[2][0], self._misses(found), -part[5], part[3], key), found))
         taken: set[tuple[int, int]] = set()
-        for (series, *_, key), (part, pack) in sorted(parts, key=lambda found: found[0]):
-            found = list(instances_of(part, key, nodes, partial(self._plain, pack, key)))
+        for (series, *_), found in sorted(parts, key=lambda one: one[0]):
             places = {(series, one.position) for one in found}
             if not places & taken:
                 taken |= places
                 yield from found
+
+    def _misses(self, instances: Iterable[Instance]) -> bool:
+        """Whether a pack that these need is not on the tier, nor one that stands in for it."""
+        keys = {piece.key for one in instances for piece in one.pieces if piece.key is not None}
+        return any(
+            (kind, name) not in self._stand_ins
+            and not (self._tier / PREFIXES[kind] / name.hex()[:2] / name.hex()).is_file()
+            for kind, name, _ in keys
+        )
 
     def _decide(self) -> dict[tuple[int, int], int]:
         """Version number of each instance that is not shown under ``patients/``."""

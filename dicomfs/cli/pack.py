@@ -45,6 +45,8 @@ def command(
             f" {output.size(report.raw_bytes)} became {output.size(report.stored_bytes)}"
             f" ({output.share(report.stored_bytes, report.raw_bytes)})"
         )
+        if report.together:
+            output.note(f"{report.together} small parts packed again together")
         for codec, frames in report.codecs.most_common():
             output.note(f"{frames} frames by {codec}")
         for reason, count in report.whole.most_common():
@@ -60,6 +62,7 @@ def _document(report: PackReport) -> dict[str, object]:
         "series": report.series,
         "raw_bytes": report.raw_bytes,
         "stored_bytes": report.stored_bytes,
+        "parts_together": report.together,
         "frames_by_codec": dict(report.codecs),
         "whole": [{"reason": reason, "instances": count} for reason, count in report.whole.most_common()],
         "failed": [{"what": name, "reason": reason} for name, reason in report.failed],

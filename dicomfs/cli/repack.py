@@ -12,7 +12,7 @@ from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
 from dicomfs.cli.stopping import asked_by_signals
 from dicomfs.config import PROFILES
-from dicomfs.quiet_packing import LOWEST_PRIORITY
+from dicomfs.quiet_packing import LOW_PRIORITY
 
 if TYPE_CHECKING:
     from dicomfs.archive import Archive
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 def command(state: State, profile: str, selectors: tuple[str, ...], as_json: bool) -> int:
     """Move what is packed to another profile, where it gains: all of it, or what lies at PATHS of the tree.
 
-    Runs at the lowest priority, beside mounts and imports.  Every file is read from the new packs and
+    Runs at low priority, beside mounts and imports.  Every file is read from the new packs and
     compared before these take the place of the old ones.  Ctrl-C or SIGTERM stops it; the same command
     goes on.
     """
-    os.nice(LOWEST_PRIORITY)
+    os.nice(LOW_PRIORITY)
     outcomes: list[dict[str, object]] = []
     with opened(state) as archive, output.progress() as progress, asked_by_signals() as stop:
 

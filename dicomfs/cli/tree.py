@@ -75,7 +75,7 @@ def path_of(archive: Archive, instance: InstanceId) -> str:
     row = catalog.row(instance)
     folders = _folders(archive, instance.series)
     if row.version:
-        return f"/versions/{folders}/{row.name.removesuffix('.dcm')}/{row.version}.dcm"
+        return f"/versions/{folders}/{row.name}/{row.version}.dcm"
     return f"/patients/{folders}/{row.name}"
 
 

@@ -10,6 +10,7 @@ import enum
 import errno
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from dicomfs.index.catalog import Catalog
 from dicomfs.model import InstanceId
 from dicomfs.packing.spooled import file_bytes
 from dicomfs.sources import copy_still
-from dicomfs.spool import Spool
+from dicomfs.spool import Desk, Spool
 
 PEEK_BYTES = 1 << 20
 """How much of a file without the Part 10 mark is looked at: attributes come first in a data set."""
@@ -53,7 +54,8 @@ class Intake:
     def __init__(self, spool: Spool, catalog: Catalog, acceptor: Acceptor, reserve_bytes: int) -> None:
         self._spool, self._catalog, self._acceptor = spool, catalog, acceptor
         self._reserve_bytes = reserve_bytes
-        self._desk = spool.desk()
+        self._desk: Desk | None = None
+        self._opening = threading.Lock()
         self._group = GroupAcceptance(acceptor.accept)
 
     def take(self, descriptor: int, *, quiet: bool) -> Taken:
@@ -70,7 +72,7 @@ class Intake:
         if size == 0 or not (marked or (quiet and _looks_like_instance(descriptor, size))):
             return Taken(Verdict.OTHER)
         self._require_space(size)
-        temporary = self._desk.new_path()
+        temporary = self._own_desk().new_path()
         try:
             return self._take_copy(descriptor, temporary, quiet=quiet)
         except NotTakenError:
@@ -101,9 +103,17 @@ class Intake:
         if shutil.disk_usage(self._spool.folder).free < size + self._reserve_bytes:
             raise OSError(errno.ENOSPC, "archive.minimum_free_bytes")
 
+    def _own_desk(self) -> Desk:
+        """A place to copy to, made when it is needed: a full disk can still be mounted."""
+        with self._opening:
+            if self._desk is None:
+                self._desk = self._spool.desk()
+            return self._desk
+
     def close(self) -> None:
         """Remove what was being copied."""
-        self._desk.close()
+        if self._desk is not None:
+            self._desk.close()
 
 
 def _is_whole(found: Scan) -> bool:

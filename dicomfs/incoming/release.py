@@ -45,9 +45,9 @@ class StubFolder:
 
     def prepare(self) -> None:
         """Make folder and key where there are none.  Raises OSError."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
         if self._key.exists():
             return
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         fresh = self._folder / f"key.{os.getpid()}.part"
         with create_private(fresh) as file:
             file.write(secrets.token_bytes(KEY_BYTES))

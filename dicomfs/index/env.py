@@ -29,6 +29,8 @@ SPOOL_MAP_BYTES = 1 << 36
 MAX_READERS = 1024
 _LOCK_BYTES = 64 * MAX_READERS + 4096
 """Room for LMDB's table of readers, 64 bytes each, and its head; more only makes room for a few more."""
+_LARGEST_WRITE = 1 << 20
+"""More than LMDB hands to the system at once, 64 pages."""
 SPARE_SNAPSHOTS = 16
 """Finished read transactions kept for the next reader; each holds one of the reader slots."""
 SLOW_WRITE_SECONDS = 0.1
@@ -54,11 +56,14 @@ class _Shared:
     writing: bool = False
 
 
-def translate(error: lmdb.Error, what: str) -> CatalogError:
-    """The catalog error for one of LMDB's."""
+def translate(error: lmdb.Error, what: str, folder: Path | None = None) -> CatalogError:
+    """The catalog error for one of LMDB's; ``folder`` is that of the environment."""
     text = f"catalog: {what}: {error}"
     code = next((value for value in error.args[1:] if isinstance(value, int)), 0)
     full = isinstance(error, lmdb.MapFullError) or errno.ENOSPC in (code, getattr(error, "code", 0))
+    if folder is not None and os.strerror(errno.EIO) in str(error) and _is_full(folder):
+        # What the disk took in part only, LMDB calls an input/output error.
+        full = True
     if full or os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
         return CatalogFull(f"{text}; free space on the disk of the index, nothing is lost")
     if isinstance(error, lmdb.LockError | lmdb.ReadersFullError):
@@ -66,6 +71,21 @@ def translate(error: lmdb.Error, what: str) -> CatalogError:
     if isinstance(error, lmdb.VersionMismatchError | lmdb.InvalidError | lmdb.CorruptedError):
         return CatalogOutdated(f"{text}; the index is unreadable: run `dicomfs recover`")
     return CatalogError(text)
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _LARGEST_WRITE
+
+
+def translate_system(error: OSError, path: Path) -> CatalogError:
+    """The catalog error for one of the system, met while an index is opened."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CatalogFull(f"catalog: open: {path}: {error.strerror}; free space there, nothing is lost")
+    return CatalogError(f"catalog: open: {path}: {error.strerror}")
 
 
 class ReadTxn:
@@ -301,7 +321,7 @@ class Environment:
         try:
             yield
         except lmdb.Error as error:
-            raise translate(error, what) from error
+            raise translate(error, what, self.folder) from error
 
     def _warn_if_slow(self, what: str, began: float, limit: float) -> None:
         seconds = time.monotonic() - began
@@ -351,11 +371,7 @@ def _reserve_locks(path: Path) -> None:
         finally:
             os.close(file)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            msg = f"catalog: open: {path}: {error.strerror}; free space there, nothing is lost"
-            raise CatalogFull(msg) from error
-        msg = f"catalog: open: {path}: {error.strerror}"
-        raise CatalogError(msg) from error
+        raise translate_system(error, path) from error
 
 
 def _release(path: str) -> None:

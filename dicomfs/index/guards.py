@@ -52,6 +52,11 @@ def require_local(folder: Path) -> None:
         raise CatalogError(msg)
 
 
+def is_read_only(folder: Path) -> bool:
+    """Whether nothing can be written there at all: the file system is mounted so."""
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
 def boot_id() -> str:
     """Identifies this run of the kernel (random(4)): nosync data written under another one is not trusted."""
     return _BOOT_ID.read_text(encoding="ascii").strip()
@@ -71,13 +76,17 @@ class Holder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.first = False
+        """True while nobody else can hold the index: until `share`."""
+        self._file = -1
+        if is_read_only(folder):
+            return  # nobody can write there, so there is nothing to hold
         self._file = os.open(folder / _HOLDERS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.first = True
-            """True while nobody else can hold the index: until `share`."""
         except BlockingIOError:
-            self.first = False
+            pass
         except OSError as error:
             os.close(self._file)
             msg = f"catalog: {folder}: cannot lock: {error.strerror}"
@@ -85,10 +94,13 @@ class Holder:
 
     def share(self) -> None:
         """Lets others in; from here on `first` is false.  Raises CatalogBusy for another PID namespace."""
+        if self._file < 0:
+            return
         mine = pid_namespace()
         if self.first:
-            os.ftruncate(self._file, 0)
+            # In this order: on a full disk, a file that has its block keeps it.
             os.pwrite(self._file, mine.encode(), 0)
+            os.ftruncate(self._file, len(mine))
             self.first = False
         fcntl.flock(self._file, fcntl.LOCK_SH)
         if self._replaced():

@@ -2,17 +2,20 @@
 
 Owns who may open (file system, PID namespace), schema versions, and throwing the spool's list away after
 a reboot: it is written without sync, so only the kernel that wrote it can be trusted to have it whole.
+Who opens to read only gets a list of its own in memory then.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
 from dicomfs.errors import CatalogOutdated, UsageError
-from dicomfs.index.env import SPOOL_MAP_BYTES, Environment, Upgrade
+from dicomfs.index.env import CATALOG_MAP_BYTES, SPOOL_MAP_BYTES, Environment, Upgrade, translate_system
 from dicomfs.index.guards import Holder, boot_id
 from dicomfs.index.instances import PartCache
 from dicomfs.index.keys import CATALOG_TABLES, META, SPOOL_META, SPOOL_TABLES
@@ -35,13 +38,23 @@ class IndexPair:
         self._cache = PartCache()
         with contextlib.ExitStack() as opened:
             self._holder = opened.enter_context(Holder(folder))
-            fresh = create or (self._holder.first and self._other_boot())
-            if fresh:
+            trusted = not self._other_boot() or not (self._holder.first or readonly)
+            fresh = create or not trusted
+            spool = folder / "spool"
+            if readonly and fresh:
+                spool = Path(opened.enter_context(TemporaryDirectory(prefix="dicomfs-", dir=_memory())))
+            elif fresh:
                 self._discard_spool()
-            self._catalog = Environment(folder / "catalog", CATALOG_TABLES, create=create, readonly=readonly)
+            self._catalog = Environment(
+                folder / "catalog",
+                CATALOG_TABLES,
+                create=create,
+                readonly=readonly,
+                map_bytes=CATALOG_MAP_BYTES,
+            )
             opened.callback(self._catalog.close)
             self._spool = Environment(
-                folder / "spool",
+                spool,
                 SPOOL_TABLES,
                 create=fresh,
                 readonly=readonly and not fresh,
@@ -49,7 +62,7 @@ class IndexPair:
                 map_bytes=SPOOL_MAP_BYTES,
             )
             opened.callback(self._spool.close)
-            self._prepare(create=create, fresh=fresh)
+            self._prepare(create=create, fresh=fresh, noted=not readonly)
             self._holder.share()
             self._opened = opened.pop_all()
 
@@ -123,7 +136,7 @@ class IndexPair:
         for name in ("data.mdb", "lock.mdb"):
             (self.folder / "spool" / name).unlink(missing_ok=True)
 
-    def _prepare(self, *, create: bool, fresh: bool) -> None:
+    def _prepare(self, *, create: bool, fresh: bool, noted: bool) -> None:
         self._catalog.check_schema(META, SCHEMA, UPGRADES, create=create)
         self._spool.check_schema(SPOOL_META, SPOOL_SCHEMA, {}, create=fresh)
         if create:
@@ -134,6 +147,24 @@ class IndexPair:
                 SPOOL_FEED.begin(txn)
                 if create:
                     txn.put(SPOOL_META, REBUILT, b"\x01")
-            boot = self.folder / "boot"
-            boot.touch(0o600)
-            boot.write_text(boot_id(), encoding="ascii")
+            if noted:
+                self._note_boot()
+
+    def _note_boot(self) -> None:
+        """Raises CatalogFull, CatalogError: the next opening will find another boot again."""
+        try:
+            # Not emptied first: a file that has its block keeps it on a full disk.
+            descriptor = os.open(self.folder / "boot", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.pwrite(descriptor, boot_id().encode("ascii"), 0)
+                os.ftruncate(descriptor, len(boot_id()))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise translate_system(error, self.folder / "boot") from error
+
+
+def _memory() -> Path | None:
+    """A folder in memory; None where there is none: then that for temporary files."""
+    shared = Path("/dev/shm")  # noqa: S108 - a folder of an unguessable name is made in it
+    return shared if shared.is_dir() and os.access(shared, os.W_OK) else None

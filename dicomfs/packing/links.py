@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,16 @@ class Linker:
         """``folder`` is that of the `FrameIndex`."""
         self._folder, self._catalog, self._tier = folder, catalog, tier
         self._opened: FrameIndex | None = None
+        self._passed_over: frozenset[ObjectKey] = frozenset()
+
+    @contextlib.contextmanager
+    def without(self, keys: Iterable[ObjectKey]) -> Iterator[None]:
+        """Refer to none of these packs meanwhile: they are about to go."""
+        self._passed_over = frozenset(keys)
+        try:
+            yield
+        finally:
+            self._passed_over = frozenset()
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
@@ -113,7 +123,8 @@ class Linker:
         for stack in plan.stacks:
             cuts = zip(*(frame.fingerprints for frame in stack.frames if frame.fingerprints), strict=True)
             wanted = set().union(*map(sampled, cuts))
-            for key in self._index.find(wanted)[:_MOST_PACKS]:
+            candidates = [key for key in self._index.find(wanted) if key not in self._passed_over]
+            for key in candidates[:_MOST_PACKS]:
                 run.check()
                 if _kind(key) is not stack.kind or not self._catalog.has_object(key):
                     continue

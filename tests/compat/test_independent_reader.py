@@ -19,6 +19,7 @@ import pytest
 from dicomfs.archive import Archive
 from dicomfs.format import header_blocks
 from dicomfs.format.header import HeaderPackReader
+from dicomfs.packing import together
 from tests import samples
 from tests.archives import rows, write_sources
 from tests.compat.test_bands import BANDS, COLUMNS, FRAMES, ROWS, content
@@ -228,6 +229,20 @@ def test_every_file_comes_back_from_the_text_alone(built: Built) -> None:
     reader = TierReader(built.tier)
     assert compare(reader, built) > 6 << 20
     assert not reader.scanned
+
+
+def test_of_parts_that_overlap_the_one_counts_that_the_catalog_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "DEPOSITS", 3)
+    slices = samples.ct_series(4, 16, 16)
+    other = samples.ct_series(1, 16, 16, 9, patient="Second^Patient")
+    batches = [[slices[0], *other], [slices[1]], [slices[2]], [slices[3]]]
+    sources = [write_sources(tmp_path / f"in{number}", batch) for number, batch in enumerate(batches)]
+    built = build(tmp_path / "archive", "fast", sources)
+    # The first header pack is there for the other patient, and still lists a slice that went elsewhere.
+    assert len(list((built.tier / "header").glob("??/*"))) == 3
+    compare(TierReader(built.tier), built)
 
 
 def test_packs_without_index_give_the_same_bytes_by_a_scan(built: Built, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from tests import samples
 from tests.crash.server import Server, StepFailed
 
 SERVERS = 2
+INCOMING_FILES = {f"{number}.dcm": data for number, data in enumerate(samples.ct_series(3, 16, 16))}
+"""What a client writes under ``incoming/``."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Life:
     """What `look` gives at the end."""
 
     def stage(self, name: str) -> Stage:
-        """The archive before one of: first or second import, first or second pack, repack, recover."""
+        """The archive before one of: an import, a pack, together, repack, recover."""
         return self.stages[name]
 
 
@@ -106,12 +109,44 @@ def life(tmp_path_factory: pytest.TempPathFactory, servers: list[Server]) -> Lif
         servers[0].run(step, root, *args)
     end = servers[0].run("look", root).value
     stages["repack"] = _stage(servers[0], folder / "repack", root, "repack", ("dense",))
+    stages["together"] = _stage(
+        servers[0], folder / "together", str(folder / "second pack"), "pack_together", ()
+    )
     stages["recover"] = _stage(servers[0], folder / "recover", root, "recover_in_place", ())
     # Recovering matters most where the spool is not empty: decisions and raw bytes are all there is.
     stages["recover with a spool"] = _stage(
         servers[0], folder / "spooled", str(folder / "second pack"), "recover_in_place", ()
     )
     return Life(folder, tuple(sources), stages, end)
+
+
+def sha(data: bytes) -> str:
+    """SHA-256 in hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def incoming_stages(tmp_path_factory: pytest.TempPathFactory, servers: list[Server]) -> dict[str, Stage]:
+    """Archives before a client writes, before its files are packed, and before it writes into stubs."""
+    folder = tmp_path_factory.mktemp("incoming")
+    source = folder / "source"
+    source.mkdir()
+    for name, data in INCOMING_FILES.items():
+        (source / name).write_bytes(data)
+    root = folder / "archive"
+    servers[0].run("create", str(root))
+    (root / "dicomfs.toml").write_text("[pack]\nquiet_seconds = 0\n[archive]\nminimum_free_bytes = 0\n")
+    found = {}
+    accepted: frozenset[str] = frozenset()
+    for step, args in (("write_incoming", (str(source),)), ("pack_incoming", ()), ("rewrite_incoming", ())):
+        kept, dry = folder / step, folder / f"{step} dry"
+        servers[0].run("copy", str(root), str(kept))
+        servers[0].run("copy", str(root), str(dry))
+        events = servers[0].run(step, str(dry), *args).events
+        found[step] = Stage(kept, step, args, accepted, tuple(events))
+        servers[0].run(step, str(root), *args)
+        accepted = frozenset(map(sha, INCOMING_FILES.values()))
+    return found
 
 
 def _stage(server: Server, kept: Path, root: str, step: str, args: tuple[str, ...]) -> Stage:

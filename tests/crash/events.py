@@ -6,18 +6,23 @@ no handlers, no finally blocks and gives other threads no time.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dicomfs import system_calls
 from dicomfs.index.env import Environment, WriteTxn
 
 KILLED = 137
+EXT4_IOC_SHUTDOWN = 0x8004587D
+EXT4_GOING_FLAGS_NOLOGFLUSH = 2
+"""The file system stops at once, its journal as it is on the disk: what a power cut does to it."""
 _CALLS = ("fsync", "replace", "rename", "link", "unlink", "mkdir", "rmdir", "setxattr", "removexattr")
 
 
@@ -28,6 +33,8 @@ class Events:
     root: Path
     at: int = -1
     after: bool = False
+    power: bool = False
+    """Whether the disk of ``root`` goes with the process: what was not synced is lost (ext4)."""
     seen: list[str] = field(default_factory=list)
     """What happened so far, as ``call place``: places are below ``root``, without numbers and names."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -39,12 +46,18 @@ class Events:
             number = len(self.seen)
             self.seen.append(f"{call} {place}")
             if number == self.at and not self.after:
-                os._exit(KILLED)
+                self._die()
         try:
             yield
         finally:
             if number == self.at:
-                os._exit(KILLED)
+                self._die()
+
+    def _die(self) -> NoReturn:
+        if self.power:
+            descriptor = os.open(self.root, os.O_RDONLY)
+            fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, struct.pack("@I", EXT4_GOING_FLAGS_NOLOGFLUSH))
+        os._exit(KILLED)
 
     def install(self) -> None:
         """Wrap every durable primitive for the rest of this process."""

@@ -50,11 +50,16 @@ class Server:
             text=True,
         )
 
-    def run(self, step: str, *args: str, at: int | None = None, after: bool = False) -> Done:
-        """Run a step, dying at event ``at``.  Raises StepFailed with the traceback of one that fails."""
+    def run(
+        self, step: str, *args: str, at: int | None = None, after: bool = False, power: bool = False
+    ) -> Done:
+        """Run a step, dying at event ``at``, if wanted by a cut of power.
+
+        Raises StepFailed with the traceback of one that fails.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        job = {"step": step, "args": args, "at": -1 if at is None else at, "after": after}
+        job = {"step": step, "args": args, "at": -1 if at is None else at, "after": after, "power": power}
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
@@ -99,7 +104,7 @@ def _serve() -> None:
 
 
 def _child(job: dict[str, Any], writing: int) -> None:
-    events = Events(Path(job["args"][0]), job["at"], job["after"])
+    events = Events(Path(job["args"][0]), job["at"], job["after"], job["power"])
     try:
         events.install()
         value = STEPS[job["step"]](*job["args"])

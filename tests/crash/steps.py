@@ -14,6 +14,7 @@ from pathlib import Path
 from dicomfs.archive import Archive
 from dicomfs.incoming import marks
 from dicomfs.packing import repack as repacking
+from dicomfs.packing import together
 from dicomfs.recovery import recover
 from dicomfs.vfs import ROOT_INODE, Tree
 from tests.clients import Client
@@ -36,6 +37,13 @@ def import_files(root: str, source: str) -> list[int]:
 
 def pack(root: str) -> list[str]:
     """Pack: what failed."""
+    with Archive.open(Path(root)) as archive:
+        return [reason for _, reason in archive.pack("fast").failed]
+
+
+def pack_together(root: str) -> list[str]:
+    """Pack, and pack again together whatever parts a study has: what failed."""
+    together.DEPOSITS, together.CLASS_BITS = 2, 64
     with Archive.open(Path(root)) as archive:
         return [reason for _, reason in archive.pack("fast").failed]
 
@@ -181,7 +189,19 @@ def finish(root: str, *sources: str) -> dict[str, object]:
 
 
 _STEPS = (
-    *(create, import_files, pack, repack, profiles, recover_in_place, forget_boot, look, finish, copy),
+    *(
+        create,
+        import_files,
+        pack,
+        pack_together,
+        repack,
+        profiles,
+        recover_in_place,
+        forget_boot,
+        look,
+        finish,
+        copy,
+    ),
     *(write_incoming, rewrite_incoming, pack_incoming, look_incoming),
 )
 STEPS = {step.__name__: step for step in _STEPS}

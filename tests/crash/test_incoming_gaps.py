@@ -5,7 +5,6 @@ docs/durability.md numbers the gaps: I1 to I5, S1 to S5, W1 to W4.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,40 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests import samples
-from tests.crash.conftest import Stage, on_all
+from tests.crash.conftest import INCOMING_FILES as FILES
+from tests.crash.conftest import Stage, on_all, sha
 from tests.crash.server import Server
 
-FILES = {f"{number}.dcm": data for number, data in enumerate(samples.ct_series(3, 16, 16))}
 REWRITTEN = {**FILES, "0.dcm": b"x" + FILES["0.dcm"][1:], "1.dcm": b""}
-
-
-def sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory, servers: list[Server]) -> dict[str, Stage]:
-    """Archives before a client writes, before its files are packed, and before it writes into stubs."""
-    folder = tmp_path_factory.mktemp("incoming")
-    source = folder / "source"
-    source.mkdir()
-    for name, data in FILES.items():
-        (source / name).write_bytes(data)
-    root = folder / "archive"
-    servers[0].run("create", str(root))
-    (root / "dicomfs.toml").write_text("[pack]\nquiet_seconds = 0\n[archive]\nminimum_free_bytes = 0\n")
-    found = {}
-    accepted: frozenset[str] = frozenset()
-    for step, args in (("write_incoming", (str(source),)), ("pack_incoming", ()), ("rewrite_incoming", ())):
-        kept, dry = folder / step, folder / f"{step} dry"
-        servers[0].run("copy", str(root), str(kept))
-        servers[0].run("copy", str(root), str(dry))
-        events = servers[0].run(step, str(dry), *args).events
-        found[step] = Stage(kept, step, args, accepted, tuple(events))
-        servers[0].run(step, str(root), *args)
-        accepted = frozenset(map(sha, FILES.values()))
-    return found
 
 
 def content(shown: dict[str, Any]) -> dict[str, str]:
@@ -98,9 +68,9 @@ def killed(server: Server, stage: Stage, at: int) -> Iterator[str]:
 
 @pytest.mark.parametrize("step", ["write_incoming", "pack_incoming", "rewrite_incoming"])
 def test_a_kill_at_any_durable_call_loses_nothing_that_a_client_closed(
-    stages: dict[str, Stage], servers: list[Server], step: str
+    incoming_stages: dict[str, Stage], servers: list[Server], step: str
 ) -> None:
-    problems = on_all(servers, stages[step], killed)
+    problems = on_all(servers, incoming_stages[step], killed)
     assert not problems, "\n".join(problems)
 
 
@@ -128,7 +98,7 @@ WHOLE = (
     [("write_incoming", WRITING), ("pack_incoming", RELEASING), ("rewrite_incoming", WHOLE)],
 )
 def test_the_calls_come_in_the_order_that_the_crash_contract_gives(
-    stages: dict[str, Stage], step: str, order: tuple[str, ...]
+    incoming_stages: dict[str, Stage], step: str, order: tuple[str, ...]
 ) -> None:
-    events = iter(stages[step].events)
+    events = iter(incoming_stages[step].events)
     assert [wanted for wanted in order if wanted not in events] == []

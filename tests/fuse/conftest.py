@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -100,10 +100,12 @@ def serve_archive(tmp_path: Path) -> Iterator[Serve]:
     yield from _starter(ARCHIVE, tmp_path)
 
 
-def run(*command: object, timeout: float = 60, check: bool = True, **kwargs: object) -> str:
+def run(
+    *command: object, timeout: float = 60, check: bool = True, env: Mapping[str, str] | None = None
+) -> str:
     """Run a program and return its standard output."""
     words = [os.fspath(word) if isinstance(word, Path) else str(word) for word in command]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, env=env)
     if check:
         assert done.returncode == 0, done.stderr
     return done.stdout

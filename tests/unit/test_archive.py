@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dicomfs.archive import Archive
-from dicomfs.errors import CatalogOutdated, ConfigError, DamagedError, TierError, UsageError
+from dicomfs.errors import CatalogError, CatalogOutdated, ConfigError, DamagedError, TierError, UsageError
 from tests import samples
 from tests.archives import contents, digests, numbers, objects, rows, write_sources
 
@@ -27,6 +27,24 @@ def test_an_archive_is_made_once_and_opened_often(tmp_path: Path) -> None:
         Archive.create(tmp_path / "archive")
     with pytest.raises(UsageError, match="init"):
         Archive.open(tmp_path / "elsewhere")
+
+
+def test_who_opened_to_read_after_a_reboot_writes_nothing_and_goes_on_when_others_pack(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "archive"
+    with Archive.create(root) as archive:
+        archive.import_paths([write_sources(tmp_path / "in", FILES)])
+    (root / "index" / "boot").write_text("another boot", encoding="ascii")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and path.suffix != ".mdb"}
+    with Archive.open_to_read(root) as reading:
+        assert contents(reading) == digests(FILES)
+        assert before == {path: path.read_bytes() for path in before}
+        with pytest.raises(CatalogError, match="to read only"):
+            reading.pack()
+        with Archive.open(root) as other:
+            assert other.pack().instances == len(FILES)
+        assert contents(reading) == digests(FILES)
 
 
 def test_everything_in_an_archive_is_for_its_owner_only(tmp_path: Path) -> None:
