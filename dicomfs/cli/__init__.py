@@ -39,6 +39,7 @@ COMMANDS = {
     "stat": "stat",
     "verify": "verify",
     "recover": "recover",
+    "estimate": "estimate",
     "completion": "completion",
 }
 """Name of each command → its module in this package, in the order of a first use."""

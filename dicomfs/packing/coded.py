@@ -67,10 +67,13 @@ class Codestream:
         return Run(kind, start, last + length - start)
 
 
-def take_apart(data: Buffer, found: Scan, parts: SplitPlan) -> tuple[SplitPlan, dict[int, Codestream]]:
+def take_apart(
+    data: Buffer, found: Scan, parts: SplitPlan, most: int = MAX_CODESTREAMS
+) -> tuple[SplitPlan, dict[int, Codestream]]:
     """The plan of a file with an encapsulated pixel value, and its codestreams by the offset of their run.
 
-    ``parts`` as it is where nothing can be gained.  Costs decoding and encoding of what is read.
+    ``parts`` as it is where nothing can be gained.  Costs decoding and encoding of what is read: ``most``
+    codestreams in the middle, the others are left as they are.
     """
     groups = codestream_groups(data, found)
     size = sum(length for group in groups for _, length in group)
@@ -79,7 +82,7 @@ def take_apart(data: Buffer, found: Scan, parts: SplitPlan) -> tuple[SplitPlan, 
     streams: list[Codestream] = []
     layout: PixelLayout | None = None
     recipes = 0
-    for group in groups:
+    for group in _middle(groups, most):
         read = _read(data, found, group, layout)
         if read is None:
             continue
@@ -96,6 +99,20 @@ def take_apart(data: Buffer, found: Scan, parts: SplitPlan) -> tuple[SplitPlan, 
         SplitPlan("coded", "", runs, layout if coded else None, coded),
         {stream.run.offset: stream for stream in streams},
     )
+
+
+def untried_bytes(data: Buffer, found: Scan, most: int) -> int:
+    """Bytes of the codestreams that `take_apart` leaves alone for being more than ``most``."""
+    groups = codestream_groups(data, found)
+    tried = _middle(groups, most)
+    return sum(length for group in groups for _, length in group) - sum(
+        length for group in tried for _, length in group
+    )
+
+
+def _middle(groups: list[Group], most: int) -> list[Group]:
+    first = max(0, len(groups) - most) // 2
+    return groups[first : first + most]
 
 
 def _read(
