@@ -4,7 +4,7 @@
 
 Sound inputs are damaged at random, streams of header blocks before they are compressed, too, so that what
 lies behind digests and zstd is reached.  Whatever comes must be a declared error or a value, within
-`MOST_SECONDS` of processor time and `MOST_MEMORY` bytes; the first input that is not ends the run and is told.
+`MOST_SECONDS` of processor time and `MOST_MEMORY` bytes; the first input that is not ends the run, named.
 """
 
 from __future__ import annotations
