@@ -58,14 +58,16 @@ def estimate(
     deadline = time.monotonic() + seconds
     progress.start(None, "measuring")
     seen: set[tuple[int, int, int]] = set()
+    studies: dict[str, int] = {}
     with ThreadPoolExecutor(workers, thread_name_prefix="estimate") as pool:
         run = PackRun(pool, workers, profile, reorder_bytes, SharedProgress(progress), stop)
         for turn, (group, series) in enumerate(_turns(list(groups.values()))):
             late = turn >= len(groups) and time.monotonic() > deadline
             if stop.is_set() or late:
                 break
+            study = studies.setdefault(series.described.study_uid, len(studies) + 1)
             try:
-                group.add(series, measure(series, run, seen, turn + 1))
+                group.add(series, measure(series, run, seen, (study, turn + 1)))
             except UnreadableFile as problem:
                 reason = str(problem)
                 found.unreadable.append(NotTakenError(str(problem.path), reason.split(": ", 1)[-1]))
@@ -97,10 +99,10 @@ class _Group:
     waiting: list[tuple[SeriesPart, list[bytes]]] = field(default_factory=list)
 
     def in_turn(self) -> list[FoundSeries]:
-        """The series in an order that has nothing to do with what they are, the same every time."""
+        """The series, study by study, in an order that has nothing to do with what they are."""
         return sorted(
             self.series,
-            key=lambda one: hashlib.sha256(one.described.series_uid.encode(errors="replace")).digest(),
+            key=lambda one: (_rank(one.described.study_uid), _rank(one.described.series_uid)),
         )
 
     def add(self, series: FoundSeries, found: Measured) -> None:
@@ -124,6 +126,7 @@ class _Group:
         """Code what waits as the packer would: small series share blocks."""
         if not self.waiting:
             return
+        self.waiting.sort(key=lambda one: one[0].study.number)
         parts = [part for part, _ in self.waiting]
         nodes = NodesMade(
             tuple(part.patient for part in parts),
@@ -158,6 +161,10 @@ class _Group:
             sampled_series=self.measured,
             codecs=self.codecs,
         )
+
+
+def _rank(uid: str) -> bytes:
+    return hashlib.sha256(uid.encode(errors="replace")).digest()
 
 
 def _turns(groups: Sequence[_Group]) -> Iterator[tuple[_Group, FoundSeries]]:

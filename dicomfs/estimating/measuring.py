@@ -56,8 +56,10 @@ _MARKS = {"patient": 1024, "study": 1024, "series": 1024}
 _CODED = (CodedPiece, TranscodedPiece)
 
 
-def measure(series: FoundSeries, run: PackRun, seen: set[tuple[int, int, int]], number: int) -> Measured:
-    """What packing would make of a series, the ``number``-th of those that are measured.
+def measure(
+    series: FoundSeries, run: PackRun, seen: set[tuple[int, int, int]], numbers: tuple[int, int]
+) -> Measured:
+    """What packing would make of a series; ``numbers`` are those that its study and itself would get.
 
     ``seen`` are the frames of series before it (kind of pack, bytes, fingerprint), which are not stored
     again; those of this one are added.
@@ -67,7 +69,7 @@ def measure(series: FoundSeries, run: PackRun, seen: set[tuple[int, int, int]], 
         MismatchError: a segment does not come back.
         Stopped: somebody asked to stop.
     """
-    return _Measuring(series, run, seen, number).make()
+    return _Measuring(series, run, seen, numbers).make()
 
 
 def planned_files(files: Sequence[FoundFile], most_bytes: int = PLANNED_BYTES) -> list[FoundFile]:
@@ -101,7 +103,7 @@ class _Measuring:
     series: FoundSeries
     run: PackRun
     seen: set[tuple[int, int, int]]
-    number: int
+    numbers: tuple[int, int]
     sampled: int = 0
     codecs: set[str] = field(default_factory=set)
     once_s: float = 0.0
@@ -137,10 +139,11 @@ class _Measuring:
 
     def _planned(self, files: Sequence[FoundFile]) -> BatchPlan:
         described = self.series.described
+        study, number = self.numbers
         nodes = (
-            new_patient(self.number, described),
-            new_study(self.number, self.number, described),
-            new_series(self.number, self.number, described),
+            new_patient(study, described),
+            new_study(study, study, described),
+            new_series(number, study, described),
         )
         records = [(_record(position, file), file.path) for position, file in enumerate(files)]
         plan = BatchPlan()
