@@ -1,6 +1,6 @@
 """Measures what headers cost: bytes per instance, everything counted, and the time to read one.
 
-    python -m benchmarks.headers FOLDER [--together] [--json]
+    python -m benchmarks.headers FOLDER [--together | --split N] [--json]
 
 Each folder below FOLDER is a series, or several; its header packs are written as the packer writes them.
 ``blocks`` are the header bytes, ``all`` is the whole header pack: SHA-256 (32 bytes an instance), mtimes,
@@ -8,7 +8,8 @@ UIDs, places, names and framing included.  Peers get the header bytes alone: eac
 together through zstd -19 --long=27 and xz -9e.  ``ms/block`` is the time of decoding a block, ``ms first``
 that of one header from a pack just opened, ``ms each`` that of one header when all are read in order; CPU
 time, best of three.
-``--together`` packs all folders as one batch.
+``--together`` packs all folders as one batch; ``--split`` cuts every series in N, once as series of N studies
+and once as series of one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import zstandard
@@ -126,6 +127,21 @@ def measure(folder: str, parts: _Parts) -> Row:
     )
 
 
+def cut(parts: _Parts, count: int, *, one_study: bool) -> _Parts:
+    """Each series as so many, of one study or of several; other UIDs of the series in the headers, too."""
+    found: _Parts = []
+    for part, headers in parts:
+        length = len(headers) // count
+        for piece in range(count if length else 0):
+            run = slice(piece * length, (piece + 1) * length)
+            uid = f"{part.series.uid[:-2]}{10 + piece}"
+            study = replace(part.study, number=part.study.number + (0 if one_study else len(found)))
+            series = replace(part.series, number=part.series.number + len(found), study=study.number, uid=uid)
+            renamed = [header.replace(part.series.uid.encode(), uid.encode()) for header in headers[run]]
+            found.append((replace(part, study=study, series=series, entries=part.entries[run]), renamed))
+    return found
+
+
 def report(rows: Sequence[Row]) -> str:
     """A Markdown table."""
     lines = [
@@ -152,6 +168,7 @@ def main() -> int:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--together", action="store_true")
+    parser.add_argument("--split", type=int, metavar="N")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows: list[Row] = []
@@ -160,7 +177,11 @@ def main() -> int:
         for folder in sorted(path for path in options.folder.iterdir() if path.is_dir()):
             parts = parts_of(folder, Path(work) / folder.name)
             every += parts
-            if not options.together:
+            if options.split:
+                for one_study, of in ((False, "studies"), (True, "series")):
+                    some = cut(parts, options.split, one_study=one_study)
+                    rows.append(measure(f"{folder.name}, {options.split} {of}", some))
+            elif not options.together:
                 rows.append(measure(folder.name, parts))
     if options.together:
         rows.append(measure("all together", every))

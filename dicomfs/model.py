@@ -86,9 +86,9 @@ class ConflictClass(enum.IntEnum):
 class PixelLayout:
     """How one frame of a native pixel value lies in memory; all that a codec needs to know.
 
-    Colour-by-plane frames (Planar Configuration 1) are described as ``rows * samples`` rows of one
-    sample.  The hints (``bits_stored``, ``high_bit``, ``signed``) come from metadata and may be wrong:
-    nothing may fail when they are.
+    Of colour by plane (Planar Configuration 1) each plane is a frame of one sample.  The hints
+    (``bits_stored``, ``high_bit``, ``signed``) come from metadata and may be wrong: nothing may fail when
+    they are.
     """
 
     rows: int

@@ -22,7 +22,7 @@ _COPY_BYTES = 1 << 20
 Refuse = Callable[[NotTakenError], None]
 
 
-def walk(source: Path, avoid: Path, refuse: Refuse) -> Iterator[tuple[Path, int]]:
+def walk(source: Path, avoid: Path | None, refuse: Refuse) -> Iterator[tuple[Path, int]]:
     """Files at or below ``source`` with their sizes, in order of name.
 
     What cannot be entered, links to folders and the folder ``avoid`` are told to ``refuse``.  A link that is
@@ -35,14 +35,14 @@ def walk(source: Path, avoid: Path, refuse: Refuse) -> Iterator[tuple[Path, int]
 
     try:
         status = source.stat()
-        avoided = avoid.stat()
+        avoided = None if avoid is None else avoid.stat()
     except OSError as problem:
         unreadable(problem)
         return
     if not stat.S_ISDIR(status.st_mode):
         yield source, status.st_size
         return
-    if os.path.samestat(status, avoided):
+    if avoided is not None and os.path.samestat(status, avoided):
         refuse(NotTakenError(str(source), "is the archive itself"))
         return
     for folder, folders, names in os.walk(source, onerror=unreadable):
@@ -57,13 +57,13 @@ def walk(source: Path, avoid: Path, refuse: Refuse) -> Iterator[tuple[Path, int]
                 unreadable(problem)
 
 
-def _may_be_entered(folder: Path, avoided: os.stat_result, refuse: Refuse) -> bool:
+def _may_be_entered(folder: Path, avoided: os.stat_result | None, refuse: Refuse) -> bool:
     with contextlib.suppress(OSError):
         status = folder.lstat()
         if stat.S_ISLNK(status.st_mode):
             refuse(NotTakenError(str(folder), "is a link to a folder, not followed", "name it to import it"))
             return False
-        if os.path.samestat(status, avoided):
+        if avoided is not None and os.path.samestat(status, avoided):
             refuse(NotTakenError(str(folder), "is the archive itself"))
             return False
     return True

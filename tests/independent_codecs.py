@@ -21,6 +21,7 @@ from tests import independent_dense, independent_fast, kernel_builds
 from tests.independent_kernel import Damaged, Stack
 
 Array = npt.NDArray[Any]
+Decode = Callable[[bytes, tuple[int, ...], int], Array]
 WINDOW_LIMIT = 128 << 20
 GREY_DEPTHS = (8, 9, 10, 12, 14, 16)
 HEVC_DEPTHS = (8, 10, 12)
@@ -126,7 +127,10 @@ def decode_band(payload: bytes, layout: Layout, rows: int, frames: int, codec: i
         words = _zstandard(body, shape, layout.allocated // 8)
         raw = (words.byteswap() if kind == b"\2" else words).tobytes()
     elif kind == b"\3" and codec != 1 and layout.allocated in {8, 16}:
-        raw = _sample_planes(body, shape, layout.allocated // 8, codec)
+        raw = _sample_planes(body, shape, layout.allocated // 8, _CODECS[codec])
+    elif kind == b"\4" and codec in {5, 7, 8} and layout.allocated in {8, 16} and layout.samples > 1:
+        apart = functools.partial(_components, _CODECS[codec])
+        raw = _sample_planes(body, shape, layout.allocated // 8, apart)
     else:
         raise Refused("a band kind that does not go with its codec")
     return [raw[k * size : (k + 1) * size] for k in range(frames)]
@@ -144,10 +148,10 @@ def _zstandard(body: bytes, shape: tuple[int, ...], word_bytes: int) -> Array:
     return np.cumsum(words, axis=2, dtype=words.dtype) if body[0] & 2 else words
 
 
-def _sample_planes(body: bytes, shape: tuple[int, ...], word_bytes: int, codec: int) -> bytes:
+def _sample_planes(body: bytes, shape: tuple[int, ...], word_bytes: int, decode: Decode) -> bytes:
     planes, payload = _planes_header(body, shape, word_bytes)
     if planes.bits:
-        samples = _CODECS[codec](payload, shape, planes.bits).astype(np.int64)
+        samples = decode(payload, shape, planes.bits).astype(np.int64)
     elif payload:
         raise Refused("a band of zeros has a payload")
     else:
@@ -176,6 +180,26 @@ def _planes_header(body: bytes, shape: tuple[int, ...], word_bytes: int) -> tupl
         raise Refused("a rest plane that no flag announces")
     header = Planes(bool(flags & 1), shift, width, bits, fixed, offset, fold_at, fold_size, rest)
     return header, body[end:]
+
+
+def _components(decode: Decode, payload: bytes, shape: tuple[int, ...], bits: int) -> Array:
+    frames, rows, columns, samples = shape
+    transform = payload[0]
+    if transform > 2 or (transform and samples != transform + 2):
+        raise Refused("an unknown transform")
+    widths = [2 * columns, columns, columns] if transform == 2 else [columns] * samples
+    streams = split_streams(payload[1:], len(widths))
+    found = [
+        decode(stream, (frames, rows, width, 1), bits).astype(np.int64)[..., 0]
+        for stream, width in zip(streams, widths, strict=True)
+    ]
+    if transform == 2:
+        pairs = found[0].reshape(frames, rows, columns, 2)
+        return np.concatenate([pairs, np.stack(found[1:], axis=3)], axis=3)
+    if transform == 1:
+        for sample in (0, 2):
+            found[sample] = (found[sample] + found[1] - (1 << bits - 1)) % (1 << bits)
+    return np.stack(found, axis=3)
 
 
 def _jpeg_ls(payload: bytes, shape: tuple[int, ...], bits: int) -> Array:
@@ -282,7 +306,7 @@ _BY_TEXT: dict[str, tuple[Callable[[Stack, bytes], Array], int]] = {
     "fast": (functools.lru_cache(16)(independent_fast.decode), 100_000),
     "dense": (functools.lru_cache(16)(independent_dense.decode), 14_000),
 }
-_CODECS: dict[int, Callable[[bytes, tuple[int, ...], int], Array]] = {
+_CODECS: dict[int, Decode] = {
     2: _jpeg_ls,
     3: _jpeg_xl,
     4: lambda payload, shape, bits: _video("ffv1", payload, shape, _least(GREY_DEPTHS, bits)),

@@ -40,6 +40,7 @@ COMMANDS = {
     "tier": "tier",
     "verify": "verify",
     "recover": "recover",
+    "estimate": "estimate",
     "key": "key",
     "completion": "completion",
 }

@@ -68,17 +68,13 @@ def candidates(layout: PixelLayout, profile: Profile, *, single: bool) -> tuple[
     ids = [CodecId.RAW, CodecId.ZSTD]
     if layout.is_float or layout.bits_allocated not in (8, 16):
         return tuple(Candidate(codec, plain) for codec in ids)
-    if layout.samples == 1:
-        ids.append(CodecId.FAST)
-    ids += STILL
+    ids += [CodecId.FAST, *STILL]
     if not single:
-        ids.append(CodecId.FFV1)
-        if layout.samples == 1:
-            ids.append(CodecId.HEVC)
+        ids += VIDEO
     found = [Candidate(codec, _settings(codec, plain)) for codec in ids]
-    if layout.samples == 1 and profile is not Profile.FAST:
+    if profile is not Profile.FAST:
         found.append(Candidate(CodecId.DENSE, plain))
-    if layout.samples == 1 and profile is Profile.ARCHIVE:
+    if profile is Profile.ARCHIVE:
         found.append(Candidate(CodecId.DENSE, Settings(plain.effort, ARCHIVE_LEVEL)))
     return tuple(found)
 

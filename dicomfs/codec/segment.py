@@ -5,7 +5,8 @@ sample planes and codecs; does not choose codecs (``trial``) and does not check 
 
 Payload of a band: for `CodecId.RAW` the raw bytes of all frames and nothing else.  Otherwise one byte of
 kind (0 = nothing to store, 1 = words as they are, 2 = words in the other byte order than little-endian,
-3 = sample planes), for kind 3 the header of ``planes``, then the codec's payload.
+3 = sample planes, 4 = the same with a stream for each sample of the pixel), for kinds 3 and 4 the header of
+``planes``, then the codec's payload.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomfs.codec.base import CodecId, FrameCodec, Profile, Settings
+from dicomfs.codec.components import decode_components, encode_components
 from dicomfs.codec.planes import parse_header, plane_shape, to_planes, to_raw
 from dicomfs.codec.registry import codec as codec_by_id
 from dicomfs.errors import CodecError
@@ -35,7 +37,9 @@ _HARDLY_SMALLER = 0.95
 _DEFAULT = Settings()
 _SEGMENT_BYTES = {Profile.FAST: 8 * _MIB, Profile.DENSE: 4 * _MIB, Profile.ARCHIVE: 4 * _MIB}
 
-_EMPTY, _WORDS, _SWAPPED_WORDS, _SAMPLES = range(4)
+_EMPTY, _WORDS, _SWAPPED_WORDS, _SAMPLES, _COMPONENTS = range(5)
+_OF_ONE_SAMPLE = (CodecId.FAST, CodecId.DENSE, CodecId.HEVC)
+"""Codecs that know no colour: they get a plane for each sample."""
 
 
 def band_rows(layout: PixelLayout, frames: int, codec: CodecId = CodecId.RAW) -> int:
@@ -96,6 +100,9 @@ def encode_band(
             planes, 8 * word.itemsize, settings
         )
     found = to_planes(raw, layout, rows)
+    if found.bits and found.planes.ndim > 3 and codec in _OF_ONE_SAMPLE:
+        coded = encode_components(coder, found.planes, found.bits, settings)
+        return bytes([_COMPONENTS]) + found.header + coded
     head = bytes([_SAMPLES]) + found.header
     return head if not found.bits else head + coder.encode(found.planes, found.bits, settings)
 
@@ -220,8 +227,9 @@ def decode_frames(
         stored = word.newbyteorder(">") if kind == _SWAPPED_WORDS else word
         for index, words in coder.decode(view[1:], shape, word, 8 * word.itemsize, chosen):
             yield index, words.astype(stored, copy=False).tobytes()
-    elif kind == _SAMPLES:
-        yield from _decode_samples(view[1:], layout, rows, frames, coder, chosen)
+    elif kind == _SAMPLES or (kind == _COMPONENTS and layout.samples > 1 and codec in _OF_ONE_SAMPLE):
+        apart = kind == _COMPONENTS
+        yield from _decode_samples(view[1:], layout, rows, frames, coder, chosen, apart=apart)
     else:
         raise CodecError(codec.name.lower(), "unknown kind of band")
 
@@ -233,6 +241,8 @@ def _decode_samples(
     frames: int,
     coder: FrameCodec,
     chosen: Collection[int],
+    *,
+    apart: bool,
 ) -> Iterator[tuple[int, bytes]]:
     if layout.bits_allocated not in (8, 16):
         raise CodecError("planes", "sample planes of words that have none")
@@ -240,7 +250,9 @@ def _decode_samples(
     shape, bits = plane_shape(layout, frames, rows), parsed.transform.bits
     dtype = np.dtype(np.uint8 if bits <= 8 else np.uint16)
     body = view[parsed.length :]
-    if bits:
+    if bits and apart:
+        found = decode_components(coder, body, shape, dtype, bits, chosen)
+    elif bits:
         found = coder.decode(body, shape, dtype, bits, chosen)
     elif len(body) > 0:
         raise CodecError(coder.name, "a constant band has a payload")

@@ -126,6 +126,8 @@ def native_layout(scan: Scan) -> tuple[PixelLayout, int] | str:
     if isinstance(layout, str):
         return layout
     declared = max(1, values.integer_string(scan, Tag.NUMBER_OF_FRAMES) or 1)
+    if _by_plane(scan, pixel):
+        declared *= values.unsigned(scan, Tag.SAMPLES_PER_PIXEL) or 1
     if _is_subsampled(scan) and pixel.length < declared * layout.frame_bytes:
         layout = _subsampled(layout)
     if not 0 < layout.frame_bytes < MAX_FRAME:
@@ -185,8 +187,8 @@ def _layout(scan: Scan, pixel: Element) -> PixelLayout | str:
     samples = 1 if samples is None else samples
     if not 1 <= samples <= MAX_SAMPLES:
         return f"{samples} samples per pixel"
-    if samples > 1 and values.unsigned(scan, Tag.PLANAR_CONFIGURATION) == 1:
-        rows, samples = rows * samples, 1
+    if _by_plane(scan, pixel):
+        samples = 1
     if pixel.tag != Tag.PIXEL_DATA:
         bits = 32 if pixel.tag == Tag.FLOAT_PIXEL_DATA else 64
         big = scan.syntax.big_endian
@@ -203,6 +205,13 @@ def _layout(scan: Scan, pixel: Element) -> PixelLayout | str:
     signed = values.unsigned(scan, Tag.PIXEL_REPRESENTATION) == 1
     big = scan.syntax.big_endian and bits > 8
     return PixelLayout(rows, columns, samples, bits, stored, high, signed, big_endian=big)
+
+
+def _by_plane(scan: Scan, pixel: Element) -> bool:
+    """Colour by plane: each plane is a frame, so that codecs see it beside the others and those before."""
+    samples = values.unsigned(scan, Tag.SAMPLES_PER_PIXEL) or 1
+    one_bit = pixel.tag == Tag.PIXEL_DATA and values.unsigned(scan, Tag.BITS_ALLOCATED) == 1
+    return samples > 1 and not one_bit and values.unsigned(scan, Tag.PLANAR_CONFIGURATION) == 1
 
 
 def _bits_as_bytes(rows: int, columns: int, samples: int) -> PixelLayout | str:

@@ -1,8 +1,8 @@
 """Writing of header packs: headers and instance tables of one or more series sealed together.
 
-Owns which instances share a block.  A block holds the header bytes of consecutive instances of a series, or
-those of several small series: most series of CR, DX and SR have one to four instances, and a pack of their
-own would cost more than they weigh.
+Owns which instances share a block.  A block holds the header bytes of consecutive instances of a series, of
+several series of a study, whose protocols have much in common, or of several small series: most series of
+CR, DX and SR have one to four instances, and a pack of their own would cost more than they weigh.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from dicomfs.errors import FormatError
+from dicomfs.format import header_blocks
 from dicomfs.format.digest import DIGEST_BYTES, digest64
 from dicomfs.format.framing import SectionWriter
 from dicomfs.format.head import new_head, write_head, write_index
-from dicomfs.format.header_blocks import Block, make_blocks
+from dicomfs.format.header_blocks import Block, make_blocks, make_joint_block
 from dicomfs.format.header_index import (
     BlockDescription,
     BlockRecord,
@@ -52,7 +53,7 @@ _WRITING = "header pack being written"
 
 
 _OWN_ROWS = 16
-"""Rows of a part that get blocks of their own; those of smaller parts are gathered."""
+"""Rows of a part that share a block with parts of the same study only; smaller ones do with any."""
 _SHARED_ROWS, _SHARED_BYTES = 128, 2 * MIB
 """A shared block is written before it has more."""
 _DICTIONARY_BYTES = 1 * MIB
@@ -60,14 +61,29 @@ _DICTIONARY_BYTES = 1 * MIB
 
 
 class _Shared:
-    """The block that small parts share, being filled."""
+    """A block that several parts share, being filled."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.headers: list[bytes] = []
-        self.size = 0
+    def __init__(self, number: int, study: int | None, most: tuple[int, int]) -> None:
+        """``study`` is that of all parts, None where they may be of any; ``most`` are rows and bytes."""
+        self.number, self.study, self._most = number, study, most
+        self.headers: list[Sequence[bytes]] = []
+        """Those of each part."""
+        self.size = self._rows = 0
         self.parts: list[tuple[int, PartRecord]] = []
         """Numbers and tables of the parts."""
+
+    def has_room(self, headers: Sequence[bytes]) -> bool:
+        """Whether these headers fit."""
+        rows, size = self._most
+        return self._rows + len(headers) <= rows and self.size + sum(map(len, headers)) <= size
+
+    def add(self, number: int, part: SeriesPart, headers: Sequence[bytes]) -> None:
+        """Take a part in."""
+        record = encode_part(part, [(self.number, self.size, len(headers))], headers)
+        self.headers.append(headers)
+        self.size += sum(map(len, headers))
+        self._rows += len(headers)
+        self.parts.append((number, record))
 
 
 class HeaderPackWriter:
@@ -82,8 +98,9 @@ class HeaderPackWriter:
         self._writer = SectionWriter(file)
         self._blocks: dict[int, BlockRecord] = {}
         self._parts: list[PartSummaryRecord | None] = []
-        """None: in the shared section, not written yet."""
-        self._shared: _Shared | None = None
+        """None: in a shared section, not written yet."""
+        self._small: _Shared | None = None
+        self._study: _Shared | None = None
         self._next = 0
         """Number of the next block."""
         self._summary: PackSummary | None = None
@@ -91,7 +108,7 @@ class HeaderPackWriter:
 
     @property
     def size(self) -> int:
-        """Bytes written so far; the shared block and the index are not among them before ``finish``."""
+        """Bytes written so far; shared blocks and the index are not among them before ``finish``."""
         return self._writer.size
 
     @property
@@ -118,19 +135,25 @@ class HeaderPackWriter:
         self._parts.append(None)
         if not headers:
             self._write_parts([(number, encode_part(part, (), ()))], None, b"")
-        elif len(headers) >= _OWN_ROWS or sum(map(len, headers)) > _SHARED_BYTES:
+        elif len(headers) < _OWN_ROWS and sum(map(len, headers)) <= _SHARED_BYTES:
+            if self._small is None or not self._small.has_room(headers):
+                self._flush_small()
+                self._small = self._opened(None, (_SHARED_ROWS, _SHARED_BYTES))
+            self._small.add(number, part, headers)
+        elif len(headers) <= (most := _block_limits())[0] and sum(map(len, headers)) <= most[1]:
+            study = part.study.number
+            if self._study is None or self._study.study != study or not self._study.has_room(headers):
+                self._flush_study()
+                self._study = self._opened(study, most)
+            self._study.add(number, part, headers)
+        else:
             runs = self._write_blocks(headers)
             self._write_parts([(number, encode_part(part, runs, headers))], None, b"")
-        else:
-            shared = self._room(headers)
-            record = encode_part(part, [(shared.number, shared.size, len(headers))], headers)
-            shared.headers += headers
-            shared.size += sum(map(len, headers))
-            shared.parts.append((number, record))
 
     def finish(self) -> PackSummary:
         """Write what is left, index and trailer; the pack is complete."""
-        self._flush()
+        self._flush_study()
+        self._flush_small()
         blocks = tuple(self._blocks[number] for number in range(self._next))
         parts = tuple(part for part in self._parts if part is not None)
         index = HeaderIndexRecord(self._head, self._writer.sections, blocks, parts)
@@ -146,29 +169,33 @@ class HeaderPackWriter:
             self._next += 1
         return runs
 
-    def _room(self, headers: Sequence[bytes]) -> _Shared:
-        """The block that small parts share, with room for these headers."""
-        shared = self._shared
-        if shared is not None and (
-            shared.size + sum(map(len, headers)) > _SHARED_BYTES
-            or len(shared.headers) + len(headers) > _SHARED_ROWS
-        ):
-            self._flush()
-        if self._shared is None:
-            self._shared = _Shared(self._next)
-            self._next += 1
-        return self._shared
+    def _opened(self, study: int | None, most: tuple[int, int]) -> _Shared:
+        self._next += 1
+        return _Shared(self._next - 1, study, most)
 
-    def _flush(self) -> None:
-        """Write the shared block and the tables of its parts, if there are any."""
-        shared = self._shared
+    def _flush_study(self) -> None:
+        """Write the block of larger parts of a study and their tables, if there are any."""
+        shared, self._study = self._study, None
         if shared is None:
             return
-        for block in make_blocks(shared.headers):
+        if len(shared.headers) == 1:
+            (block,) = make_blocks(shared.headers[0])
+        else:
+            block = make_joint_block(shared.headers)
+        self._write(shared.number, block)
+        for one in shared.parts:
+            self._write_parts([one], None, b"")
+
+    def _flush_small(self) -> None:
+        """Write the block of small parts and their tables, if there are any."""
+        shared, self._small = self._small, None
+        if shared is None:
+            return
+        headers = [header for each in shared.headers for header in each]
+        for block in make_blocks(headers):
             self._write(shared.number, block)
-        dictionary = b"".join(shared.headers)[:_DICTIONARY_BYTES]
+        dictionary = b"".join(headers)[:_DICTIONARY_BYTES]
         self._write_parts(shared.parts, DictionaryPlace(shared.number, 0, len(dictionary)), dictionary)
-        self._shared = None
 
     def _write_parts(
         self, parts: Sequence[tuple[int, PartRecord]], place: DictionaryPlace | None, dictionary: bytes
@@ -196,6 +223,11 @@ class HeaderPackWriter:
         self._blocks[number] = BlockRecord(
             place, len(block.payload), len(block.plain), digest, None, block.rows, base
         )
+
+
+def _block_limits() -> tuple[int, int]:
+    """Rows and bytes of one block at most."""
+    return header_blocks.BLOCK_ROWS, header_blocks.BLOCK_BYTES
 
 
 def _check_readable(part: SeriesPart, headers: Sequence[bytes]) -> None:

@@ -68,6 +68,25 @@ def make_blocks(headers: Sequence[bytes]) -> Iterator[Block]:
         yield from _with_templates(headers[start:stop])
 
 
+def make_joint_block(series: Sequence[Sequence[bytes]]) -> Block:
+    """One block of the headers of several series, of at most `BLOCK_ROWS` and `BLOCK_BYTES` together.
+
+    Each has templates of its own, and what these have in common is compressed together.
+    """
+    headers = [header for each in series for header in each]
+    plain = b"".join(headers)
+    drafts: list[Draft] = []
+    which: list[int] = []
+    for each in series:
+        best = _best(each, (0, len(each)))
+        found = _apart(each) if best is None else best[1].found
+        which += [len(drafts) + number for number in found.which]
+        drafts += found.drafts
+    plan = _Plan(DraftList([], which, drafts))
+    payload = _checked(plan.block(0, len(headers), templates=True), None, len(headers), plain)
+    return _as_they_are(headers) if payload is None else Block(len(headers), plain, payload, None)
+
+
 def _cuts(headers: Sequence[bytes], most_rows: int, most_bytes: int) -> Iterator[tuple[int, int]]:
     """Runs of headers that keep within these bounds."""
     start = size = 0
@@ -82,19 +101,13 @@ def _cuts(headers: Sequence[bytes], most_rows: int, most_bytes: int) -> Iterator
 
 def _with_templates(headers: Sequence[bytes]) -> Iterator[Block]:
     cuts = list(_cuts(headers, BLOCK_ROWS, BLOCK_BYTES))
-    first = slice(*cuts[0])
-    plain = b"".join(headers[first])
-    found = [
-        (len(payload), number, payload, plan)
-        for number, plan in enumerate(_plans(headers))
-        if (payload := _checked(plan.block(*cuts[0], templates=True), None, cuts[0][1], plain)) is not None
-    ]
-    if not found:
+    best = _best(headers, cuts[0])
+    if best is None:
         for start, stop in cuts:
             yield _as_they_are(headers[start:stop])
         return
-    _, _, payload, plan = min(found, key=lambda one: one[:2])
-    yield Block(cuts[0][1], plain, payload, None)
+    payload, plan = best
+    yield Block(cuts[0][1], b"".join(headers[slice(*cuts[0])]), payload, None)
     templates = plan.block(0, 0, templates=True)
     for number, (start, stop) in enumerate(cuts[1:], 1):
         plain = b"".join(headers[start:stop])
@@ -103,6 +116,20 @@ def _with_templates(headers: Sequence[bytes]) -> Iterator[Block]:
             yield _as_they_are(headers[start:stop])
         else:
             yield Block(stop - start, plain, own, number)
+
+
+def _best(headers: Sequence[bytes], cut: tuple[int, int]) -> tuple[bytes, _Plan] | None:
+    """The plan for all headers that makes the smallest block of those of a cut, and that block."""
+    plain = b"".join(headers[slice(*cut)])
+    found = [
+        (len(payload), number, payload, plan)
+        for number, plan in enumerate(_plans(headers))
+        if (payload := _checked(plan.block(*cut, templates=True), None, cut[1], plain)) is not None
+    ]
+    if not found:
+        return None
+    _, _, payload, plan = min(found, key=lambda one: one[:2])
+    return payload, plan
 
 
 def _plans(headers: Sequence[bytes]) -> Iterator[_Plan]:

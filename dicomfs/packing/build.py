@@ -45,7 +45,9 @@ class BuiltBatch:
 
 
 @dataclass(slots=True)
-class _Places:
+class Places:
+    """Where the stacks and streams of a batch went."""
+
     stacks: dict[int, tuple[ObjectKey, EncodedStack]] = field(default_factory=dict)
     """Stack of the batch -> its pack and what became of it."""
     streams: dict[Where, tuple[ObjectKey, StreamPlace]] = field(default_factory=dict)
@@ -67,7 +69,7 @@ def build_batch(
         TierFull: the disk is full.
     """
     built = BuiltBatch()
-    places = _Places()
+    places = Places()
     study_of = {index: study.number for _, study, _, indexes in plan.series for index in indexes}
     _write_stacks(plan, study_of, staging, encoder, places, built, advance)
     _write_streams(plan, study_of, staging, encoder.run, places, built, advance)
@@ -75,13 +77,13 @@ def build_batch(
     digests |= {link.key: link.index_digest for link in plan.links.values() if isinstance(link, Link)}
     parts = []
     for patient, study, series, indexes in plan.series:
-        entries = [_entry(plan, index, places) for index in indexes]
+        entries = [instance_entry(plan, index, places) for index in indexes]
         named = {
             piece.pack for entry in entries for piece in entry.pieces if not isinstance(piece, HeaderPiece)
         }
         packs = {key: digests[key] for key in named}
         part = SeriesPart(patient, study, series, part_number(series.number), high_water, entries, packs)
-        headers = [_header_bytes(plan.instances[index], index, places) for index in indexes]
+        headers = [header_bytes(plan.instances[index], index, places) for index in indexes]
         parts.append((part, headers))
         built.parts.append(part)
         built.rows.append(indexes)
@@ -96,7 +98,7 @@ def _write_stacks(
     study_of: dict[int, int],
     staging: Staging,
     encoder: StackEncoder,
-    places: _Places,
+    places: Places,
     built: BuiltBatch,
     advance: Callable[[int], None],
 ) -> None:
@@ -148,7 +150,7 @@ def _write_streams(
     study_of: dict[int, int],
     staging: Staging,
     run: PackRun,
-    places: _Places,
+    places: Places,
     built: BuiltBatch,
     advance: Callable[[int], None],
 ) -> None:
@@ -170,7 +172,8 @@ def _write_streams(
         places.streams.update({where: (staged.key, place) for where, place in written.items()})
 
 
-def _entry(plan: BatchPlan, index: int, places: _Places) -> InstanceEntry:
+def instance_entry(plan: BatchPlan, index: int, places: Places) -> InstanceEntry:
+    """The row of an instance in the table of its series."""
     instance = plan.instances[index]
     record = instance.record
     return InstanceEntry(
@@ -187,12 +190,12 @@ def _entry(plan: BatchPlan, index: int, places: _Places) -> InstanceEntry:
     )
 
 
-def _order(plan: BatchPlan, index: int, places: _Places) -> int:
+def _order(plan: BatchPlan, index: int, places: Places) -> int:
     """Place along the slices: where the instance's first frame lies in its stack, else in name order."""
     return _place(plan, (index, 0), places)[2] if plan.instances[index].split.frame_count else index
 
 
-def _place(plan: BatchPlan, frame: tuple[int, int], places: _Places) -> tuple[ObjectKey, int, int]:
+def _place(plan: BatchPlan, frame: tuple[int, int], places: Places) -> tuple[ObjectKey, int, int]:
     """Pack, stack and number in it of a frame (instance, number in its file), stored now or before."""
     link = plan.links.get(frame)
     if isinstance(link, tuple):
@@ -205,7 +208,7 @@ def _place(plan: BatchPlan, frame: tuple[int, int], places: _Places) -> tuple[Ob
     return key, encoded.number, encoded.places[frame]
 
 
-def _pieces(plan: BatchPlan, index: int, places: _Places) -> Iterator[Piece]:
+def _pieces(plan: BatchPlan, index: int, places: Places) -> Iterator[Piece]:
     frame, instance = 0, plan.instances[index]
     for run, what in enumerate(instance.split.runs):
         if what.kind is RunKind.HEADER:
@@ -220,7 +223,7 @@ def _pieces(plan: BatchPlan, index: int, places: _Places) -> Iterator[Piece]:
             yield _stream_piece(instance, what, key, place)
 
 
-def _frame_pieces(plan: BatchPlan, index: int, places: _Places) -> Iterator[Piece]:
+def _frame_pieces(plan: BatchPlan, index: int, places: Places) -> Iterator[Piece]:
     count = plan.instances[index].split.frame_count
     at = [_place(plan, (index, frame), places) for frame in range(count)]
     for (key, stack), run in itertools.groupby(at, key=lambda place: place[:2]):
@@ -263,7 +266,7 @@ def progressions(numbers: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         start = stop
 
 
-def _header_bytes(instance: InstancePlan, index: int, places: _Places) -> bytes:
+def header_bytes(instance: InstancePlan, index: int, places: Places) -> bytes:
     """What lies in the header block: the header bytes of the file, then the recipes of its codestreams."""
     with SpooledRanges(instance.path) as file:
         parts = [

@@ -6,6 +6,7 @@ gave back every byte.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xxhash
 
-from dicomfs.codec.bitstream.base import Method
+from dicomfs.codec.base import CodecId, Settings
+from dicomfs.codec.bitstream.base import Method, Reading
 from dicomfs.codec.bitstream.registry import method_of, piece_recipe, read_checked, read_frame
 from dicomfs.codec.bitstream.transcode import may_transcode
+from dicomfs.codec.segment import encode_band
 from dicomfs.dicom.part10 import Buffer, Scan
 from dicomfs.dicom.pixels import (
     MAX_HEADER,
@@ -39,6 +42,7 @@ _MAX_RECIPES = 1 << 20
 _TINY = 1024
 """Shorter codestreams on average are not worth what a piece costs."""
 _ITEM_HEADER = 8
+_SLABS, _SLAB_ROWS, _SHARE = 4, 16, 8
 
 Group = tuple[tuple[int, int], ...]
 """Offset and length of the fragments of a codestream."""
@@ -67,10 +71,13 @@ class Codestream:
         return Run(kind, start, last + length - start)
 
 
-def take_apart(data: Buffer, found: Scan, parts: SplitPlan) -> tuple[SplitPlan, dict[int, Codestream]]:
+def take_apart(
+    data: Buffer, found: Scan, parts: SplitPlan, most: int = MAX_CODESTREAMS
+) -> tuple[SplitPlan, dict[int, Codestream]]:
     """The plan of a file with an encapsulated pixel value, and its codestreams by the offset of their run.
 
-    ``parts`` as it is where nothing can be gained.  Costs decoding and encoding of what is read.
+    ``parts`` as it is where nothing can be gained.  Costs decoding and encoding of what is read: ``most``
+    codestreams in the middle, the others are left as they are.
     """
     groups = codestream_groups(data, found)
     size = sum(length for group in groups for _, length in group)
@@ -79,7 +86,7 @@ def take_apart(data: Buffer, found: Scan, parts: SplitPlan) -> tuple[SplitPlan, 
     streams: list[Codestream] = []
     layout: PixelLayout | None = None
     recipes = 0
-    for group in groups:
+    for group in _middle(groups, most):
         read = _read(data, found, group, layout)
         if read is None:
             continue
@@ -96,6 +103,20 @@ def take_apart(data: Buffer, found: Scan, parts: SplitPlan) -> tuple[SplitPlan, 
         SplitPlan("coded", "", runs, layout if coded else None, coded),
         {stream.run.offset: stream for stream in streams},
     )
+
+
+def untried_bytes(data: Buffer, found: Scan, most: int) -> int:
+    """Bytes of the codestreams that `take_apart` leaves alone for being more than ``most``."""
+    groups = codestream_groups(data, found)
+    tried = _middle(groups, most)
+    return sum(length for group in groups for _, length in group) - sum(
+        length for group in tried for _, length in group
+    )
+
+
+def _middle(groups: list[Group], most: int) -> list[Group]:
+    first = max(0, len(groups) - most) // 2
+    return groups[first : first + most]
 
 
 def _read(
@@ -118,11 +139,33 @@ def _read(
         if is_run_length(found) or not may_transcode(bytes_of):
             return None
         return Codestream(group, Method.JPEG_TRANSCODED, b"", inserts, digest), layout
-    if layout not in {None, reading.layout}:
+    if layout not in {None, reading.layout} or not _pays(reading, len(bytes_of)):
         return None
     recipe = piece_recipe(reading.recipe, inserts)
     frame = fingerprints(reading.raw, reading.layout)
     return Codestream(group, method, recipe, inserts, digest, frame), reading.layout
+
+
+def _pays(reading: Reading, length: int) -> bool:
+    """Whether the frame is likely to take less than its codestream, judged by some of its rows.
+
+    Samples that were scrambled, for instance, may have codes that no predictor comes near.
+    """
+    layout = reading.layout
+    frame = np.frombuffer(reading.raw, np.uint8).reshape(layout.rows, layout.row_bytes)
+    height = max(_SLAB_ROWS, layout.rows // (_SLABS * _SHARE))
+    starts = np.linspace(0, max(0, layout.rows - height), _SLABS).astype(int)
+    shown = (
+        frame
+        if height * _SLABS >= layout.rows
+        else np.concatenate([frame[at : at + height] for at in starts])
+    )
+    least = shown.size
+    for codec in (CodecId.FAST, CodecId.ZSTD):
+        with contextlib.suppress(CodecError):
+            coded = encode_band(shown.reshape(1, -1), layout, len(shown), codec, Settings(1))
+            least = min(least, len(coded))
+    return least * layout.rows <= length * len(shown)
 
 
 def _joined(data: Buffer, group: Group) -> bytes:

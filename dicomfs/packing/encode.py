@@ -46,7 +46,7 @@ class StackEncoder:
     def __init__(self, plan: BatchPlan, run: PackRun) -> None:
         self._plan, self.run = plan, run
         self._untried = deque(range(len(plan.stacks)))
-        self._tried: dict[int, list[Future[_Choice]]] = {}
+        self._tried: dict[int, list[Future[Choice]]] = {}
 
     def encode(self, number: int, writer: PackWriter, advance: Callable[[int], None]) -> EncodedStack:
         """Choose order and codec of a stack of the batch by trial, then write its segments.
@@ -55,7 +55,7 @@ class StackEncoder:
             UnreadableFile: the disk does not give back what was accepted.
             Stopped: somebody asked to stop.
         """
-        choice = self._chosen(number)
+        choice = self.chosen(number)
         frames, layout = choice.frames, self._plan.stacks[number].layout
         decision = decision_of(choice.trial, choice.order, choice.passed_over)
         at = writer.add_stack(layout, len(frames), decision)
@@ -73,7 +73,7 @@ class StackEncoder:
         for future in itertools.chain.from_iterable(self._tried.values()):
             future.cancel()
 
-    def _chosen(self, number: int) -> _Choice:
+    def chosen(self, number: int) -> Choice:
         """What the trials of a stack say; those of the next stacks are begun."""
         self._try(number)
         while self._untried and len(self._tried) <= self.run.workers:
@@ -99,7 +99,7 @@ class StackEncoder:
             for at, frames in enumerate(candidates)
         ]
 
-    def _choose(self, frames: list[FrameRef], layout: PixelLayout, reordered: bool) -> _Choice:
+    def _choose(self, frames: list[FrameRef], layout: PixelLayout, reordered: bool) -> Choice:
         period = repetition([frame.position for frame in frames])
         runs = sample_runs(len(frames), layout, period)
         samples = [self.gather([frames[at] for at in run]) for run in runs]
@@ -113,7 +113,7 @@ class StackEncoder:
             reordered=reordered,
         )
         names = [(frame.name_order, frame.number) for frame in frames]
-        return _Choice(frames, trial, AS_NAMED if names == sorted(names) else ALONG_SLICES)
+        return Choice(frames, trial, AS_NAMED if names == sorted(names) else ALONG_SLICES)
 
     def gather(self, frames: Sequence[FrameRef]) -> Raw:
         """The raw bytes of frames, shape (frames, frame bytes).
@@ -140,7 +140,7 @@ class StackEncoder:
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class Choice:
     """Frames in an order, and what the trial of that order says."""
 
     frames: list[FrameRef]

@@ -105,7 +105,7 @@ class Linker:
             UnreadableFile: the disk does not give back what was accepted.
             Stopped: somebody asked to stop.
         """
-        _link_equals(plan, run)
+        link_equals(plan, run)
         source = PackSource(self._tier)
         known: dict[ObjectKey, _Known | None] = {}
         with contextlib.closing(FrameReader(source, _CACHE_BYTES)) as frames:
@@ -158,7 +158,7 @@ def _places(pack: PackReader) -> Iterator[tuple[tuple[int, int], tuple[int, int]
             yield (stack.layout.frame_bytes, one), (number, frame)
 
 
-def _link_equals(plan: BatchPlan, run: PackRun) -> None:
+def link_equals(plan: BatchPlan, run: PackRun) -> None:
     """Frames of the batch that equal an earlier one."""
     first: dict[tuple[PackKind, int, int], FrameRef] = {}
     for stack in plan.stacks:

@@ -17,7 +17,7 @@ from dicomfs.dicom.pixels import Run, RunKind, SplitPlan, burned_in, split
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
 from dicomfs.model import InstanceId, ObjectKey, PackKind, PatientNode, PixelLayout, SeriesNode, StudyNode
-from dicomfs.packing.coded import Codestream, take_apart
+from dicomfs.packing.coded import MAX_CODESTREAMS, Codestream, take_apart, untried_bytes
 from dicomfs.packing.fingerprint import LARGEST_BYTES, fingerprints
 from dicomfs.packing.spooled import spooled_bytes
 from dicomfs.spool import Spool
@@ -64,6 +64,16 @@ class Link:
     frame: int
 
 
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """How much is looked at where a sample is enough."""
+
+    codestreams: int
+    """Of each file, from its middle."""
+    fingerprinted: int
+    """Bytes of a file above which equal frames are not looked for."""
+
+
 @dataclass(slots=True)
 class StackPlan:
     """Frames of one series with one layout and one kind."""
@@ -85,6 +95,8 @@ class InstancePlan:
     """Index of its stack in the batch."""
     codestreams: dict[int, Codestream] = field(default_factory=dict)
     """By the offset of their run."""
+    untried_bytes: int = 0
+    """Of codestreams that nobody tried to take apart, for there was a limit."""
 
 
 @dataclass(slots=True)
@@ -174,28 +186,48 @@ def plan_batch(
     for number, records in group:
         series = catalog.series(number)
         study = catalog.study(series.study)
-        indexes = []
-        stacks: dict[object, int] = {}
-        for record in records:
-            indexes.append(len(plan.instances))
-            path = spool.path(record.id, record.sha256)
-            if record.id in whole:
-                parts = SplitPlan("opaque", whole[record.id], (Run(RunKind.STREAM, 0, record.size),), None, 0)
-                plan.instances.append(InstancePlan(record, path, parts))
-            else:
-                _plan_instance(plan, stacks, record, path)
-        plan.series.append((catalog.patient(study.patient), study, series, indexes))
+        files = [(record, spool.path(record.id, record.sha256)) for record in records]
+        plan_series(plan, (catalog.patient(study.patient), study, series), files, whole)
     return plan
 
 
-def _plan_instance(plan: BatchPlan, stacks: dict[object, int], record: SpooledRecord, path: Path) -> None:
-    with spooled_bytes(path) as data:
+def plan_series(
+    plan: BatchPlan,
+    nodes: tuple[PatientNode, StudyNode, SeriesNode],
+    files: Sequence[tuple[SpooledRecord, Path]],
+    whole: Mapping[InstanceId, str],
+    sampled: Sampled | None = None,
+) -> None:
+    """Add a series to a batch: its files in name order; for those who want a sample, not all of a large one.
+
+    Raises:
+        UnreadableFile: the disk does not give a file back.
+    """
+    indexes = []
+    stacks: dict[object, int] = {}
+    for record, path in files:
+        indexes.append(len(plan.instances))
+        if record.id in whole:
+            parts = SplitPlan("opaque", whole[record.id], (Run(RunKind.STREAM, 0, record.size),), None, 0)
+            plan.instances.append(InstancePlan(record, path, parts))
+        else:
+            _plan_instance(plan, stacks, record, path, sampled)
+    plan.series.append((*nodes, indexes))
+
+
+def _plan_instance(
+    plan: BatchPlan, stacks: dict[object, int], record: SpooledRecord, path: Path, sampled: Sampled | None
+) -> None:
+    with spooled_bytes(path, read_first=sampled is None) as data:
         found = scan(data)
         parts = split(data, found)
         codestreams: dict[int, Codestream] = {}
+        most = MAX_CODESTREAMS if sampled is None else sampled.codestreams
         if parts.kind == "opaque" and found.fragments and plan.codestreams < _MAX_CODESTREAMS:
-            parts, codestreams = take_apart(data, found, parts)
+            parts, codestreams = take_apart(data, found, parts, most)
         instance = InstancePlan(record, path, parts, codestreams=codestreams)
+        if codestreams and sampled is not None:
+            instance.untried_bytes = untried_bytes(data, found, most)
         index = len(plan.instances)
         plan.instances.append(instance)
         plan.codestreams += len(codestreams)
@@ -209,7 +241,10 @@ def _plan_instance(plan: BatchPlan, stacks: dict[object, int], record: SpooledRe
             plan.stacks.append(StackPlan(record.id.series, kind, parts.layout))
         instance.stack = stacks[key]
         order = frame_order(data, found) if parts.frame_count > 1 else None
-        plan.stacks[instance.stack].frames += _frames(instance, described, index, order, data)
+        known = sampled is None or record.size <= sampled.fingerprinted
+        plan.stacks[instance.stack].frames += _frames(
+            instance, described, index, order, data if known else None
+        )
 
 
 def _frames(
@@ -217,15 +252,16 @@ def _frames(
     described: Attributes,
     index: int,
     order: Sequence[tuple[float | None, float | None]] | None,
-    data: Buffer,
+    data: Buffer | None,
 ) -> Iterator[FrameRef]:
+    """The frames of an instance; ``data`` are its bytes, None where nobody looks for equal frames."""
     layout = instance.split.layout
     assert layout is not None
     position, time, _ = order_keys(described)
     for number, (offset, codestream) in enumerate(_places(instance)):
         if order is not None and len(order) == instance.split.frame_count:
             position, time = order[number]
-        if layout.frame_bytes > LARGEST_BYTES:
+        if layout.frame_bytes > LARGEST_BYTES or data is None:
             found: tuple[int, ...] = ()
         elif codestream is None:
             found = fingerprints(bytes(data[offset : offset + layout.frame_bytes]), layout)

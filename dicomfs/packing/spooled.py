@@ -32,8 +32,10 @@ class UnreadableFile(DamagedError):
 
 
 @contextlib.contextmanager
-def file_bytes(path: Path) -> Iterator[mmap.mmap | bytes]:
+def file_bytes(path: Path, *, read_first: bool = True) -> Iterator[mmap.mmap | bytes]:
     """All bytes of a file that nobody writes to.
+
+    Without ``read_first`` a large file is mapped as it is: a bad sector ends the process then.
 
     Raises:
         OSError: it cannot be read.
@@ -44,14 +46,14 @@ def file_bytes(path: Path) -> Iterator[mmap.mmap | bytes]:
             yield _read(file.fileno(), size)
             return
         step = memoryview(bytearray(_STEP))
-        for offset in range(0, size, _STEP):
+        for offset in range(0, size if read_first else 0, _STEP):
             _fill(file.fileno(), step[: size - offset], offset)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data
 
 
 @contextlib.contextmanager
-def spooled_bytes(path: Path) -> Iterator[mmap.mmap | bytes]:
+def spooled_bytes(path: Path, *, read_first: bool = True) -> Iterator[mmap.mmap | bytes]:
     """As `file_bytes`, of a spooled file.
 
     Raises:
@@ -59,7 +61,7 @@ def spooled_bytes(path: Path) -> Iterator[mmap.mmap | bytes]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            data = stack.enter_context(file_bytes(path))
+            data = stack.enter_context(file_bytes(path, read_first=read_first))
         except OSError as problem:
             raise UnreadableFile(path, _text(problem)) from problem
         yield data

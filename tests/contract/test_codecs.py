@@ -67,9 +67,9 @@ def must_take(codec: CodecId, shape: tuple[int, int, int], samples: int, stored:
     if codec is CodecId.JPEGLS:
         return image and kind == "smooth"
     if codec is CodecId.HEVC:
-        return image and samples == 1 and stored <= 12
+        return image and stored <= 12
     if codec in (CodecId.FAST, CodecId.DENSE):
-        return samples == 1
+        return True
     return image and samples in (1, 3)
 
 

@@ -113,11 +113,13 @@ def test_several_frames_are_counted_and_never_more_than_declared() -> None:
     assert layout_of(native(samples.image(2, 2), bytes(80)))[1] == 1
 
 
-def test_colour_by_plane_is_rows_of_one_sample() -> None:
-    layout, _ = layout_of(native(samples.image(4, 6, bits=8, samples=3, planar=1), bytes(72), "OB"))
-    assert (layout.rows, layout.columns, layout.samples) == (12, 6, 1)
-    layout, _ = layout_of(native(samples.image(4, 6, bits=8, samples=3), bytes(72), "OB"))
-    assert (layout.rows, layout.columns, layout.samples) == (4, 6, 3)
+def test_of_colour_by_plane_each_plane_is_a_frame() -> None:
+    layout, count = layout_of(native(samples.image(4, 6, bits=8, samples=3, planar=1), bytes(72), "OB"))
+    assert (layout.rows, layout.columns, layout.samples, count) == (4, 6, 1, 3)
+    cine = native(samples.image(4, 6, bits=8, samples=3, planar=1, frames=2), bytes(144), "OB")
+    assert layout_of(cine)[1] == 6
+    layout, count = layout_of(native(samples.image(4, 6, bits=8, samples=3), bytes(72), "OB"))
+    assert (layout.rows, layout.columns, layout.samples, count) == (4, 6, 3, 1)
 
 
 def test_subsampled_colour_is_known_by_its_length() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import random
 
 import pytest
 
@@ -62,6 +63,48 @@ def test_a_long_series_takes_tens_of_bytes_an_instance() -> None:
 def test_later_blocks_of_a_series_use_its_first_header() -> None:
     pack, _ = header_sample((7, 500_000))
     assert len(pack) < 2 * 500_000, "the incompressible part common to all headers is stored once, or nearly"
+
+
+def _study(series: int, rows: int, study: int) -> tuple[SeriesPart, list[bytes]]:
+    """A series whose headers hold a long protocol that all have, and something of their own."""
+    part, headers = series_part(series, rows, 5000)
+    protocol = random.Random(1).randbytes(6000)
+    headers = [header[:100] + protocol[: len(header) - 100] for header in headers]
+    node = dataclasses.replace(part.study, number=study)
+    return dataclasses.replace(
+        part, study=node, series=dataclasses.replace(part.series, study=study)
+    ), headers
+
+
+def _packed(parts: list[tuple[SeriesPart, list[bytes]]]) -> bytes:
+    file = io.BytesIO()
+    writer = HeaderPackWriter(file, ARCHIVE_ID)
+    for part, headers in parts:
+        writer.add_part(part, headers)
+    writer.finish()
+    return file.getvalue()
+
+
+def test_series_of_one_study_share_what_they_have_in_common() -> None:
+    joint = [_study(number, 20, 1) for number in range(1, 5)]
+    apart = [_study(number, 20, number) for number in range(1, 5)]
+    together = _reader(_packed(joint))
+    _assert_same(together, joint)
+    assert together.block_count == 1
+    assert _reader(_packed(apart)).block_count == 4
+    blocks = [
+        sum(reader.stored_bytes(number) for number in range(reader.block_count))
+        for reader in (together, _reader(_packed(apart)))
+    ]
+    assert blocks[0] < 0.6 * blocks[1]
+
+
+def test_a_block_of_a_study_has_not_too_many_rows() -> None:
+    parts = [_study(1, 200, 1), _study(2, 100, 1), _study(3, 5, 1), _study(4, 300, 1), _study(5, 30, 1)]
+    reader = _reader(_packed(parts))
+    _assert_same(reader, parts)
+    assert reader.block_count == 5
+    _assert_same(HeaderPackReader.rebuild(CountingReader(_packed(parts)), len(_packed(parts)), "x"), parts)
 
 
 def test_places_of_headers_lie_inside_their_blocks() -> None:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dicomfs.archive import Archive
 from dicomfs.dicom.part10 import scan
 from dicomfs.dicom.pixels import split
 from dicomfs.model import CodedPiece, FramePiece, HeaderPiece, Piece, StreamPiece, TranscodedPiece
+from dicomfs.packing import coded
 from dicomfs.packing.coded import take_apart
 from dicomfs.packs import PackSource
 from dicomfs.recovery import recover
@@ -158,6 +160,16 @@ def test_tiny_codestreams_are_not_taken_apart() -> None:
     data = file_of([jpeg_lossless(image)], image, JPEG_LOSSLESS)
     found = scan(data)
     plan = split(data, found)
+    assert take_apart(data, found, plan) == (plan, {})
+
+
+def test_a_codestream_that_frames_would_not_beat_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = smooth(64, 64)
+    data = file_of([jpeg_lossless(image)], image, JPEG_LOSSLESS)
+    found = scan(data)
+    plan = split(data, found)
+    assert take_apart(data, found, plan)[0].kind == "coded"
+    monkeypatch.setattr(coded, "encode_band", lambda raw, *_: bytes(raw.size))
     assert take_apart(data, found, plan) == (plan, {})
 
 

@@ -149,7 +149,9 @@ def test_packs_that_others_need_stay(archive: Archive, tmp_path: Path) -> None:
     # The header pack of two studies keeps one of them, the pack with the twin's pixels keeps those.
     assert (len(objects(archive, "header")), len(objects(archive, "pixel"))) == (3, 3)
     archive.close()
-    assert recover(archive.paths.root, archive.paths.local_tier.as_uri(), NullProgress()).problems == []
+    assert (
+        recover(archive.paths.root, archive.paths.local_tier.as_uri(), progress=NullProgress()).problems == []
+    )
     with Archive.open(archive.paths.root) as again:
         check(again, files)
 
@@ -166,7 +168,7 @@ def test_recover_finds_the_same_before_and_after_the_old_parts_are_deleted(
     for path, data in old.items():
         if not path.exists():
             path.write_bytes(data)
-    assert recover(root, (root / "local").as_uri(), NullProgress()).problems == []
+    assert recover(root, (root / "local").as_uri(), progress=NullProgress()).problems == []
     with Archive.open(root) as again:
         assert numbers(again) == before
         assert parts(again) == 1
@@ -174,7 +176,7 @@ def test_recover_finds_the_same_before_and_after_the_old_parts_are_deleted(
         assert again.verify(deep=True).problems == []
     new = [path for path in objects(again, "pixel") if path not in old]
     new[0].unlink()
-    assert recover(root, (root / "local").as_uri(), NullProgress()).problems != []
+    assert recover(root, (root / "local").as_uri(), progress=NullProgress()).problems != []
     with Archive.open(root) as again:
         # All but the slice that is in no older part; the problem names it.
         assert readable(again) == (digests(SLICES[:2]), 0)
