@@ -5,7 +5,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What is inlined into one copy of the code for each level and direction; builds that cannot wait for the compiler
+ * leave the choice to it. */
+#ifndef DENSE_INLINE
 #define DENSE_INLINE static inline __attribute__((always_inline))
+#endif
 
 /* Bytes the decoder reads beyond the end at most, as zeros: one word that it is ahead, one that was left away. */
 #define DENSE_OVERREAD 8

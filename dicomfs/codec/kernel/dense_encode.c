@@ -13,6 +13,13 @@
 #define TRIAL_FRAMES 4
 #define LEAST_TRIAL_ROWS 16
 #define TRIAL_SAMPLES 5000 /* times effort */
+/* Of short stacks trials take one part in so many, down to the least. */
+#define TRIAL_SHARE 16
+#define LEAST_TRIAL_SAMPLES 16384
+/* Even and odd values must differ in number by one part in so many for their parity to be worth a trial. */
+#define UNEVEN 12
+/* A gap must have one sample in so many on either side of it. */
+#define BESIDE_GAP 2000
 
 static uint32_t sample_at(const dfk_shape *shape, const void *samples, size_t index) {
     return shape->sample_bytes == 1 ? ((const uint8_t *)samples)[index] : ((const uint16_t *)samples)[index];
@@ -164,9 +171,42 @@ static int better(const dense_encoder *encoder, const dense_part *part, dense_he
     return 1;
 }
 
+static uint64_t sample_count(const dense_encoder *encoder) {
+    return (uint64_t)encoder->shape.frames * encoder->shape.rows * encoder->shape.columns;
+}
+
+/* Whether even values and the odd ones behind them occur unequally often, those aside that occur very often. */
+static int uneven(const dense_encoder *encoder) {
+    const uint64_t often = sample_count(encoder) / RARE + 1;
+    uint64_t total = 0, difference = 0;
+    for (uint32_t value = 0; value < VALUES; value += 2) {
+        const uint32_t even = encoder->counts[value], odd = encoder->counts[value + 1];
+        if (even > often || odd > often)
+            continue;
+        total += (uint64_t)even + odd;
+        difference += even > odd ? even - odd : odd - even;
+    }
+    return difference * UNEVEN > total;
+}
+
+/* Whether any gap has many samples both below and above it. */
+static int parting(const dense_encoder *encoder, const dense_header *header) {
+    const uint64_t total = sample_count(encoder), least = total / BESIDE_GAP;
+    uint64_t below = 0;
+    for (uint32_t value = 0, next = 0; next < header->gap_count; value++) {
+        if (value == header->gaps[next].at) {
+            if (below > least && total - below > least)
+                return 1;
+            next++;
+        }
+        below += encoder->counts[value];
+    }
+    return 0;
+}
+
 /* Values that occur often are worth a symbol of their own where the prediction is near to them. */
 static void try_spikes(const dense_encoder *encoder, const dense_part *part, dense_header *best, int64_t *length) {
-    const uint64_t total = (uint64_t)encoder->shape.frames * encoder->shape.rows * encoder->shape.columns;
+    const uint64_t total = sample_count(encoder);
     const uint32_t largest = dense_largest_sample(best);
     uint32_t candidates[SPIKE_CANDIDATES] = {0, largest}, count = largest ? 2 : 1;
     for (uint32_t round = 0; round < 2; round++) {
@@ -222,7 +262,7 @@ static void find_gaps(const dense_encoder *encoder, dense_header *header) {
 static void try_gaps(const dense_encoder *encoder, const dense_part *part, dense_header *best, int64_t *length) {
     dense_header changed = *best;
     find_gaps(encoder, &changed);
-    if (!changed.gap_count)
+    if (!parting(encoder, &changed))
         return;
     prepare_gaps(encoder, &changed);
     if (!better(encoder, part, best, length, &changed))
@@ -230,7 +270,11 @@ static void try_gaps(const dense_encoder *encoder, const dense_part *part, dense
 }
 
 static void choose(const dense_encoder *encoder, const dfk_settings *settings, dense_header *header) {
-    const dense_part part = trial_part(&encoder->shape, TRIAL_SAMPLES * settings->effort);
+    const uint64_t share = sample_count(encoder) / TRIAL_SHARE;
+    uint32_t samples = TRIAL_SAMPLES * settings->effort;
+    if (samples > share)
+        samples = share > LEAST_TRIAL_SAMPLES ? (uint32_t)share : LEAST_TRIAL_SAMPLES;
+    const dense_part part = trial_part(&encoder->shape, samples);
     int64_t length = write_coded(encoder, header, &part);
     if (length < 0)
         return;
@@ -241,7 +285,8 @@ static void choose(const dense_encoder *encoder, const dfk_settings *settings, d
     }
     changed = *header;
     changed.parity = 1;
-    better(encoder, &part, header, &length, &changed);
+    if (uneven(encoder))
+        better(encoder, &part, header, &length, &changed);
     try_gaps(encoder, &part, header, &length);
     try_spikes(encoder, &part, header, &length);
 }

@@ -308,7 +308,7 @@ static void choose_taps(fitting *f, fast_stage *best)
 void fast_fit_stage(fast_encoder *e, uint32_t number)
 {
     fitting f = {.e = e, .stage = &e->plan.stage[number], .number = number};
-    fast_stage best;
+    fast_stage best = {0};
     uint32_t ignored[DFK_REFERENCES];
     f.first = e->shape.frames;
     for (uint32_t frame = 0; frame < e->shape.frames; frame++)
