@@ -6,6 +6,7 @@ wrong.  What a setting does is up to those who are given it; nothing here opens 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -22,6 +23,10 @@ PROFILES: tuple[str, ...] = get_args(Profile)
 PermissionBits = Annotated[str, Meta(pattern="^0?[0-7]{3}$")]
 """Permission bits as TOML strings of octal digits ("0440"): a bare 440 would be read as decimal."""
 Number = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(gt=0)]
+Text = Annotated[str, Meta(min_length=1)]
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+"""What object stores take; Amazon's own rule is narrower, other stores' older buckets are not."""
 
 
 class ArchiveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,15 +75,50 @@ class MountSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return options + ["allow_other"] * self.allow_other
 
 
-class TierSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TierOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a tier is reached and what it is asked for, apart from where it is."""
+
+    bandwidth: Positive | None = None
+    """Bytes a second, both ways together; without a limit when absent."""
+    retry_seconds: Number = 20
+    """How long a failing call is tried again.  Somebody waits in front of a viewer for the answer."""
+    read_back: bool = True
+    """Whether all bytes of an object are read back and compared after it is put, or its checksum alone."""
+    endpoint: Text | None = None
+    """Address of the object store, ``https://host``; what the AWS environment or profile says when absent."""
+    profile: Text | None = None
+    """Section of the AWS configuration files."""
+    region: Text | None = None
+    """Region of the bucket."""
+    storage_class: Text | None = None
+    """Storage class of new packs; the store's own default when absent.  Keyrings and journal are in that."""
+    server_side_encryption: Literal["AES256", "aws:kms"] | None = None
+    """Encryption by the store, with its key or one of its key management."""
+    kms_key: Text | None = None
+    """The key for "aws:kms"; the account's default key when absent."""
+    object_lock_days: Positive | None = None
+    """How long the store must refuse to destroy a new object; the bucket must have object lock on."""
+    object_lock_mode: Literal["governance", "compliance"] = "governance"
+    """Who may shorten that: an administrator of the store with the right to, or nobody."""
+    restore_days: Positive = 7
+    """How long a restored copy of a cold object can be read."""
+    restore_speed: Literal["bulk", "standard", "expedited"] = "standard"
+    """How fast, and how dear, a restore of a cold object is."""
+
+
+class TierSettings(TierOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Section ``[tiers.NAME]``."""
 
     url: str
-    """Where the objects lie: ``file:///path``."""
+    """Where the objects lie: ``file:///path`` or ``s3://bucket/prefix``."""
 
     def path(self) -> Path:
         """Return the folder that the URL names."""
         return Path(unquote(urlsplit(self.url).path))
+
+
+ANY_TIER = frozenset({"url", "bandwidth", "retry_seconds"})
+"""Settings of a tier that mean something for each kind; the others are for ``s3://`` only."""
 
 
 class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -143,7 +183,7 @@ def parse(text: str, file: str = FILE_NAME) -> Settings:
         key = where.rstrip("`").lstrip(".") or "(file)"
         raise ConfigError(file, key.replace("[...]", ".*"), problem) from error
     for name, tier in settings.tiers.items():
-        _check_url(tier.url, f"tiers.{name}.url", file)
+        _check_tier(tier, f"tiers.{name}", file)
     return settings
 
 
@@ -165,8 +205,33 @@ def _refuse_unknown(tree: dict[str, Any], shape: type[msgspec.Struct], prefix: s
             _refuse_unknown(value, kind, f"{prefix}{key}.", file)
 
 
-def _check_url(url: str, key: str, file: str) -> None:
-    """Raise ConfigError unless `url` names an absolute local path."""
-    parts = urlsplit(url)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-        raise ConfigError(file, key, f"{url!r} is not of the form file:///absolute/path")
+def _check_tier(tier: TierSettings, section: str, file: str) -> None:
+    """Raise ConfigError for an impossible URL, and for settings that another one contradicts."""
+    parts = urlsplit(tier.url)
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise ConfigError(
+                file, f"{section}.url", f"{tier.url!r} is not of the form file:///absolute/path"
+            )
+        given = {name for name, value in _without_defaults(tier).items() if name not in ANY_TIER}
+        for name in sorted(given):
+            raise ConfigError(file, f"{section}.{name}", "only tiers on s3:// have this")
+    elif parts.scheme != "s3" or _BUCKET.fullmatch(parts.netloc) is None:
+        raise ConfigError(
+            file, f"{section}.url", f"{tier.url!r} is neither file:///absolute/path nor s3://bucket/prefix"
+        )
+    elif section == "tiers.local":
+        raise ConfigError(file, f"{section}.url", "the local tier must be a folder: file:///absolute/path")
+    if tier.endpoint is not None and urlsplit(tier.endpoint).scheme not in ("http", "https"):
+        raise ConfigError(file, f"{section}.endpoint", f"{tier.endpoint!r} is not of the form https://host")
+    if tier.kms_key is not None and tier.server_side_encryption != "aws:kms":
+        raise ConfigError(file, f"{section}.kms_key", 'needs server_side_encryption = "aws:kms"')
+
+
+def _without_defaults(settings: msgspec.Struct) -> dict[str, object]:
+    """Return the fields that differ from their defaults."""
+    return {
+        field.name: value
+        for field in msgspec.structs.fields(settings)
+        if (value := getattr(settings, field.name)) != field.default
+    }

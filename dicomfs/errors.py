@@ -18,6 +18,7 @@
     │   ├── ObjectDamaged       stored bytes are not those that were put: never served
     │   ├── KeyMissing          no key at hand opens what is stored
     │   │   └── KeyDestroyed    its key was removed on purpose
+    │   ├── ObjectCold          the object must be restored from a cold storage class first
     │   ├── TierFull            no space, no inodes or quota reached
     │   └── TransientTierError  a retry makes sense
     ├── MountError              mounting or unmounting failed: mount point, problem
@@ -151,6 +152,15 @@ class KeyDestroyed(KeyMissing):
     def __init__(self, tier: str, key: str, keyring: int, index: int) -> None:
         self.keyring, self.index = keyring, index
         super().__init__(tier, key, f"key {index} of keyring {keyring:016x} was destroyed")
+
+
+class ObjectCold(TierError):
+    """The object is in a cold storage class: it is there, and can't be read before it is restored."""
+
+    def __init__(self, tier: str, key: str, *, restoring: bool) -> None:
+        self.restoring = restoring
+        state = "a restore is under way, try later" if restoring else "restore it first (`dicomfs tier warm`)"
+        super().__init__(tier, key, f"in a cold storage class; {state}")
 
 
 class TierFull(TierError):

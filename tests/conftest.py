@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: where the real data lies, if it is there at all."""
+"""Fixtures that every test may use: where the real data lies, if it is there at all, and S3 servers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from dicomfs.log import JsonFormatter, KeyValueFormatter
+from tests.s3.ceph import Ceph, running_ceph
+from tests.s3.servers import BUCKET, Server, running_moto
 
 REAL_DATA_VARIABLE = "DICOMFS_REAL_DATA"
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -72,3 +74,25 @@ def _logging_of_one_test_only() -> Iterator[None]:
 def real_data() -> Path | None:
     """Root of the real data, or None."""
     return find_real_data()
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Server]:
+    """An S3 server that knows cold classes and object lock, and checks neither secrets nor checksums."""
+    with running_moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ceph_cluster() -> Iterator[Ceph]:
+    """A Ceph cluster, whose gateway may be stopped and started."""
+    with running_ceph() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def ceph(ceph_cluster: Ceph) -> Server:
+    """A real S3 server: Ceph's RADOS gateway."""
+    server = Server(ceph_cluster.environment)
+    server.client().create_bucket(Bucket=BUCKET)
+    return server

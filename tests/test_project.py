@@ -85,7 +85,7 @@ def test_every_direct_dependency_is_locked_and_explained() -> None:
     ):
         locked = set(re.findall(r"^([a-z0-9-]+)==", text(lock), re.MULTILINE))
         for requirement in requirements:
-            name = re.split(r"[<>=]", requirement)[0]
+            name = re.split(r"[<>=[]", requirement)[0]
             assert name in locked, f"{name} is not in {lock}: run tools/lock"
             assert re.search(rf"\| .*\b{name}\b", explained), f"{name} is not explained"
 

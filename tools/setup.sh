@@ -10,7 +10,7 @@ VENV=$PWD/.venv
 # What every use needs: mounting, and building pyfuse3, which comes as source.
 RUN_PACKAGES="ca-certificates fuse3 gcc libc6-dev libfuse3-dev pkg-config"
 # What the tests use besides: programs on the other side of the mount, and compilers for other machines.
-TEST_PACKAGES="attr clang dcm2niix dcmtk git libclang-rt-dev procps rsync tar util-linux"
+TEST_PACKAGES="attr ceph-base ceph-common ceph-mgr ceph-mon ceph-osd clang dcm2niix dcmtk git libclang-rt-dev procps radosgw rsync tar util-linux"
 if [ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ]; then
     TEST_PACKAGES="$TEST_PACKAGES gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 fi

@@ -15,7 +15,7 @@ from dicomfs.cli.state import PathName, State, as_json, pass_state
 from dicomfs.crypto.key_sources import load_keys
 from dicomfs.crypto.keys import ArchiveKey
 from dicomfs.paths import ArchivePaths, read_identity
-from dicomfs.tiers.registry import open_tier
+from dicomfs.tiers.registry import open_wrapped_tier
 from dicomfs.tiers.sealed import SealedTier
 
 
@@ -29,7 +29,7 @@ def _sealed_tiers(state: State) -> list[SealedTier]:
     root, keys = state.archive_path(), _keys(state)
     archive_id = read_identity(ArchivePaths(root))
     return [
-        SealedTier(open_tier(name, tier.url), archive_id, keys)
+        SealedTier(open_wrapped_tier(name, tier.url, tier, archive_id=archive_id).tier, archive_id, keys)
         for name, tier in config.load(root).tiers.items()
         if name != "local"
     ]

@@ -40,6 +40,10 @@ class ObjectStat:
     """Bytes."""
     mtime_ns: int
     """When the tier stored it, nanoseconds since 1970; its own clock."""
+    cold: bool = False
+    """It can't be read before it is restored."""
+    restoring: bool = False
+    """It is cold, and a restore is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,8 @@ class Tier(Protocol):
 
     All methods may be called from several threads at the same time.  No method retries: TransientTierError
     says that a retry makes sense, and the retry wrapper is the one place that does so; therefore every method
-    is idempotent.  Any failure is a TierError.  Keys are validated by each method (``check_key``).
+    is idempotent.  (A put that takes many requests may repeat one of them, by the same policy.)  Any failure
+    is a TierError.  Keys are validated by each method (``check_key``).
     """
 
     @property
@@ -94,15 +99,22 @@ class Tier(Protocol):
         ...
 
     def get(self, key: ObjectKey) -> bytes:
-        """All bytes of a small object; ObjectNotFound.  The caller knows that it is small."""
+        """All bytes of a small object; ObjectNotFound, ObjectCold.  The caller knows that it is small."""
         ...
 
     def get_range(self, key: ObjectKey, wanted: ByteRange) -> bytes:
-        """The bytes of the range; fewer only when the object ends before.  ObjectNotFound."""
+        """The bytes of the range; fewer only when the object ends before.  ObjectNotFound, ObjectCold."""
         ...
 
     def stat(self, key: ObjectKey) -> ObjectStat:
         """Size and time of an object; ObjectNotFound."""
+        ...
+
+    def restore(self, key: ObjectKey) -> None:
+        """Ask for a cold object to be made readable; nothing to do when it is, or is asked for already.
+
+        Returns at once: ``stat`` tells when it can be read, hours later.  ObjectNotFound.
+        """
         ...
 
     def delete(self, key: ObjectKey) -> None:
@@ -124,6 +136,14 @@ class Tier(Protocol):
         """A file with exactly the object's bytes, to be read only; None where tiers have no files.
 
         ObjectNotFound.  The file may be unlinked by a later ``delete``; open descriptors stay valid.
+        """
+        ...
+
+    def discard_temporaries(self, older_than: float) -> int:
+        """Remove what puts that died left behind ``older_than`` seconds ago or earlier; returns how many.
+
+        What a put that is under way has written goes too when it is as old: ask for less than a day only
+        where no other process puts.
         """
         ...
 

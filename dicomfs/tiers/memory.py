@@ -55,6 +55,10 @@ class MemoryTier:
         data, mtime_ns = self._object(key)
         return ObjectStat(len(data), mtime_ns)
 
+    def restore(self, key: ObjectKey) -> None:
+        """See Tier.restore: nothing is ever cold here."""
+        self._object(key)
+
     def delete(self, key: ObjectKey) -> None:
         """See Tier.delete."""
         check_key(key, self.name)
@@ -82,6 +86,10 @@ class MemoryTier:
         """See Tier.open_local: there are no files here."""
         self._object(key)
         return None
+
+    def discard_temporaries(self, older_than: float) -> int:  # noqa: ARG002  of the protocol
+        """See Tier.discard_temporaries: a put that dies leaves nothing here."""
+        return 0
 
     def _used(self) -> int:
         return sum(len(data) for data, _ in self._objects.values())

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from dicomfs.errors import TierError
@@ -29,7 +29,7 @@ class Meter:
 
 
 class MeteredTier(TierWrapper):
-    """Counts calls by operation: put, get, get_range, stat, delete.  One lock guards the totals."""
+    """Counts calls by operation: the names of Tier's methods.  One lock guards the totals."""
 
     def __init__(self, inner: Tier, clock: Callable[[], float] = time.perf_counter) -> None:
         super().__init__(inner)
@@ -72,6 +72,25 @@ class MeteredTier(TierWrapper):
         with self._measured("delete"):
             self._inner.delete(key)
 
+    def restore(self, key: ObjectKey) -> None:
+        """See Tier.restore."""
+        with self._measured("restore"):
+            self._inner.restore(key)
+
+    def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
+        """See Tier.list.  Time counts until the first object comes: the rest is up to who takes them."""
+        with self._measured("list"):
+            listing = iter(self._inner.list(prefix))
+            first = next(listing, None)
+        if first is None:
+            return
+        yield first
+        try:
+            yield from listing
+        except TierError:
+            self._add("list", Meter(errors=1))
+            raise
+
     @contextmanager
     def _measured(self, operation: str) -> Iterator[Callable[[int], None]]:
         moved: list[int] = []
@@ -82,15 +101,14 @@ class MeteredTier(TierWrapper):
             errors = 1
             raise
         finally:
-            self._add(operation, errors, sum(moved), self._clock() - start)
+            self._add(operation, Meter(1, errors, sum(moved), self._clock() - start))
 
-    def _add(self, operation: str, errors: int, moved: int, seconds: float) -> None:
+    def _add(self, operation: str, more: Meter) -> None:
         with self._lock:
             old = self._meters.get(operation, Meter())
-            self._meters[operation] = replace(
-                old,
-                calls=old.calls + 1,
-                errors=old.errors + errors,
-                payload_bytes=old.payload_bytes + moved,
-                seconds=old.seconds + seconds,
+            self._meters[operation] = Meter(
+                old.calls + more.calls,
+                old.errors + more.errors,
+                old.payload_bytes + more.payload_bytes,
+                old.seconds + more.seconds,
             )

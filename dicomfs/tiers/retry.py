@@ -65,6 +65,10 @@ class RetryingTier(TierWrapper):
         """See Tier.stat."""
         return self._retry(lambda: self._inner.stat(key))
 
+    def restore(self, key: ObjectKey) -> None:
+        """See Tier.restore."""
+        self._retry(lambda: self._inner.restore(key))
+
     def delete(self, key: ObjectKey) -> None:
         """See Tier.delete."""
         self._retry(lambda: self._inner.delete(key))
@@ -88,15 +92,29 @@ class RetryingTier(TierWrapper):
         """See Tier.open_local."""
         return self._retry(lambda: self._inner.open_local(key))
 
+    def discard_temporaries(self, older_than: float) -> int:
+        """See Tier.discard_temporaries."""
+        return self._retry(lambda: self._inner.discard_temporaries(older_than))
+
     def _retry(self, call: Callable[[], T]) -> T:
-        pause = self._policy.first_pause
-        end = self._clock() + self._policy.deadline
-        while True:
-            try:
-                return call()
-            except TransientTierError:
-                if self._clock() + pause > end:
-                    raise
-            # Spreads callers in time; no secret depends on it.
-            self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-            pause = min(2 * pause, self._policy.longest_pause)
+        return retried(call, self._policy, self._sleep, self._clock)
+
+
+def retried(
+    call: Callable[[], T],
+    policy: RetryPolicy,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
+    """What ``call`` returns, tried again after TransientTierError as the policy says; raises the last one."""
+    pause = policy.first_pause
+    end = clock() + policy.deadline
+    while True:
+        try:
+            return call()
+        except TransientTierError:
+            if clock() + pause > end:
+                raise
+        # Spreads callers in time; no secret depends on it.
+        sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+        pause = min(2 * pause, policy.longest_pause)

@@ -41,6 +41,10 @@ class TierWrapper:
         """See Tier.stat."""
         return self._inner.stat(key)
 
+    def restore(self, key: ObjectKey) -> None:
+        """See Tier.restore."""
+        self._inner.restore(key)
+
     def delete(self, key: ObjectKey) -> None:
         """See Tier.delete."""
         self._inner.delete(key)
@@ -56,3 +60,7 @@ class TierWrapper:
     def open_local(self, key: ObjectKey) -> Path | None:
         """See Tier.open_local."""
         return self._inner.open_local(key)
+
+    def discard_temporaries(self, older_than: float) -> int:
+        """See Tier.discard_temporaries."""
+        return self._inner.discard_temporaries(older_than)

@@ -12,14 +12,17 @@ import pytest
 from dicomfs.crypto.keys import ArchiveKey
 from dicomfs.errors import ObjectExists, ObjectNotFound, TierError, TransientTierError
 from dicomfs.model import ObjectKey
+from dicomfs.tiers.bandwidth import Bandwidth
 from dicomfs.tiers.base import MAX_KEY_BYTES, ByteRange, Tier
 from dicomfs.tiers.folder import FolderTier
 from dicomfs.tiers.memory import MemoryTier
 from dicomfs.tiers.metered import MeteredTier
-from dicomfs.tiers.registry import open_tier
+from dicomfs.tiers.registry import open_tier, open_wrapped_tier
 from dicomfs.tiers.retry import RetryingTier
 from dicomfs.tiers.sealed import SealedTier
+from dicomfs.tiers.sentinel import attach_folder
 from tests.faulty_tier import FaultyTier
+from tests.s3.servers import Server
 
 KEY = ObjectKey("pixel/ab/" + "ab" * 32)
 
@@ -41,14 +44,31 @@ def _without_links(tmp_path: Path) -> Tier:
     return _folder(tmp_path)
 
 
+def _with_sentinel(tmp_path: Path) -> Tier:
+    folder = tmp_path / "tier"
+    attach_folder("laboratory", folder, bytes(16))
+    return FolderTier("laboratory", folder, local=False, archive_id=bytes(16))
+
+
+def _with_bandwidth(tmp_path: Path) -> Tier:
+    (tmp_path / "tier").mkdir()
+    return FolderTier("laboratory", tmp_path / "tier", local=False, bandwidth=Bandwidth(1 << 40))
+
+
+def _wrapped(tmp_path: Path) -> Tier:
+    folder = tmp_path / "tier"
+    attach_folder("laboratory", folder, bytes(16))
+    return open_wrapped_tier("laboratory", folder.as_uri(), archive_id=bytes(16)).tier
+
+
 def _flaky(tmp_path: Path, *, late: bool) -> Tier:
     """Every third call fails once, before or after its work."""
 
     class _Flaky(FaultyTier):
-        def _before(self) -> None:
+        def _before(self, operation: str, key: str) -> None:
             if self.calls % 3 == 0:
                 self.faults.append(TransientTierError("memory", "", "flaky"))
-            super()._before()
+            super()._before(operation, key)
 
     return RetryingTier(_Flaky(MemoryTier(), late=late), sleep=lambda _: None)
 
@@ -61,10 +81,10 @@ def _retried_around_the_seal(_: Path) -> Tier:
     """Each attempt seals anew: what an earlier one left must be known as the same."""
 
     class _Flaky(FaultyTier):
-        def _before(self) -> None:
+        def _before(self, operation: str, key: str) -> None:
             if self.calls % 5 == 0:
                 self.faults.append(TransientTierError("memory", "", "flaky"))
-            super()._before()
+            super()._before(operation, key)
 
     return RetryingTier(_sealed(_Flaky(MemoryTier(), late=True)), sleep=lambda _: None)
 
@@ -74,6 +94,8 @@ TIERS: dict[str, Callable[[Path], Tier]] = {
     "folder": _folder,
     "folder by URL": _by_url,
     "folder without hard links": _without_links,
+    "folder with a sentinel": _with_sentinel,
+    "folder with a bandwidth": _with_bandwidth,
     "metered": lambda path: MeteredTier(_folder(path)),
     "retrying": lambda path: RetryingTier(_folder(path)),
     "sealed in memory": lambda _: _sealed(MemoryTier()),
@@ -81,12 +103,14 @@ TIERS: dict[str, Callable[[Path], Tier]] = {
     "sealed, flaky": lambda path: _sealed(_flaky(path, late=False)),
     "sealed, flaky after the work": lambda path: _sealed(_flaky(path, late=True)),
     "sealed, tried again as a whole": _retried_around_the_seal,
+    "wrapped": _wrapped,
     "flaky": lambda path: _flaky(path, late=False),
     "flaky after the work": lambda path: _flaky(path, late=True),
 }
+SERVERS = {"S3 of moto": "moto", "S3 of Ceph": "ceph", "sealed on S3 of Ceph": "ceph"}
 
 
-@pytest.fixture(params=TIERS)
+@pytest.fixture(params=[*TIERS, *SERVERS])
 def tier(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tier:
     if "without hard links" in request.param:
 
@@ -94,6 +118,10 @@ def tier(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
             raise PermissionError(1, "Operation not permitted")
 
         monkeypatch.setattr("os.link", refuse)
+    if request.param in SERVERS:
+        server: Server = request.getfixturevalue(SERVERS[request.param])
+        server.use(monkeypatch)
+        return _sealed(server.tier()) if "sealed" in request.param else server.tier()
     return TIERS[request.param](tmp_path)
 
 
@@ -222,6 +250,7 @@ def test_impossible_keys_are_refused_by_every_method(tier: Tier, key: str) -> No
         lambda: tier.stat(bad),
         lambda: tier.delete(bad),
         lambda: tier.open_local(bad),
+        lambda: tier.restore(bad),
     ):
         with pytest.raises(TierError, match="impossible object key"):
             call()
@@ -252,6 +281,21 @@ def test_a_local_file_has_the_object_s_bytes(tier: Tier) -> None:
     _put(tier, KEY, b"bytes")
     path = tier.open_local(KEY)
     assert path is None or path.read_bytes() == b"bytes"
+
+
+def test_what_is_not_cold_is_restored_already(tier: Tier) -> None:
+    _put(tier, KEY, b"bytes")
+    tier.restore(KEY)
+    found = tier.stat(KEY)
+    assert (found.cold, found.restoring) == (False, False)
+    with pytest.raises(ObjectNotFound):
+        tier.restore(ObjectKey("absent"))
+
+
+def test_a_put_that_ended_leaves_no_temporaries(tier: Tier) -> None:
+    _put(tier, KEY, b"bytes")
+    assert tier.discard_temporaries(0) == 0
+    assert tier.get(KEY) == b"bytes"
 
 
 def test_free_space_is_at_most_the_total(tier: Tier) -> None:

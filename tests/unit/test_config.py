@@ -34,6 +34,21 @@ def test_every_section_is_read(tmp_path: Path) -> None:
     assert settings.mount.as_options() == ["file_mode=0440", "folder_mode=0550", "uid=7", "allow_other"]
 
 
+def test_an_object_store_has_options() -> None:
+    settings = config.parse(
+        "[tiers.external]\nurl = 's3://bucket/site-a'\nbandwidth = 1000000\nstorage_class = 'DEEP_ARCHIVE'\n"
+        "server_side_encryption = 'aws:kms'\nkms_key = 'k'\nobject_lock_days = 3650\n"
+        "object_lock_mode = 'compliance'\nrestore_days = 3\nrestore_speed = 'bulk'\nprofile = 'archive'\n"
+        "endpoint = 'https://s3.example.org'\nregion = 'eu-central-1'\nretry_seconds = 5\nread_back = false\n"
+    )
+    external = settings.tiers["external"]
+    assert (external.url, external.storage_class, external.object_lock_days) == (
+        "s3://bucket/site-a",
+        "DEEP_ARCHIVE",
+        3650,
+    )
+
+
 @pytest.mark.parametrize(
     "text,key",
     [
@@ -47,6 +62,15 @@ def test_every_section_is_read(tmp_path: Path) -> None:
         ("[tiers.local]\n", "tiers.*"),
         ("[tiers.local]\nurl = 's3://bucket'\n", "tiers.local.url"),
         ("[tiers.local]\nurl = 'file://host/a'\n", "tiers.local.url"),
+        ("[tiers.external]\nurl = 's3://'\n", "tiers.external.url"),
+        ("[tiers.external]\nurl = 's3://a b/c'\n", "tiers.external.url"),
+        ("[tiers.external]\nurl = 'gopher://abc'\n", "tiers.external.url"),
+        ("[tiers.external]\nurl = 's3://abc'\nbandwidth = 0\n", "tiers.*.bandwidth"),
+        ("[tiers.external]\nurl = 's3://abc'\nretry_seconds = -1\n", "tiers.*.retry_seconds"),
+        ("[tiers.external]\nurl = 's3://abc'\nobject_lock_mode = 'x'\n", "tiers.*.object_lock_mode"),
+        ("[tiers.external]\nurl = 's3://abc'\nendpoint = 'host'\n", "tiers.external.endpoint"),
+        ("[tiers.external]\nurl = 's3://abc'\nkms_key = 'k'\n", "tiers.external.kms_key"),
+        ("[tiers.laboratory]\nurl = 'file:///a'\nstorage_class = 'X'\n", "tiers.laboratory.storage_class"),
         ("pack = 3\n", "pack"),
         ("[pack\n", "(syntax)"),
     ],

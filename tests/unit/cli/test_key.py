@@ -17,6 +17,7 @@ from dicomfs.tiers.base import Tier
 from dicomfs.tiers.folder import FolderTier
 from dicomfs.tiers.keyrings import Keyrings
 from dicomfs.tiers.sealed import SealedTier
+from dicomfs.tiers.sentinel import attach_folder
 from tests.sealed_tiers import NEW, OLD, contents, put
 
 
@@ -28,6 +29,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root, folder = tmp_path / "archive", tmp_path / "laboratory"
     folder.mkdir()
     Archive.create(root).close()
+    attach_folder("laboratory", folder, archive_id(root))
     write_key_file(tmp_path / "old.key", OLD)
     set_key(root, tmp_path / "old.key")
     put(laboratory(root, OLD), "journal/0000000000000001", b"decisions")
@@ -42,8 +44,11 @@ def set_key(root: Path, *files: Path) -> None:
 
 
 def laboratory(root: Path, key: ArchiveKey) -> Tier:
-    archive_id = bytes.fromhex(json.loads((root / "archive.json").read_text())["id"])
-    return SealedTier(FolderTier("laboratory", root.parent / "laboratory"), archive_id, [key])
+    return SealedTier(FolderTier("laboratory", root.parent / "laboratory"), archive_id(root), [key])
+
+
+def archive_id(root: Path) -> bytes:
+    return bytes.fromhex(json.loads((root / "archive.json").read_text())["id"])
 
 
 def run(root: Path, *command: str | Path) -> int:
@@ -112,6 +117,7 @@ def test_no_tier_loses_the_old_key_while_one_can_not_be_reached(
 ) -> None:
     second = root.parent / "second"
     second.mkdir()
+    attach_folder("second", second, archive_id(root))
     with (root / "dicomfs.toml").open("a") as settings:
         settings.write(f'[tiers.second]\nurl = "{second.as_uri()}"\n')
     real = Keyrings.rewrap

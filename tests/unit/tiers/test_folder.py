@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,6 +111,34 @@ def test_everything_is_synced_before_the_name_appears(
         "link pixel/ab/cd",
         "fsync pixel/ab",
     ]
+
+
+def test_what_was_written_is_read_back_from_the_disk_not_from_memory(
+    tier: FolderTier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, advise, digest = os.fsync, os.posix_fadvise, hashlib.file_digest
+
+    def note_fsync(descriptor: int) -> None:
+        if not Path(f"/proc/self/fd/{descriptor}").is_dir():
+            steps.append("fsync")
+        fsync(descriptor)
+
+    def note_advice(descriptor: int, offset: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_DONTNEED
+        steps.append("drop")
+        advise(descriptor, offset, length, advice)
+
+    def note_digest(file: Any, name: str) -> Any:
+        steps.append("read")
+        return digest(file, name)
+
+    monkeypatch.setattr("os.fsync", note_fsync)
+    monkeypatch.setattr("os.posix_fadvise", note_advice)
+    monkeypatch.setattr("hashlib.file_digest", note_digest)
+    tier.put(KEY, b"bytes", SHA256)
+    tier.put(KEY, b"bytes", SHA256)
+    assert steps == ["fsync", "drop", "read"] * 2
 
 
 def test_only_old_temporary_files_are_discarded(tier: FolderTier) -> None:

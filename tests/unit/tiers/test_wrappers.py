@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dicomfs.config import TierOptions
 from dicomfs.errors import ObjectNotFound, TierError, TierFull, TransientTierError, UsageError
 from dicomfs.model import ObjectKey
-from dicomfs.tiers.base import ByteRange, TierUsage
+from dicomfs.tiers.base import ByteRange, ObjectStat, TierUsage
 from dicomfs.tiers.folder import FolderTier
 from dicomfs.tiers.memory import MemoryTier
 from dicomfs.tiers.metered import MeteredTier
-from dicomfs.tiers.registry import open_tier
+from dicomfs.tiers.registry import open_tier, open_wrapped_tier
 from dicomfs.tiers.retry import RetryingTier, RetryPolicy
-from tests.faulty_tier import FaultyTier
+from dicomfs.tiers.s3 import S3Tier
+from dicomfs.tiers.sentinel import attach_folder
+from tests.faulty_tier import FaultyTier, flipped, truncated
 
 KEY = ObjectKey("a/b")
+ARCHIVE = bytes(16)
 SHA256 = hashlib.sha256(b"bytes").hexdigest()
 
 
@@ -93,6 +98,54 @@ def test_calls_bytes_and_errors_are_counted() -> None:
     assert meters["put"].seconds == 1
 
 
+def test_a_listing_is_counted_once_with_the_errors_in_its_middle() -> None:
+    class _Breaking(MemoryTier):
+        def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
+            yield from super().list(prefix)
+            raise TransientTierError("memory", "", "broke off")
+
+    tier = MeteredTier(_Breaking())
+    tier.put(KEY, b"bytes", SHA256)
+    with pytest.raises(TransientTierError):
+        list(tier.list(""))
+    with pytest.raises(TransientTierError):
+        list(tier.list("none"))
+    tier.restore(KEY)
+    meters = tier.meters()
+    assert (meters["list"].calls, meters["list"].errors) == (2, 2)
+    assert (meters["restore"].calls, meters["restore"].errors) == (1, 0)
+
+
+def test_what_is_open_for_use_retries_and_counts_each_attempt(tmp_path: Path) -> None:
+    attach_folder("laboratory", tmp_path, ARCHIVE)
+    options = TierOptions(retry_seconds=0, bandwidth=1 << 30)
+    opened = open_wrapped_tier("laboratory", tmp_path.as_uri(), options, archive_id=ARCHIVE)
+    opened.tier.put(KEY, b"bytes", SHA256)
+    assert opened.meter.meters()["put"].payload_bytes == 5
+    (tmp_path / ".dicomfs-tier").unlink()
+    with pytest.raises(TierError, match="mounted"):
+        opened.tier.stat(KEY)
+    assert opened.meter.meters()["stat"].errors == 1
+
+
+def test_faults_do_what_they_say() -> None:
+    tier, seen = FaultyTier(MemoryTier()), list[str]()
+    tier.on_call = lambda operation, key: seen.append(f"{operation} {key}")
+    tier.put(KEY, b"bytes", SHA256)
+    tier.spoils = [truncated, flipped]
+    assert [tier.get(KEY), tier.get_range(KEY, ByteRange(0, 5)), tier.get(KEY)] == [b"by", b"byues", b"bytes"]
+    tier.lost_deletes = 1
+    tier.delete(KEY)
+    assert tier.stat(KEY).size == 5
+    tier.lag()
+    tier.delete(KEY)
+    assert [key for key, _ in tier.list("a")] == [KEY]
+    assert list(tier.list("b")) == []
+    tier.lagging = False
+    assert list(tier.list("")) == []
+    assert seen[:2] == ["put a/b", "get a/b"]
+
+
 def test_a_full_tier_says_so() -> None:
     tier = MemoryTier(capacity=7)
     tier.put(KEY, b"bytes", SHA256)
@@ -108,8 +161,32 @@ def test_file_urls_open_folder_tiers(tmp_path: Path) -> None:
     assert open_tier("local", tmp_path.as_uri()).traits.local
 
 
+def test_s3_urls_open_tiers_of_object_stores() -> None:
+    tier = open_tier("external", "s3://bucket/site%20a/b/")
+    assert isinstance(tier, S3Tier)
+    assert (tier.name, tier.bucket, tier.prefix) == ("external", "bucket", "site a/b/")
+    assert not tier.traits.trusted
+    root = open_tier("external", "s3://bucket")
+    assert isinstance(root, S3Tier)
+    assert root.prefix == ""
+
+
 @pytest.mark.parametrize(
-    "url", ["", "/srv", "file:srv", "file://host/srv", "file:///srv?x", "gopher://x", "http://[x"]
+    "url",
+    [
+        "",
+        "/srv",
+        "file:srv",
+        "file://host/srv",
+        "file:///srv?x",
+        "gopher://x",
+        "http://[x",
+        "s3://",
+        "s3:///a",
+        "s3://a:1/b",
+        "s3://k@a/b",
+        "s3://a/b?c",
+    ],
 )
 def test_other_urls_are_refused(url: str) -> None:
     with pytest.raises(UsageError):
