@@ -88,7 +88,7 @@ class SealedTier(TierWrapper):
     def put(self, key: ObjectKey, source: Path | bytes, sha256: str) -> None:
         """See Tier.put.  ObjectExists caused by ObjectDamaged or KeyMissing: what is there can't be read."""
         check_key(key, self.name)
-        name = self._stored(key, self.keyrings.found())
+        name = self._stored(key, self.keyrings.ensure_name_key())
         if self._is_there(name):
             self._require_same(key, name, sha256)
             return
