@@ -97,7 +97,7 @@ class TierOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     region: Text | None = None
     """Region of the bucket."""
     storage_class: Text | None = None
-    """Storage class of new objects; the store's own default when absent."""
+    """Storage class of new packs; the store's own default when absent.  Keyrings and journal are in that."""
     server_side_encryption: Literal["AES256", "aws:kms"] | None = None
     """Encryption by the store, with its key or one of its key management."""
     kms_key: Text | None = None

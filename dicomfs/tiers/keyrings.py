@@ -131,7 +131,7 @@ class Keyrings:
                 self._make()
             return self._free.pop()
 
-    def found(self) -> bytes:
+    def ensure_name_key(self) -> bytes:
         """The key of names; on a tier without keyrings, made now.  Raises TierError."""
         if self._name_key is not None and 0 in self._opened:
             return self._name_key
@@ -373,7 +373,7 @@ class Keyrings:
 
     def _make(self) -> None:
         """Make a keyring for objects to come."""
-        name_key = self.found()
+        name_key = self.ensure_name_key()
         with self._lock:
             assert self._archive_id is not None
             count = min(max(self._count, self._expected), MOST_KEYS)

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from dicomfs.config import TierOptions
 from dicomfs.errors import TierError, TransientTierError
-from dicomfs.model import ObjectKey
+from dicomfs.model import ObjectKey, PackKind
 from dicomfs.tiers.bandwidth import Bandwidth
 from dicomfs.tiers.retry import RetryPolicy, retried
 from dicomfs.tiers.s3_client import PacedBody, S3Client
@@ -36,6 +36,7 @@ MOST_PARTS = 10_000
 PARTS_AT_ONCE = 4
 """64 MiB of memory for each put that is under way."""
 
+_PACKS = frozenset(kind.prefix for kind in PackKind)
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class S3Uploads:
         """``policy`` is for the requests of an object in parts."""
         self._tier, self._client, self._objects = tier, client, objects
         self._policy = policy
-        self._options, self._extra = options, _extra(options)
+        self._options = options
         self._bandwidth = bandwidth
         self._conditional = True
 
@@ -133,7 +134,7 @@ class S3Uploads:
                 ChecksumSHA256=checksum,
                 Metadata={DIGEST_FIELD: sha256},
                 **condition,
-                **self._extra,
+                **_extra(self._options, key),
                 **self._lock(),
             )
         return self._accepted(key, answer, checksum)
@@ -154,7 +155,7 @@ class S3Uploads:
                     **self._objects.place(key),
                     ChecksumAlgorithm="SHA256",
                     Metadata={DIGEST_FIELD: sha256},
-                    **self._extra,
+                    **_extra(self._options, key),
                     **self._lock(),
                 )
             return {**self._objects.place(key), "UploadId": answer["UploadId"]}
@@ -288,10 +289,11 @@ class S3Uploads:
         return retried(call, self._policy)
 
 
-def _extra(options: TierOptions) -> dict[str, str]:
+def _extra(options: TierOptions, key: str) -> dict[str, str]:
     """Arguments of each new object."""
     given = {
-        "StorageClass": options.storage_class,
+        # Keyrings, journal and owner objects are small, and read before anything else can be.
+        "StorageClass": options.storage_class if key.partition("/")[0] in _PACKS else None,
         "ServerSideEncryption": options.server_side_encryption,
         "SSEKMSKeyId": options.kms_key,
     }

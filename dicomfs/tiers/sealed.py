@@ -33,6 +33,7 @@ from dicomfs.errors import (
     FormatError,
     KeyDestroyed,
     KeyMissing,
+    ObjectCold,
     ObjectDamaged,
     ObjectExists,
     ObjectNotFound,
@@ -87,7 +88,7 @@ class SealedTier(TierWrapper):
     def put(self, key: ObjectKey, source: Path | bytes, sha256: str) -> None:
         """See Tier.put.  ObjectExists caused by ObjectDamaged or KeyMissing: what is there can't be read."""
         check_key(key, self.name)
-        name = self._stored(key, self.keyrings.found())
+        name = self._stored(key, self.keyrings.ensure_name_key())
         if self._is_there(name):
             self._require_same(key, name, sha256)
             return
@@ -123,6 +124,11 @@ class SealedTier(TierWrapper):
         """See Tier.stat."""
         name = self._name_of(key)
         return _plain_stat(self._asked(key, lambda: self._inner.stat(name)))
+
+    def restore(self, key: ObjectKey) -> None:
+        """See Tier.restore."""
+        name = self._name_of(key)
+        self._asked(key, lambda: self._inner.restore(name))
 
     def delete(self, key: ObjectKey) -> None:
         """See Tier.delete.  Its key stays on the keyring: `destroy` removes that too."""
@@ -200,11 +206,13 @@ class SealedTier(TierWrapper):
         return self._stored(key, name_key)
 
     def _asked(self, key: ObjectKey, call: Callable[[], T]) -> T:
-        """The answer of the inner tier; an object that is missing is told by the key that was asked for."""
+        """The answer of the inner tier; an object that is missing or cold is told by the key asked for."""
         try:
             return call()
         except ObjectNotFound as error:
             raise ObjectNotFound(self.name, key) from error
+        except ObjectCold as error:
+            raise ObjectCold(self.name, key, restoring=error.restoring) from error
 
     def _opened(
         self, key: ObjectKey, name: ObjectKey, first: int, stored: bytes, wanted: slice = slice(None)
@@ -316,7 +324,7 @@ def _temporary(folder: Path | None) -> Iterator[tuple[IO[bytes], Path]]:
 
 
 def _plain_stat(stored: ObjectStat) -> ObjectStat:
-    return ObjectStat(plain_size(stored.size), stored.mtime_ns)
+    return replace(stored, size=plain_size(stored.size))
 
 
 def _reserved(key: str) -> bool:

@@ -107,7 +107,7 @@ TIERS: dict[str, Callable[[Path], Tier]] = {
     "flaky": lambda path: _flaky(path, late=False),
     "flaky after the work": lambda path: _flaky(path, late=True),
 }
-SERVERS = {"S3 of moto": "moto", "S3 of Ceph": "ceph"}
+SERVERS = {"S3 of moto": "moto", "S3 of Ceph": "ceph", "sealed on S3 of Ceph": "ceph"}
 
 
 @pytest.fixture(params=[*TIERS, *SERVERS])
@@ -121,7 +121,7 @@ def tier(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     if request.param in SERVERS:
         server: Server = request.getfixturevalue(SERVERS[request.param])
         server.use(monkeypatch)
-        return server.tier()
+        return _sealed(server.tier()) if "sealed" in request.param else server.tier()
     return TIERS[request.param](tmp_path)
 
 

@@ -14,12 +14,14 @@ from botocore.exceptions import ClientError
 from moto.moto_api import state_manager
 
 from dicomfs.config import TierOptions
+from dicomfs.crypto.keys import new_key
 from dicomfs.errors import ObjectCold, ObjectExists, ObjectNotFound, TierError, TransientTierError
 from dicomfs.model import ObjectKey
 from dicomfs.tiers import s3_upload
 from dicomfs.tiers.base import ByteRange
 from dicomfs.tiers.registry import open_tier, open_wrapped_tier
 from dicomfs.tiers.s3 import S3Tier
+from dicomfs.tiers.sealed import SealedTier
 from tests.s3.ceph import Ceph
 from tests.s3.servers import BUCKET, Server
 
@@ -228,6 +230,29 @@ def test_storage_class_and_encryption_are_asked_for(
     _put(tier)
     found = _head(moto_server, tier)
     assert (found["ServerSideEncryption"], found["SSEKMSKeyId"]) == ("aws:kms", "alias/archive")
+
+
+def test_what_must_be_read_first_is_never_in_a_cold_class(moto_server: Server) -> None:
+    tier = moto_server.tier(TierOptions(storage_class="GLACIER"))
+    for key in ("keyring/0000000000000000/00000001", "journal/0000000000000001", "owner/0000000000000001"):
+        _put(tier, key=ObjectKey(key))
+        assert tier.get(ObjectKey(key)) == DATA
+    for kind in ("pixel", "burned", "opaque", "header"):
+        _put(tier, key=ObjectKey(f"{kind}/ab/cd"))
+        assert tier.stat(ObjectKey(f"{kind}/ab/cd")).cold
+
+
+def test_a_cold_object_of_a_sealed_tier_is_told_by_its_key_and_restored(moto_server: Server) -> None:
+    tier = SealedTier(moto_server.tier(TierOptions(storage_class="GLACIER")), bytes(16), [new_key()])
+    tier.put(KEY, DATA, hashlib.sha256(DATA).hexdigest())
+    assert (tier.stat(KEY).size, tier.stat(KEY).cold) == (len(DATA), True)
+    assert [(key, stat.cold) for key, stat in tier.list("")] == [(KEY, True)]
+    with pytest.raises(ObjectCold, match=KEY):
+        tier.get(KEY)
+    with pytest.raises(ObjectCold, match=KEY):
+        tier.get_range(KEY, ByteRange(0, 5))
+    tier.restore(KEY)
+    assert tier.get(KEY) == DATA
 
 
 @pytest.mark.parametrize("mode", ["governance", "compliance"])

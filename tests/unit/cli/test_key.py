@@ -13,7 +13,6 @@ from dicomfs.cli import main
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.crypto.keys import ArchiveKey, read_key_file, write_key_file
 from dicomfs.errors import KeyMissing, TransientTierError
-from dicomfs.paths import ArchivePaths, read_identity
 from dicomfs.tiers.base import Tier
 from dicomfs.tiers.folder import FolderTier
 from dicomfs.tiers.keyrings import Keyrings
@@ -28,8 +27,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("DICOMFS_KEY", raising=False)
     monkeypatch.delenv("DICOMFS_KEY_FILE", raising=False)
     root, folder = tmp_path / "archive", tmp_path / "laboratory"
-    with Archive.create(root) as archive:
-        attach_folder("laboratory", folder, archive.archive_id)
+    folder.mkdir()
+    Archive.create(root).close()
+    attach_folder("laboratory", folder, archive_id(root))
     write_key_file(tmp_path / "old.key", OLD)
     set_key(root, tmp_path / "old.key")
     put(laboratory(root, OLD), "journal/0000000000000001", b"decisions")
@@ -44,8 +44,11 @@ def set_key(root: Path, *files: Path) -> None:
 
 
 def laboratory(root: Path, key: ArchiveKey) -> Tier:
-    archive_id = bytes.fromhex(json.loads((root / "archive.json").read_text())["id"])
-    return SealedTier(FolderTier("laboratory", root.parent / "laboratory"), archive_id, [key])
+    return SealedTier(FolderTier("laboratory", root.parent / "laboratory"), archive_id(root), [key])
+
+
+def archive_id(root: Path) -> bytes:
+    return bytes.fromhex(json.loads((root / "archive.json").read_text())["id"])
 
 
 def run(root: Path, *command: str | Path) -> int:
@@ -113,7 +116,8 @@ def test_no_tier_loses_the_old_key_while_one_can_not_be_reached(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     second = root.parent / "second"
-    attach_folder("second", second, read_identity(ArchivePaths(root)))
+    second.mkdir()
+    attach_folder("second", second, archive_id(root))
     with (root / "dicomfs.toml").open("a") as settings:
         settings.write(f'[tiers.second]\nurl = "{second.as_uri()}"\n')
     real = Keyrings.rewrap

@@ -265,7 +265,7 @@ def damage_first(inner: MemoryTier) -> None:
 
 def test_a_tier_whose_only_keyring_is_damaged_is_not_begun_anew() -> None:
     inner = MemoryTier()
-    sealed(inner).keyrings.found()
+    sealed(inner).keyrings.ensure_name_key()
     damage_first(inner)
     with pytest.raises(ObjectDamaged):
         put(sealed(inner), by_digest("pixel", b"x"), b"x")
@@ -304,7 +304,7 @@ def test_a_keyring_of_another_tier_is_refused() -> None:
 
 def sealed_keyrings(inner: Tier) -> Keyrings:
     keyrings = Keyrings(inner, ARCHIVE_ID, [OLD])
-    keyrings.found()
+    keyrings.ensure_name_key()
     return keyrings
 
 
