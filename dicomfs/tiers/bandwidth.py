@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 BURST_SECONDS = 0.25
 """How much unused allowance is kept: short reads need not wait, and a line is never full for longer."""
-_UNLIMITED_PIECE = 1 << 20
+_UNLIMITED_PIECE = 256 << 10
 _LARGEST_PIECE = 64 << 10
 _SMALLEST_PIECE = 1 << 10
 _PIECES_PER_SECOND = 8

@@ -26,7 +26,7 @@ DIGEST_FIELD = "sha256"
 SLOWEST_BYTES_PER_SECOND = 64 << 10
 """An answer slower than this is given up: half a megabit a second serves no reader."""
 PIECE_BYTES = 16 << 20
-"""Of what is read back: held in memory, and read again as a whole when it fails."""
+"""Of what is read back: read again as a whole when it fails."""
 _COLD_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Amazon's; GLACIER_IR is read at once."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -117,15 +117,24 @@ class S3Objects:
     def _digest_in_pieces(self, key: ObjectKey) -> tuple[str, str | None]:
         seen, head = hashlib.sha256(), retried(lambda: self.head(key), self._policy)
         for offset in range(0, head.stat.size, PIECE_BYTES):
-            wanted = ByteRange(offset, PIECE_BYTES)
-            seen.update(retried(partial(self.read_range, key, wanted), self._policy))
+            seen = retried(partial(self._digested, key, ByteRange(offset, PIECE_BYTES), seen), self._policy)
         return seen.hexdigest(), head.sha256
+
+    def _digested(self, key: ObjectKey, wanted: ByteRange, before: hashlib._Hash) -> hashlib._Hash:
+        """The digest of what came before and of a range; ``before`` stays as it was, for another attempt."""
+        seen = before.copy()
+        for piece in self._range(key, wanted):
+            seen.update(piece)
+        return seen
 
     def read_range(self, key: ObjectKey, wanted: ByteRange) -> bytes:
         """The bytes of a range that is not empty; fewer only when the store says that the object ends before.
 
         Raises ObjectNotFound, ObjectCold, TransientTierError.
         """
+        return b"".join(self._range(key, wanted))
+
+    def _range(self, key: ObjectKey, wanted: ByteRange) -> Iterator[bytes]:
         last = wanted.offset + wanted.length - 1
         with self._colder(key), translated(self._tier, key):
             try:
@@ -135,8 +144,9 @@ class S3Objects:
             except ClientError as error:
                 if code_of(error) != "InvalidRange" and status_of(error) != 416:
                     raise
-                return self._beyond_the_end(key, wanted)
-            return b"".join(self._body(key, answer, self._length_of(key, answer, wanted)))
+                self._require_end(key, wanted.offset)
+                return
+            yield from self._body(key, answer, self._length_of(key, answer, wanted))
 
     def listing(self, folder: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
         """Objects whose key begins with ``folder`` (empty, or with its slash), by key."""
@@ -189,10 +199,9 @@ class S3Objects:
                 return length
         raise TransientTierError(self._tier, key, "the store answered with another range than was asked for")
 
-    def _beyond_the_end(self, key: ObjectKey, wanted: ByteRange) -> bytes:
-        if self.head(key).stat.size > wanted.offset:
+    def _require_end(self, key: ObjectKey, offset: int) -> None:
+        if self.head(key).stat.size > offset:
             raise TransientTierError(self._tier, key, "the store refused a range that is there")
-        return b""
 
     def _body(self, key: str, answer: dict[str, Any], length: int) -> Iterator[bytes]:
         """The body in pieces as they arrive; TransientTierError when it is not ``length`` bytes, or too slow.

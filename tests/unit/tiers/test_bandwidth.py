@@ -51,7 +51,7 @@ def test_an_unused_allowance_is_kept_for_a_moment_only() -> None:
 
 @pytest.mark.parametrize(
     "bytes_per_second, piece",
-    [(None, 1 << 20), (1, 1 << 10), (80_000, 10_000), (1 << 30, 64 << 10)],
+    [(None, 256 << 10), (1, 1 << 10), (80_000, 10_000), (1 << 30, 64 << 10)],
 )
 def test_pieces_are_small_enough_to_take_turns(bytes_per_second: int | None, piece: int) -> None:
     assert Bandwidth(bytes_per_second).piece == piece
