@@ -60,8 +60,14 @@ class PartialObject:
         first, last = offset // BLOCK, -(-stop // BLOCK)
         if self.size <= _WHOLE_BYTES:
             first, last = 0, self._blocks
-        self._require(first, last)
+        self._require(first, min(self._blocks, max(last, self._worth_a_request(first))))
         return os.pread(self._descriptor, stop - offset, offset)
+
+    def _worth_a_request(self, first: int) -> int:
+        """Where to read on to from a missing block: what follows costs less now than asked for later."""
+        if self._present[first]:
+            return first
+        return first + self.tier.traits.range_cost_bytes // BLOCK
 
     def fill(self, stopped: Callable[[], bool]) -> bool:
         """Fetch what is missing, in order; False where ``stopped`` said so.  Raises as `read` does."""

@@ -6,6 +6,7 @@ import hashlib
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from dicomfs.errors import TierError, TransientTierError
 from dicomfs.model import ObjectKey
 from dicomfs.partial import BLOCK, PartialObject, PartialObjects
-from dicomfs.tiers.base import ByteRange, Tier
+from dicomfs.tiers.base import ByteRange, Tier, TierTraits
 from dicomfs.tiers.memory import MemoryTier
 from dicomfs.tiers.wrapper import TierWrapper
 
@@ -27,10 +28,15 @@ class Asked(TierWrapper):
 
     def __init__(self, inner: Tier) -> None:
         super().__init__(inner)
+        self.range_cost = 0
         self.ranges: list[ByteRange] = []
         self.faults: list[TierError] = []
         self.short = 0
         self.gate: threading.Event | None = None
+
+    @property
+    def traits(self) -> TierTraits:
+        return replace(self._inner.traits, range_cost_bytes=self.range_cost)
 
     def get_range(self, key: ObjectKey, wanted: ByteRange) -> bytes:
         self.ranges.append(wanted)
@@ -74,6 +80,16 @@ def test_neighbours_are_asked_for_together(tier: Asked, partial: PartialObject) 
     assert tier.ranges == [ByteRange(BLOCK, 9 * BLOCK)]
     partial.read(0, 12 * BLOCK)
     assert tier.ranges[1:] == [ByteRange(0, BLOCK), ByteRange(10 * BLOCK, 2 * BLOCK)]
+
+
+def test_what_follows_comes_along_where_a_request_costs_more(tier: Asked, tmp_path: Path) -> None:
+    tier.range_cost = 8 * BLOCK
+    partial = PartialObject(tier, KEY, len(DATA), tmp_path)
+    partial.read(BLOCK, 10)
+    assert partial.read(2 * BLOCK, 7 * BLOCK) == DATA[2 * BLOCK : 9 * BLOCK]
+    assert tier.ranges == [ByteRange(BLOCK, 8 * BLOCK)]
+    partial.read(len(DATA) - 5, 5)
+    assert tier.ranges[1:] == [ByteRange(40 * BLOCK, 17)]
 
 
 def test_a_small_object_is_fetched_whole_at_once(tier: Asked, tmp_path: Path) -> None:
