@@ -28,7 +28,9 @@ from dicomfs.index.object_writer import (
     get_placed,
     get_references,
     list_intents,
+    list_pinned,
     list_references,
+    list_used,
     object_record,
 )
 from dicomfs.index.records import (
@@ -234,6 +236,16 @@ class Catalog(NodeQueries):
         """Objects that somebody is about to place."""
         with self._catalog.read() as txn:
             return list_intents(txn)
+
+    def pinned_series(self) -> set[int]:
+        """Numbers of the series whose objects stay on the local tier."""
+        with self._catalog.read() as txn:
+            return list_pinned(txn)
+
+    def used(self) -> dict[ObjectKey, int]:
+        """When each object was last read (ns), where that was noted."""
+        with self._catalog.read() as txn:
+            return list_used(txn)
 
     # changes
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from dicomfs.errors import CatalogError, NotFoundError
 from dicomfs.index.env import ReadTxn, WriteTxn
-from dicomfs.index.keys import INTENTS, OBJECTS, REFERENCES, pack_object_key, unpack_object_key
+from dicomfs.index.keys import INTENTS, OBJECTS, PINS, REFERENCES, USED, pack_object_key, unpack_object_key
 from dicomfs.index.records import Intent, ObjectRecord, StoredIntent, StoredObject, pack_record, unpack_record
 from dicomfs.model import ObjectKey
 
@@ -60,6 +60,16 @@ def list_intents(txn: ReadTxn) -> list[Intent]:
     return found
 
 
+def list_pinned(txn: ReadTxn) -> set[int]:
+    """Numbers of the series that are pinned."""
+    return {PINS.numbers(key)[0] for key, _ in txn.scan(PINS)}
+
+
+def list_used(txn: ReadTxn) -> dict[ObjectKey, int]:
+    """When each object was last read (ns), where that was noted."""
+    return {unpack_object_key(key): int.from_bytes(value, "big") for key, value in txn.scan(USED)}
+
+
 class ObjectWriter:
     """The part of `CatalogWriter` that deals with objects."""
 
@@ -103,6 +113,7 @@ class ObjectWriter:
         """Forgets an object, its placements and its references."""
         self._txn.delete(OBJECTS, pack_object_key(key))
         self._txn.delete(REFERENCES, pack_object_key(key))
+        self._txn.delete(USED, pack_object_key(key))
 
     def set_references(self, header_key: ObjectKey, needed: Sequence[ObjectKey]) -> None:
         """Records which other objects the instances of a header pack need."""
@@ -116,6 +127,20 @@ class ObjectWriter:
     def remove_intent(self, key: ObjectKey) -> None:
         """Ends an intent; nothing happens without one."""
         self._txn.delete(INTENTS, pack_object_key(key))
+
+    def set_pinned(self, series: int, *, pinned: bool) -> None:
+        """Records whether what a series needs stays on the local tier."""
+        if pinned:
+            self._txn.put(PINS, PINS.pack(series), time.time_ns().to_bytes(8, "big"))
+        else:
+            self._txn.delete(PINS, PINS.pack(series))
+
+    def note_used(self, times_ns: Mapping[ObjectKey, int]) -> None:
+        """Records when objects were last read; unknown objects are passed over."""
+        for key, used_ns in times_ns.items():
+            short = pack_object_key(key)
+            if self._txn.get(OBJECTS, short) is not None:
+                self._txn.put(USED, short, used_ns.to_bytes(8, "big"))
 
     def _stored(self, key: ObjectKey) -> StoredObject | None:
         value = self._txn.get(OBJECTS, pack_object_key(key))
