@@ -73,7 +73,7 @@ class MountSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     promote: bool = True
     """Whether objects that are read from other tiers are brought to the local one, while there is room."""
     cold_wait_seconds: Number = 0
-    """How long reading waits for an object that has to be restored from a cold storage class, before it fails."""
+    """How long reading waits for an object that is being restored from a cold storage class."""
 
     def as_options(self) -> list[str]:
         """Return these settings as ``-o`` options, to be put before those given by hand."""

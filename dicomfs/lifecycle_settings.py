@@ -34,7 +34,7 @@ class TierLifecycle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     keep_used_days: Days = 7.0
     """An object that was read less long ago stays although it is older than that."""
     high_watermark: Watermark | None = None
-    """Beyond this, objects leave the tier, those first that were not read for longest; nothing is promoted."""
+    """Beyond this, objects leave the tier, those first that nobody read for longest; nothing is promoted."""
     low_watermark: Watermark | None = None
     """Until this is reached; the high watermark itself when absent."""
 
