@@ -31,7 +31,7 @@ class TierLifecycle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """How long after acceptance an object is copied to the tier; 0: as soon as it is packed."""
     keep_days: Days = "never"
     """How long after acceptance an object leaves the tier; never: it stays."""
-    keep_used_days: Days = 7.0
+    keep_used_days: Annotated[float, Meta(ge=0)] = 7.0
     """An object that was read less long ago stays although it is older than that."""
     high_watermark: Watermark | None = None
     """Beyond this, objects leave the tier, those first that nobody read for longest; nothing is promoted."""
@@ -67,8 +67,8 @@ class RuleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Size of the object."""
     at_most_bytes: Annotated[int, Meta(ge=0)] | None = None
     """Size of the object."""
-    unused_days: Annotated[float, Meta(ge=0)] = 0.0
-    """How long nobody has read it."""
+    unused_days: Annotated[float, Meta(ge=0)] | None = None
+    """How long nobody has read it; what keep_used_days of the tier says, for evictions, when absent."""
     age: Literal["acceptance", "study"] = "acceptance"
     """What the days are counted from: acceptance, or Study Date (0008,0020) where there is one."""
     copy_to: str | None = None
@@ -91,6 +91,8 @@ def problems(
         if parse_window(window) is None:
             yield f"lifecycle.schedule[{index}]", f'{window!r} is not of the form "22:00-06:00"'
     known = {LOCAL, *tiers}
+    if lifecycle.minimum_copies > len(known):
+        yield "lifecycle.minimum_copies", f"{lifecycle.minimum_copies} copies on {len(known)} tiers"
     for name, tier in tiers.items():
         yield from _problems_of_tier(f"tiers.{name}", tier, local=name == LOCAL)
     for number, rule in enumerate(rules, 1):
@@ -131,7 +133,7 @@ def _problems_of_rule(rule: RuleSettings, known: set[str]) -> Iterator[tuple[str
     for key in ("copy_after_days", "evict_after_days"):
         if not _is_days(getattr(rule, key) or 0.0):
             yield key, "must be a number of days, or never"
-    if not math.isfinite(rule.unused_days):
+    if not math.isfinite(rule.unused_days or 0.0):
         yield "unused_days", "must be a number of days"
     if rule.at_most_bytes is not None and rule.at_most_bytes < rule.at_least_bytes:
         yield "at_most_bytes", "is below at_least_bytes"

@@ -7,19 +7,26 @@ committed for `recover`, so it must never be there without them.  The journal go
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from dicomfs.copies import Copies, LastCopy
-from dicomfs.errors import CatalogError, DicomfsError, TierFull, UsageError
+from dicomfs.errors import CatalogError, DicomfsError, ObjectCold, TierError, TierFull, UsageError
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
 from dicomfs.journal import Journal
 from dicomfs.model import ObjectKey, PackKind
+from dicomfs.object_facts import objects_of
+from dicomfs.pins import Pins
 from dicomfs.progress import Progress, SharedProgress
 from dicomfs.tier_set import LOCAL, TierSet
+
+_NOTED_AT_ONCE = 1000
+"""More would keep the catalog's one writer busy for long."""
 
 
 @dataclass(slots=True)
@@ -36,26 +43,44 @@ class TieringReport:
     """Copies that were not evicted because no other is proven: (object, reason)."""
     failed: list[tuple[str, str]] = field(default_factory=list)
     """(object, reason)."""
+    cold: list[ObjectRecord] = field(default_factory=list)
+    """Objects that have to be restored from a cold storage class first."""
     stopped: bool = False
+
+    def add(self, other: TieringReport) -> None:
+        """Count what another run moved, too."""
+        self.objects += other.objects
+        self.bytes += other.bytes
+        self.already += other.already
+        self.journal += other.journal
+        self.kept += other.kept
+        self.failed += other.failed
+        self.cold += other.cold
+        self.stopped |= other.stopped
 
 
 class Tiering:
     """Copies, evicts and warms objects of one archive."""
 
-    def __init__(self, catalog: Catalog, tiers: TierSet, copies: Copies, journal: Journal) -> None:
+    def __init__(
+        self, catalog: Catalog, tiers: TierSet, copies: Copies, journal: Journal, minimum_copies: int = 1
+    ) -> None:
+        """``minimum_copies`` are left of every object at least when one is evicted."""
         self._catalog, self._tiers, self._copies, self._journal = catalog, tiers, copies, journal
+        self._minimum_copies = minimum_copies
 
     def objects(self, series: Iterable[int] | None = None) -> list[ObjectRecord]:
         """Every object, or all that instances of these series need, header packs last."""
         if series is None:
             found = list(self._catalog.objects())
         else:
-            headers = {part.header_key for number in series for part in self._catalog.parts(number)}
-            needed = {
-                self._catalog.placed(key) for header in headers for key in self._catalog.references(header)
-            }
-            found = [self._catalog.object(key) for key in sorted(headers | needed)]
-        return sorted(found, key=lambda record: (_is_header(record.key), record.key))
+            found = [self._catalog.object(key) for key in sorted(objects_of(self._catalog, series))]
+        return self.ordered(found)
+
+    @staticmethod
+    def ordered(records: Iterable[ObjectRecord]) -> list[ObjectRecord]:
+        """Header packs last."""
+        return sorted(records, key=lambda record: (_is_header(record.key), record.key))
 
     def copy(
         self,
@@ -79,7 +104,7 @@ class Tiering:
         progress.start(sum(record.size for record in due), f"copying to {to}")
         run = _Run(report, SharedProgress(progress), stop or threading.Event(), tier.traits.connections)
         run.each(others, lambda record: self._copies.place(record.key, to))
-        complete = not report.failed and not report.stopped
+        complete = not report.failed and not report.cold and not report.stopped
         # A header pack without what it names is of no use to who recovers.
         run.each(
             headers if complete else self._whole(headers, to),
@@ -89,6 +114,10 @@ class Tiering:
             report.journal = self._journal.ship(tier)
         progress.done()
         return report
+
+    def ship(self, to: str) -> int:
+        """Copy to a tier what it lacks of the journal; returns how many objects.  Raises as `copy` does."""
+        return self._journal.ship(self._tiers.writable(to))
 
     def _whole(self, headers: Sequence[ObjectRecord], to: str) -> list[ObjectRecord]:
         """Those header packs that have all they name on the tier."""
@@ -107,9 +136,8 @@ class Tiering:
         objects: Sequence[ObjectRecord],
         progress: Progress,
         stop: threading.Event | None = None,
-        least: int = 1,
     ) -> TieringReport:
-        """Remove copies that ``least`` other tiers have; others stay, and the report says so.
+        """Remove copies of which enough others are left; others stay, as pinned ones do: the report says so.
 
         Raises as `copy` does.
         """
@@ -117,18 +145,62 @@ class Tiering:
         report = TieringReport()
         due = [record for record in objects if tier in record.tiers]
         report.already = len(objects) - len(due)
+        if tier == LOCAL:
+            pinned = Pins(self._catalog, self._journal).objects()
+            report.kept += [(one.key, f"{one.key} is pinned") for one in due if one.key in pinned]
+            due = [record for record in due if record.key not in pinned]
         progress.start(sum(record.size for record in due), f"evicting from {tier}")
         run = _Run(report, SharedProgress(progress), stop or threading.Event(), 4)
         # Header packs first: what they name may be read without them by others, never the other way round.
-        run.each(list(reversed(due)), lambda record: self._copies.evict(record.key, tier, least))
+        run.each(
+            list(reversed(due)), lambda record: self._copies.evict(record.key, tier, self._minimum_copies)
+        )
         progress.done()
         return report
 
     def warm(
         self, objects: Sequence[ObjectRecord], progress: Progress, stop: threading.Event | None = None
     ) -> TieringReport:
-        """Bring objects to the local tier; returns when they are there.  Raises as `copy` does."""
-        return self.copy(LOCAL, objects, progress, stop)
+        """Bring objects to the local tier; returns when all are there that are not cold.
+
+        For those a restore is begun, if none is under way; `thawed` tells later which of them can be had.
+        Raises as `copy` does.
+        """
+        report = self.copy(LOCAL, objects, progress, stop)
+        for record in list(report.cold):
+            try:
+                self._restore(record)
+            except DicomfsError as problem:
+                report.cold.remove(record)
+                report.failed.append((record.key, str(problem)))
+        # What was asked for is not to leave again before anybody has read it.
+        self._note_used(objects)
+        return report
+
+    def _restore(self, record: ObjectRecord) -> None:
+        names = [name for name in self._tiers.names if name in record.tiers and name != LOCAL]
+        for name in names:
+            found = self._tiers[name].stat(record.key)
+            if not found.cold or found.restoring:
+                return
+        self._tiers[names[0]].restore(record.key)
+
+    def thawed(self, objects: Sequence[ObjectRecord]) -> list[ObjectRecord]:
+        """Those of cold objects that can be read by now.  A tier that cannot be asked is asked later."""
+        return [record for record in objects if self._is_thawed(record)]
+
+    def _is_thawed(self, record: ObjectRecord) -> bool:
+        for name in record.tiers:
+            with contextlib.suppress(TierError):
+                if not self._tiers[name].stat(record.key).cold:
+                    return True
+        return False
+
+    def _note_used(self, objects: Sequence[ObjectRecord]) -> None:
+        now_ns = time.time_ns()
+        for first in range(0, len(objects), _NOTED_AT_ONCE):
+            with self._catalog.write() as writer:
+                writer.note_used({one.key: now_ns for one in objects[first : first + _NOTED_AT_ONCE]})
 
     def status(self) -> dict[str, dict[str, int]]:
         """Objects and bytes of each tier, as the catalog knows them."""
@@ -166,6 +238,9 @@ class _Run:
             moved = move(record)
         except (TierFull, CatalogError, UsageError) as problem:
             return problem
+        except ObjectCold:
+            with self._counting:
+                self._report.cold.append(record)
         except LastCopy as problem:
             with self._counting:
                 self._report.kept.append((record.key, str(problem)))
