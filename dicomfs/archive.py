@@ -40,6 +40,7 @@ from dicomfs.incoming.stubs import Stubs
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.guards import is_read_only
 from dicomfs.journal import Journal
+from dicomfs.lifecycle_runs import Lifecycle
 from dicomfs.locks import locked
 from dicomfs.model import FRAME_KINDS, InstanceId, ObjectKey, PackKind
 from dicomfs.nearest import NearestCopy
@@ -54,15 +55,21 @@ from dicomfs.paths import (
     write_durably,
     write_identity,
 )
+from dicomfs.pins import Pins
 from dicomfs.progress import NullProgress, Progress
 from dicomfs.reconstruct import Reconstructor
 from dicomfs.recover import rebuild_spool
 from dicomfs.repacker import Repacker, RepackReport
+from dicomfs.residency import Residency
 from dicomfs.spool import Spool
 from dicomfs.tier_set import LOCAL
 from dicomfs.tiering import Tiering
 from dicomfs.tiers.folder import FolderTier
+from dicomfs.use_notes import UseNotes
 from dicomfs.verify import Verifier, VerifyReport
+
+_ROOM_SECONDS = 10.0
+"""How long a look at how full the local tier is holds: counting what it stores takes a scan."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +89,20 @@ class Archive:
         self._journal = Journal(self.tier, archive_id)
         self._promotes = False
         partial = PartialObjects(paths.fetched, settings.mount.fetched_bytes)
-        self._nearest = NearestCopy(self.tiers, catalog.find_object, self.copies, partial, self._may_promote)
+        self._nearest = NearestCopy(
+            self.tiers,
+            catalog.find_object,
+            self.copies,
+            partial,
+            self._may_promote,
+            cold_wait_seconds=settings.mount.cold_wait_seconds,
+        )
         self._source = PackSource(self._nearest, catalog.placed, self._nearest.doubt)
+        self._use_notes = UseNotes(catalog)
+        self.pins = Pins(catalog, self._journal)
+        self.lifecycle = Lifecycle(catalog, self.tiers, self.tiering(), settings)
+        self.residency = Residency(catalog, self.tiers, self._source, self._nearest, self.pins)
+        self._room: tuple[float, int | None] = (float("-inf"), None)
         self.reconstructor = Reconstructor(
             catalog, self.spool, self._source, settings.mount.decoded_cache_bytes
         )
@@ -163,15 +182,30 @@ class Archive:
         """Decode nothing more ahead of readers and close the catalog."""
         self.reconstructor.close()
         self._nearest.close()
+        if self._source.note_used == self._use_notes.note:
+            self._use_notes.stop()
         self.catalog.close()
 
     def promote_what_is_read(self) -> None:
-        """From now on bring objects that are read from afar to the local tier, if the settings let us."""
+        """From now on note what is read, and bring it to the local tier, if the settings let us."""
         self._promotes = self.settings.mount.promote
+        self._source.note_used = self._use_notes.note
+        self._use_notes.start()
 
     def _may_promote(self, size: int) -> bool:
         _, free = self.usage()
-        return self._promotes and free >= size + 2 * self.settings.archive.minimum_free_bytes
+        if not self._promotes or free < size + 2 * self.settings.archive.minimum_free_bytes:
+            return False
+        return self._take_room(size)
+
+    def _take_room(self, size: int) -> bool:
+        """Whether an object fits below the high watermark of the local tier; it is counted then."""
+        looked, room = self._room
+        if time.monotonic() - looked > _ROOM_SECONDS:
+            looked, room = time.monotonic(), self.lifecycle.room(LOCAL)
+        fits = room is None or size <= room
+        self._room = looked, room - size if room is not None and fits else room
+        return fits
 
     def import_paths(
         self, sources: Sequence[Path], *, keep_others: bool = False, progress: Progress | None = None
@@ -340,7 +374,8 @@ class Archive:
 
     def tiering(self) -> Tiering:
         """What copies and evicts."""
-        return Tiering(self.catalog, self.tiers, self.copies, self._journal)
+        least = self.settings.lifecycle.minimum_copies
+        return Tiering(self.catalog, self.tiers, self.copies, self._journal, least)
 
     def claim(self, tier: str) -> int:
         """Take a tier over, or a new one into use; returns the epoch.
