@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,7 +41,7 @@ from dicomfs.incoming.stubs import Stubs
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.guards import is_read_only
 from dicomfs.journal import Journal
-from dicomfs.lifecycle_runs import Lifecycle
+from dicomfs.lifecycle_runs import Lifecycle, until_end_of_window
 from dicomfs.locks import locked
 from dicomfs.model import FRAME_KINDS, InstanceId, ObjectKey, PackKind
 from dicomfs.nearest import NearestCopy
@@ -390,6 +391,17 @@ class Archive:
         if ownership is None:
             raise UsageError(f"tier {tier} is the archive's own folder")
         return ownership.claim().epoch
+
+    @contextlib.contextmanager
+    def applying_rules(self) -> Iterator[None]:
+        """Be the one who applies the rules.  Raises CatalogBusy where another process does."""
+        with locked(self.paths.rules_lock, wait=False, doing="applying the rules"):
+            yield
+
+    def may_move_seconds(self) -> float:
+        """How long a mount may move objects from now on, by the schedule; 0: not now."""
+        left = until_end_of_window(self.settings.lifecycle.schedule, datetime.now())
+        return 0.0 if left is None else left.total_seconds()
 
     def usage(self) -> tuple[int, int]:
         """Size and free space of the local tier's file system, in bytes."""

@@ -107,7 +107,7 @@ class Tiering:
         complete = not report.failed and not report.cold and not report.stopped
         # A header pack without what it names is of no use to who recovers.
         run.each(
-            headers if complete else self._whole(headers, to),
+            headers if complete or to == LOCAL else self._whole(headers, to),
             lambda record: self._copies.place(record.key, to),
         )
         if to != LOCAL and not report.stopped:
@@ -184,6 +184,17 @@ class Tiering:
             if not found.cold or found.restoring:
                 return
         self._tiers[names[0]].restore(record.key)
+
+    def wait_for_cold(
+        self, report: TieringReport, progress: Progress, stop: threading.Event, poll_seconds: float
+    ) -> None:
+        """Bring what `warm` found cold to the local tier as it is restored; adds to its report."""
+        while report.cold and not stop.wait(poll_seconds):
+            thawed = self.thawed(report.cold)
+            if thawed:
+                report.cold = [record for record in report.cold if record not in thawed]
+                report.add(self.warm(thawed, progress, stop))
+        report.stopped |= stop.is_set()
 
     def thawed(self, objects: Sequence[ObjectRecord]) -> list[ObjectRecord]:
         """Those of cold objects that can be read by now.  A tier that cannot be asked is asked later."""
