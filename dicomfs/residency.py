@@ -1,4 +1,4 @@
-"""Where the bytes of an instance are now, and having them brought or kept near: for who looks at single files.
+"""Where the bytes of an instance are now, and having them brought or kept near.
 
 Answers without opening the instance: what has to be restored first cannot be opened.
 """

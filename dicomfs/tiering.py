@@ -27,6 +27,9 @@ from dicomfs.tier_set import LOCAL, TierSet
 
 _NOTED_AT_ONCE = 1000
 """More would keep the catalog's one writer busy for long."""
+_ASKED_AT_ONCE = 8
+_LOOKED_AT = 100
+"""Cold objects that a tier is asked about each time."""
 
 
 @dataclass(slots=True)
@@ -163,42 +166,44 @@ class Tiering:
     ) -> TieringReport:
         """Bring objects to the local tier; returns when all are there that are not cold.
 
-        For those a restore is begun, if none is under way; `thawed` tells later which of them can be had.
-        Raises as `copy` does.
+        For those a restore is begun, if none is under way; `wait_for_cold` brings them later.  Raises as
+        `copy` does.
         """
         report = self.copy(LOCAL, objects, progress, stop)
-        for record in list(report.cold):
-            try:
-                self._restore(record)
-            except DicomfsError as problem:
-                report.cold.remove(record)
-                report.failed.append((record.key, str(problem)))
+        with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="restore") as pool:
+            problems = list(pool.map(self._restore, report.cold))
+        asked = list(zip(report.cold, problems, strict=True))
+        report.failed += [(record.key, problem) for record, problem in asked if problem is not None]
+        report.cold = [record for record, problem in asked if problem is None]
         # What was asked for is not to leave again before anybody has read it.
         self._note_used(objects)
         return report
 
-    def _restore(self, record: ObjectRecord) -> None:
+    def _restore(self, record: ObjectRecord) -> str | None:
+        """Begin a restore, unless one is under way; what prevents it."""
         names = [name for name in self._tiers.names if name in record.tiers and name != LOCAL]
-        for name in names:
-            found = self._tiers[name].stat(record.key)
-            if not found.cold or found.restoring:
-                return
-        self._tiers[names[0]].restore(record.key)
+        try:
+            for name in names:
+                found = self._tiers[name].stat(record.key)
+                if not found.cold or found.restoring:
+                    return None
+            self._tiers[names[0]].restore(record.key)
+        except DicomfsError as problem:
+            return str(problem)
+        return None
 
     def wait_for_cold(
         self, report: TieringReport, progress: Progress, stop: threading.Event, poll_seconds: float
     ) -> None:
         """Bring what `warm` found cold to the local tier as it is restored; adds to its report."""
         while report.cold and not stop.wait(poll_seconds):
-            thawed = self.thawed(report.cold)
+            # Only some at a time: tiers count requests, and take hours.
+            looked_at, others = report.cold[:_LOOKED_AT], report.cold[_LOOKED_AT:]
+            thawed = [record for record in looked_at if self._is_thawed(record)]
+            report.cold = others + [record for record in looked_at if record not in thawed]
             if thawed:
-                report.cold = [record for record in report.cold if record not in thawed]
                 report.add(self.warm(thawed, progress, stop))
         report.stopped |= stop.is_set()
-
-    def thawed(self, objects: Sequence[ObjectRecord]) -> list[ObjectRecord]:
-        """Those of cold objects that can be read by now.  A tier that cannot be asked is asked later."""
-        return [record for record in objects if self._is_thawed(record)]
 
     def _is_thawed(self, record: ObjectRecord) -> bool:
         for name in record.tiers:

@@ -1,7 +1,7 @@
 """When objects were last read: noted in memory, written to the catalog now and then.
 
-Costs a reader one assignment.  Lost with the process, or with the index, without harm: then an object counts as
-not read for longer than is true, and leaves a tier earlier.
+Costs a reader one assignment.  Lost with the process, or with the index, without harm: then an object counts
+as not read for longer than is true, and leaves a tier earlier.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``dicomfs tier apply``, ``explain``, ``pin`` and ``unpin``: what the rules of the settings make of objects."""
+"""``dicomfs tier apply``, ``explain``, ``pin`` and ``unpin``: what the rules make of objects."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _stopped_after(seconds: float, stop: threading.Event) -> Iterator[None]:
 @as_json
 @pass_state
 def explain(state: State, selectors: tuple[str, ...], as_json: bool) -> int:
-    """Tell for each object of an instance or series where its copies are, and what the rules say, and when."""
+    """Tell for each object of an instance or series where its copies are, what the rules say, and when."""
     with opened(state) as archive:
         found = [_explained(archive, name) for name in selectors]
     if as_json:
@@ -142,10 +142,8 @@ def _explained(archive: Archive, name: str) -> dict[str, object]:
     else:
         instance = tree.instances_of(archive, name)[0]
     if instance is None:
-        keys: Sequence[ObjectKey] = [
-            one.key for one in archive.tiering().objects(tree.series_of(archive, [name]))
-        ]
-        return {"path": name, "objects": _objects(archive, keys)}
+        records = archive.tiering().objects(tree.series_of(archive, [name]))
+        return {"path": name, "objects": _objects(archive, [record.key for record in records])}
     path = tree.path_of(archive, instance)
     if not archive.catalog.is_packed(instance):
         return {"path": path, "waiting": True, "objects": []}
