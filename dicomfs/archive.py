@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -41,7 +40,7 @@ from dicomfs.incoming.stubs import Stubs
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.guards import is_read_only
 from dicomfs.journal import Journal
-from dicomfs.lifecycle_runs import Lifecycle, until_end_of_window
+from dicomfs.lifecycle_runs import Lifecycle
 from dicomfs.locks import locked
 from dicomfs.model import FRAME_KINDS, InstanceId, ObjectKey, PackKind
 from dicomfs.nearest import NearestCopy
@@ -68,9 +67,6 @@ from dicomfs.tiering import Tiering
 from dicomfs.tiers.folder import FolderTier
 from dicomfs.use_notes import UseNotes
 from dicomfs.verify import Verifier, VerifyReport
-
-_ROOM_SECONDS = 10.0
-"""How long a look at how full the local tier is holds: counting what it stores takes a scan."""
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +99,6 @@ class Archive:
         self.pins = Pins(catalog, self._journal)
         self.lifecycle = Lifecycle(catalog, self.tiers, self.tiering(), settings)
         self.residency = Residency(catalog, self.tiers, self._source, self._nearest, self.pins)
-        self._room: tuple[float, int | None] = (float("-inf"), None)
         self.reconstructor = Reconstructor(
             catalog, self.spool, self._source, settings.mount.decoded_cache_bytes
         )
@@ -197,16 +192,7 @@ class Archive:
         _, free = self.usage()
         if not self._promotes or free < size + 2 * self.settings.archive.minimum_free_bytes:
             return False
-        return self._take_room(size)
-
-    def _take_room(self, size: int) -> bool:
-        """Whether an object fits below the high watermark of the local tier; it is counted then."""
-        looked, room = self._room
-        if time.monotonic() - looked > _ROOM_SECONDS:
-            looked, room = time.monotonic(), self.lifecycle.room(LOCAL)
-        fits = room is None or size <= room
-        self._room = looked, room - size if room is not None and fits else room
-        return fits
+        return self.lifecycle.take_room(size)
 
     def import_paths(
         self, sources: Sequence[Path], *, keep_others: bool = False, progress: Progress | None = None
@@ -245,6 +231,10 @@ class Archive:
         stubs = Stubs(self.reconstructor.open, folder.sealer(), lost=folder.is_lost())
         quiet_seconds = self.settings.pack.quiet_seconds
         return Incoming(self.paths.incoming, intake, stubs, folder.waiting, quiet_seconds)
+
+    def has_quiet_series(self) -> bool:
+        """Whether there is something to pack for a mount."""
+        return bool(self.quiet_series())
 
     def quiet_series(self) -> list[int]:
         """Series that wait in the spool and got nothing new for a while; all where space is short."""
@@ -397,11 +387,6 @@ class Archive:
         """Be the one who applies the rules.  Raises CatalogBusy where another process does."""
         with locked(self.paths.rules_lock, wait=False, doing="applying the rules"):
             yield
-
-    def may_move_seconds(self) -> float:
-        """How long a mount may move objects from now on, by the schedule; 0: not now."""
-        left = until_end_of_window(self.settings.lifecycle.schedule, datetime.now())
-        return 0.0 if left is None else left.total_seconds()
 
     def usage(self) -> tuple[int, int]:
         """Size and free space of the local tier's file system, in bytes."""

@@ -7,9 +7,10 @@ steps of a copy `dicomfs.copies`.  A tier that cannot be had is reported and pas
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -36,6 +37,11 @@ from dicomfs.progress import Progress
 from dicomfs.tier_set import LOCAL, TierSet
 from dicomfs.tiering import Tiering, TieringReport
 
+_LOOK_SECONDS = 60.0
+"""How often a mount looks whether the local tier is above its high watermark."""
+_ROOM_SECONDS = 10.0
+"""How long such a look holds for promotion: counting what is stored takes a scan."""
+
 
 @dataclass(slots=True)
 class ApplyReport:
@@ -61,9 +67,18 @@ class ApplyReport:
 class Lifecycle:
     """The rules of one archive, and what applies them."""
 
-    def __init__(self, catalog: Catalog, tiers: TierSet, tiering: Tiering, settings: Settings) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        tiers: TierSet,
+        tiering: Tiering,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._catalog, self._tiers, self._tiering = catalog, tiers, tiering
-        self._settings, self._policy = settings, Policy.of(settings)
+        self._settings, self._policy, self._clock = settings.lifecycle, Policy.of(settings), clock
+        self._next_run = self._next_look = -math.inf
+        self._room: tuple[float, int | None] = -math.inf, None
 
     @property
     def has_work(self) -> bool:
@@ -102,23 +117,44 @@ class Lifecycle:
         report.stopped = stop.is_set()
         return report
 
-    def is_above(self, tier: str) -> bool:
-        """Whether a tier is above its high watermark; False where it has none, or cannot be asked."""
-        keep = self._policy.tiers[tier]
-        if keep.high_watermark is None:
-            return False
-        try:
-            fill = self._fill(tier, self._stored(tier))
-        except DicomfsError:
-            return False
-        return fill.used > fill.high
+    # for a mount
 
-    def room(self, tier: str) -> int | None:
-        """Bytes until a tier reaches its high watermark; None where it has none.  Raises as `Tier.usage`."""
-        if self._policy.tiers[tier].high_watermark is None:
+    def is_due(self) -> bool:
+        """Whether a mount should have the rules applied now: from time to time, and when its disk fills up."""
+        now = self._clock()
+        if now >= self._next_run and self.has_work:
+            self._next_run = now + 60 * self._settings.interval_minutes
+        elif now < self._next_look or not self.is_full():
+            return False
+        self._next_look = now + _LOOK_SECONDS
+        return True
+
+    def may_move_seconds(self, now: datetime | None = None) -> float:
+        """How long a mount may move objects from now on, by the schedule of local times; 0: not now."""
+        left = until_end_of_window(self._settings.schedule, now or datetime.now())
+        return 0.0 if left is None else left.total_seconds()
+
+    def is_full(self) -> bool:
+        """Whether the local tier is above its high watermark."""
+        room = self._local_room()
+        return room is not None and room < 0
+
+    def take_room(self, size: int) -> bool:
+        """Whether an object that is promoted stays below the high watermark; it is counted then."""
+        looked, room = self._room
+        if self._clock() - looked > _ROOM_SECONDS:
+            looked, room = self._clock(), self._local_room()
+        fits = room is None or size <= room
+        self._room = looked, room - size if room is not None and fits else room
+        return fits
+
+    def _local_room(self) -> int | None:
+        """Bytes until the high watermark of the local tier, negative above it; None without one."""
+        if self._policy.tiers[LOCAL].high_watermark is None:
             return None
-        fill = self._fill(tier, self._stored(tier))
-        return max(0, fill.high - fill.used)
+        stored = sum(record.size for record in self._catalog.objects() if LOCAL in record.tiers)
+        fill = self._fill(LOCAL, stored)
+        return fill.high - fill.used
 
     # steps
 
@@ -182,9 +218,6 @@ class Lifecycle:
             except DicomfsError as problem:
                 problems.append((tier, str(problem)))
         return found
-
-    def _stored(self, tier: str) -> int:
-        return sum(record.size for record in self._catalog.objects() if tier in record.tiers)
 
     def _fill(self, tier: str, stored: int) -> Fill:
         keep = self._policy.tiers[tier]

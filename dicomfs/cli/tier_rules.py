@@ -16,7 +16,7 @@ from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
 from dicomfs.cli.stopping import asked_by_signals
 from dicomfs.errors import CatalogBusy, UsageError
-from dicomfs.quiet_packing import yield_to_others
+from dicomfs.low_priority import yield_to_others
 from dicomfs.vfs import instance_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _in_background(state: State, parent: int) -> int:
     """The same for a mount: out of everybody's way, within the schedule, and silent when all is well."""
     yield_to_others(parent)
     with opened(state) as archive, output.progress() as progress, asked_by_signals() as stop:
-        may_move_s = archive.may_move_seconds()
+        may_move_s = archive.lifecycle.may_move_seconds()
         try:
             with archive.applying_rules(), _stopped_after(may_move_s, stop):
                 report = archive.lifecycle.apply(progress, stop, copies=may_move_s > 0)
