@@ -120,7 +120,7 @@ class Lifecycle:
     # for a mount
 
     def is_due(self) -> bool:
-        """Whether a mount should have the rules applied now: from time to time, and when its disk fills up."""
+        """Whether a mount should have the rules applied now: now and then, and when the disk fills up."""
         now = self._clock()
         if now >= self._next_run and self.has_work:
             self._next_run = now + 60 * self._settings.interval_minutes

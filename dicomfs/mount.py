@@ -38,7 +38,7 @@ from dicomfs.mount_options import MountOptions
 from dicomfs.offload import Offload, Work
 from dicomfs.readahead import ReadAhead
 from dicomfs.vfs import Tree
-from dicomfs.vfs_types import InstanceSource, TreeCatalog
+from dicomfs.vfs_types import InstanceSource, ResidencyControl, TreeCatalog
 
 GRACE_SECONDS = 10.0
 """How long requests may go on after the mount was told to end; then they fail."""
@@ -96,7 +96,8 @@ def serve(archive_path: Path, mountpoint: Path, options: MountOptions, ready: Ca
         else:
             archive.promote_what_is_read()
         with _incoming(archive, options) as incoming:
-            serve_archive(archive, str(archive_path.absolute()), mountpoint, options, ready, incoming)
+            source = str(archive_path.absolute())
+            serve_archive(archive, source, mountpoint, options, ready, incoming, archive.residency)
 
 
 def _opened(path: Path) -> Archive:
@@ -163,12 +164,13 @@ def serve_archive(
     options: MountOptions,
     ready: Callable[[], None],
     incoming: Incoming | None = None,
+    residency: ResidencyControl | None = None,
 ) -> None:
     """The same for an open archive; ``source`` is what mountinfo shows."""
     with contextlib.suppress(OSError, ValueError):  # no standard error to write to
         faulthandler.register(signal.SIGUSR1)
     _allow_open_files()
-    trio.run(_serve, archive, source, mountpoint, options, ready, incoming)
+    trio.run(_serve, archive, source, mountpoint, options, ready, incoming, residency)
 
 
 def _usable(mountpoint: Path) -> Path:
@@ -203,11 +205,12 @@ async def _serve(
     options: MountOptions,
     ready: Callable[[], None],
     incoming: Incoming | None,
+    residency: ResidencyControl | None,
 ) -> None:
     tree = Tree(archive.catalog, archive.reconstructor, archive.status)
     read_ahead = ReadAhead(tree)
     offload, counts = Offload(), archive.catalog.counts
-    operations = ArchiveOperations(tree, options, offload, read_ahead, archive.usage, counts)
+    operations = ArchiveOperations(tree, options, offload, read_ahead, archive.usage, counts, residency)
     both = MountOperations(operations, IncomingOperations(incoming, offload) if incoming else None)
     watcher = ChangeWatcher(archive.catalog, PyfuseCache())
     with (

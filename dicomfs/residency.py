@@ -19,7 +19,8 @@ from dicomfs.tier_set import LOCAL, TierSet
 
 SPOOL = "spool"
 UNREACHABLE, RESTORING, COLD = "unreachable", "restoring", "cold"
-_WORST = (UNREACHABLE, RESTORING, COLD)
+NOT_READABLE = (UNREACHABLE, RESTORING, COLD)
+"""Residencies of what cannot be read now, the worst last."""
 
 
 class Residency:
@@ -41,7 +42,7 @@ class Residency:
         if not self._catalog.is_packed(instance):
             self._catalog.row(instance)
             return {"tier": SPOOL, "residency": LOCAL, "pin": pin}
-        order = [*self._tiers.names, *_WORST]
+        order = [*self._tiers.names, *NOT_READABLE]
         found = [self._place(key) for key in self.objects(instance)]
         tier = max((name for name, _ in found), key=order.index)
         return {"tier": tier, "residency": max((state for _, state in found), key=order.index), "pin": pin}
@@ -90,7 +91,7 @@ class Residency:
         if record is None or not names or names[0] == LOCAL:
             return LOCAL, LOCAL
         states = [(name, self._state(name, record)) for name in names]
-        return next((one for one in states if one[1] not in _WORST), states[0])
+        return next((one for one in states if one[1] not in NOT_READABLE), states[0])
 
     def _state(self, name: str, record: ObjectRecord) -> str:
         try:
