@@ -100,7 +100,7 @@ class TierOptions(TierLifecycle, frozen=True, forbid_unknown_fields=True, kw_onl
     region: Text | None = None
     """Region of the bucket."""
     storage_class: Text | None = None
-    """Storage class of new packs; the store's own default when absent.  Keyrings and journal are in that."""
+    """Storage class of new packs of frames and streams; the rest, and when absent all, has the default."""
     server_side_encryption: Literal["AES256", "aws:kms"] | None = None
     """Encryption by the store, with its key or one of its key management."""
     kms_key: Text | None = None

@@ -116,6 +116,8 @@ class Copies:
             logger.warning("replaced a damaged object", extra={"tier": to, "object": key})
             tier.delete(key)
             tier.put(key, path, name_digest(key))
+        except ObjectCold:
+            pass  # there already, from a run that died before it was recorded
         if not tier.traits.proves_puts and not _comes_back(tier, key, size):
             raise TierError(to, key, "other bytes come back than were put")
 

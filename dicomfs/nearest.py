@@ -19,6 +19,7 @@ from dicomfs.errors import (
     DicomfsError,
     FormatError,
     ObjectCold,
+    ObjectDamaged,
     ObjectNotFound,
     TierError,
     TransientTierError,
@@ -120,7 +121,8 @@ class NearestCopy(TierWrapper):
             if len(names) > 1:
                 logger.warning("no copy from here", extra={"tier": name, "object": key, "reason": reason})
         # A tier that is down may have a copy that costs nothing: it is waited for, not paid for.
-        if not cold or isinstance(telling, TransientTierError):
+        lost = telling is None or isinstance(telling, ObjectNotFound | ObjectDamaged | FormatError)
+        if not cold or not lost:
             raise telling or ObjectNotFound(names[-1], key)
         self._restores.begin(self._tiers[cold], key)
         if not self._restores.wait(self._tiers[cold], key):
