@@ -8,7 +8,7 @@ again when it removes one.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -61,8 +61,8 @@ class Facts:
     used_ns: int = 0
     """When it was last read, 0 where nobody noted it."""
     pinned: bool = False
-    needs: tuple[ObjectKey, ...] = ()
-    """Of a header pack: the objects without which it is of no use."""
+    needs: Mapping[ObjectKey, frozenset[str]] = field(default_factory=dict)
+    """Of a header pack: the objects without which it is of no use, and the tiers that have them."""
 
     @property
     def kind(self) -> str:
@@ -182,28 +182,21 @@ def plan(objects: Sequence[Facts], policy: Policy, now_ns: int, fills: Mapping[s
 def plan_copies(
     objects: Sequence[Facts], policy: Policy, now_ns: int, fills: Mapping[str, Fill]
 ) -> list[Decision]:
-    """The copies that are due, with what header packs among them need; none beyond a high watermark."""
-    by_key = {facts.key: facts for facts in objects}
-    room = {name: fill.high - fill.used for name, fill in fills.items()}
-    decided: dict[tuple[ObjectKey, str], Decision] = {}
-
-    def decide(facts: Facts, tier: str, reason: str) -> None:
-        if (facts.key, tier) in decided or tier in facts.tiers:
-            return
-        if tier != LOCAL and tier in room:
-            if facts.size > room[tier]:
-                return
-            room[tier] -= facts.size
-        decided[facts.key, tier] = Decision(facts.key, facts.size, Move.COPY, tier, reason)
-
-    for facts in objects:
-        for verdict in verdicts(facts, policy, now_ns):
-            if verdict.move is Move.COPY and verdict.state is State.DUE:
-                for key in facts.needs:
-                    if key in by_key:
-                        decide(by_key[key], verdict.tier, f"needed by {facts.key}")
-                decide(facts, verdict.tier, verdict.reason)
-    return list(decided.values())
+    """The copies that are due, none beyond a high watermark; header packs come after what they name."""
+    room = {name: fill.high - fill.used for name, fill in fills.items() if name != LOCAL}
+    coming: dict[str, set[ObjectKey]] = {name: set() for name in policy.tiers}
+    found = []
+    for facts in sorted(objects, key=lambda facts: facts.kind == _HEADER):
+        for name in policy.tiers:
+            if name in facts.tiers or facts.size > room.get(name, facts.size):
+                continue
+            verdict = _of_copying(facts, name, policy, now_ns, coming[name])
+            if verdict.state is State.DUE:
+                found.append(Decision(facts.key, facts.size, Move.COPY, name, verdict.reason))
+                coming[name].add(facts.key)
+                if name in room:
+                    room[name] -= facts.size
+    return found
 
 
 def plan_evictions(objects: Sequence[Facts], policy: Policy, now_ns: int, fills: Mapping[str, Fill]) -> Plan:
@@ -248,7 +241,9 @@ def _least_used(objects: Iterable[Facts], tier: str, policy: Policy) -> list[Fac
     return sorted(candidates, key=lambda facts: (facts.touched_ns, facts.key))
 
 
-def _of_copying(facts: Facts, tier: str, policy: Policy, now_ns: int) -> Verdict:
+def _of_copying(
+    facts: Facts, tier: str, policy: Policy, now_ns: int, coming: Collection[ObjectKey] = ()
+) -> Verdict:
     def verdict(state: State, reason: str, at_ns: int | None = None) -> Verdict:
         return Verdict(Move.COPY, tier, state, reason, at_ns)
 
@@ -270,6 +265,9 @@ def _of_copying(facts: Facts, tier: str, policy: Policy, now_ns: int) -> Verdict
     leaves_ns = _after_use(back, facts)
     if leaves_ns is not None and leaves_ns <= now_ns:
         return verdict(State.NEVER, f"it would leave again at once: {back.by}")
+    lacking = sum(tier not in tiers and key not in coming for key, tiers in facts.needs.items())
+    if lacking:
+        return verdict(State.HELD, f"{lacking} objects that it names have to be there first; then: {term.by}")
     return verdict(State.DUE, term.by, at_ns)
 
 

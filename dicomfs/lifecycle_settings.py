@@ -154,7 +154,9 @@ def parse_window(text: str) -> tuple[time, time] | None:
     if found is None:
         return None
     hours, minutes, until_hours, until_minutes = map(int, found.groups())
+    if (until_hours, until_minutes) == (24, 0):
+        until_hours = 0
     try:
-        return time(hours, minutes), time(until_hours % 24, until_minutes)
+        return time(hours, minutes), time(until_hours, until_minutes)
     except ValueError:
         return None

@@ -15,49 +15,42 @@ from dicomfs.model import ObjectKey
 
 
 def objects_of(catalog: Catalog, series: Iterable[int]) -> set[ObjectKey]:
-    """All objects that these series need: their header packs, and what those name."""
-    headers = {part.header_key for number in series for part in catalog.parts(number)}
-    needed = {catalog.placed(key) for header in headers for key in catalog.references(header)}
-    return headers | needed
+    """All objects that these series need: their header packs, and what their instances are read from."""
+    return {key for number in series for keys in catalog.needs(number).values() for key in keys}
 
 
 def gather(catalog: Catalog) -> list[Facts]:
     """The facts of every object of an archive."""
-    pinned_series = catalog.pinned_series()
-    used = catalog.used()
+    pinned_series, used = catalog.pinned_series(), catalog.used()
     serves: dict[ObjectKey, dict[int, SeriesFacts]] = defaultdict(dict)
-    needs: dict[ObjectKey, tuple[ObjectKey, ...]] = {}
+    needs: dict[ObjectKey, set[ObjectKey]] = defaultdict(set)
     pinned: set[ObjectKey] = set()
     for number in catalog.all_series():
-        for header, accepted_ns in _headers(catalog, number).items():
-            if header not in needs:
-                needs[header] = tuple({catalog.placed(key) for key in catalog.references(header)})
-            node = catalog.series(number)
-            study = catalog.study(node.study)
-            for key in (header, *needs[header]):
+        node = catalog.series(number)
+        study = catalog.study(node.study)
+        for part, keys in catalog.needs(number).items():
+            needs[part.header_key].update(keys[1:])
+            for key in keys:
                 known = serves[key].get(number)
-                latest = accepted_ns if known is None else max(accepted_ns, known.accepted_ns)
+                latest = part.committed_ns if known is None else max(part.committed_ns, known.accepted_ns)
                 serves[key][number] = SeriesFacts(node.modality, study.date, latest)
-                if number in pinned_series:
-                    pinned.add(key)
+            if number in pinned_series:
+                pinned.update(keys)
+    records = {record.key: record for record in catalog.objects()}
+    nowhere: frozenset[str] = frozenset()
     return [
         Facts(
             record.key,
             record.size,
             record.tiers,
-            tuple(serves[record.key].values()),
+            tuple(serves[record.key].values()) if record.key in serves else (),
             record.profile,
             used.get(record.key, 0),
             record.key in pinned,
-            needs.get(record.key, ()),
+            {
+                key: frozenset(records[key].tiers) if key in records else nowhere
+                for key in needs.get(record.key, ())
+            },
         )
-        for record in catalog.objects()
+        for record in records.values()
     ]
-
-
-def _headers(catalog: Catalog, series: int) -> dict[ObjectKey, int]:
-    """The header packs of a series, each with the time at which its last part was committed."""
-    found: dict[ObjectKey, int] = {}
-    for part in catalog.parts(series):
-        found[part.header_key] = max(part.committed_ns, found.get(part.header_key, 0))
-    return found

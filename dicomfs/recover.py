@@ -222,6 +222,7 @@ def recover_catalog(
                     continue
                 free = max(part.number, writer.next_part(number))
                 writer.commit_part(number, free, part.key, part.index, rows)
+                writer.set_needs(number, free, part.needed)
                 report.instances += len(rows)
             writer.raise_position(number, free_positions[number])
         report.series += 1

@@ -54,8 +54,10 @@ class Residency:
             pieces = self._source.part(place.header_key, place.part_index).entries[place.row].pieces
             packs = {piece.pack for piece in pieces if not isinstance(piece, HeaderPiece)}
         except DicomfsError:
-            # Its header pack cannot be had now: it may need any of those that the pack refers to.
-            packs = set(self._catalog.references(place.header_key))
+            # Its header pack cannot be had now: it may need any of those that its part does.
+            parts = self._catalog.needs(instance.series)
+            at = place.header_key, place.part_index
+            return next(keys for part, keys in parts.items() if (part.header_key, part.part_index) == at)
         return [place.header_key, *sorted({self._catalog.placed(key) for key in packs})]
 
     def set_pin(self, instance: InstanceId, *, pinned: bool) -> None:

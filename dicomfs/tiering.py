@@ -102,6 +102,8 @@ class Tiering:
         report = TieringReport()
         due = [record for record in objects if to not in record.tiers]
         report.already = len(objects) - len(due)
+        if to != LOCAL:
+            due += self._named(due, to)
         headers = [record for record in due if _is_header(record.key)]
         others = [record for record in due if not _is_header(record.key)]
         progress.start(sum(record.size for record in due), f"copying to {to}")
@@ -121,6 +123,17 @@ class Tiering:
     def ship(self, to: str) -> int:
         """Copy to a tier what it lacks of the journal; returns how many objects.  Raises as `copy` does."""
         return self._journal.ship(self._tiers.writable(to))
+
+    def _named(self, due: Sequence[ObjectRecord], to: str) -> list[ObjectRecord]:
+        """What header packs name that is neither on the tier nor due: they are of no use without it."""
+        named = {
+            self._catalog.placed(key)
+            for record in due
+            if _is_header(record.key)
+            for key in self._catalog.references(record.key)
+        }
+        found = map(self._catalog.find_object, sorted(named - {record.key for record in due}))
+        return [record for record in found if record is not None and to not in record.tiers]
 
     def _whole(self, headers: Sequence[ObjectRecord], to: str) -> list[ObjectRecord]:
         """Those header packs that have all they name on the tier."""

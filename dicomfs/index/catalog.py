@@ -24,6 +24,7 @@ from dicomfs.index.keys import HOLDINGS, OBJECTS, SPOOLED, VERSIONS, Table, pack
 from dicomfs.index.node_queries import NodeQueries
 from dicomfs.index.nodes import count_nodes
 from dicomfs.index.object_writer import (
+    get_needs,
     get_object,
     get_placed,
     get_references,
@@ -225,6 +226,14 @@ class Catalog(NodeQueries):
         """Objects that the instances of a header pack need; empty where none were recorded."""
         with self._catalog.read() as txn:
             return get_references(txn, header_key)
+
+    def needs(self, series: int) -> dict[PartInfo, list[ObjectKey]]:
+        """The parts of a series, each with the objects that are read for its instances, header pack first."""
+        with self._catalog.read() as txn:
+            return {
+                part: [part.header_key, *sorted({get_placed(txn, key) for key in get_needs(txn, part)})]
+                for part in part_infos(txn, series)
+            }
 
     def referring(self, keys: Collection[ObjectKey]) -> list[ObjectKey]:
         """Header packs whose instances need any of these objects, by key."""

@@ -126,6 +126,15 @@ REFERENCES = _table(
 INTENTS = _table(
     "intents", CATALOG, {"object": Part.TAIL}, "StoredIntent", "CatalogWriter.add_intent", "not needed"
 )
+NEEDS = _table(
+    "needs",
+    CATALOG,
+    {"series": Part.U40, "part": Part.U24},
+    "list of objects",
+    "CatalogWriter.set_needs",
+    _PACKS,
+    since=2,
+)
 PINS = _table(
     "pins", CATALOG, {"series": Part.U40}, "time u64", "CatalogWriter.set_pinned", "journal", since=2
 )
@@ -161,7 +170,7 @@ SPOOL_FEED = _table("feed", SPOOL, {"sequence": Part.U64}, "list of changes", "e
 
 CATALOG_TABLES = (
     META, NODES, NODE_KEYS, CHILDREN, PARTS, HOLDINGS, UIDS, MOVING, VERSIONS, OBJECTS, REFERENCES, INTENTS,
-    PINS, USED, CHANGED, FEED,
+    NEEDS, PINS, USED, CHANGED, FEED,
 )  # fmt: skip
 SPOOL_TABLES = (SPOOL_META, SPOOLED, SPOOLED_UIDS, SPOOLED_NAMES, POSITIONS, SPOOL_CHANGED, SPOOL_FEED)
 

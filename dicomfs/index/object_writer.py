@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dicomfs.errors import CatalogError, NotFoundError
 from dicomfs.index.env import ReadTxn, WriteTxn
-from dicomfs.index.keys import INTENTS, OBJECTS, PINS, REFERENCES, USED, pack_object_key, unpack_object_key
-from dicomfs.index.records import Intent, ObjectRecord, StoredIntent, StoredObject, pack_record, unpack_record
+from dicomfs.index.keys import (
+    INTENTS,
+    NEEDS,
+    OBJECTS,
+    PINS,
+    REFERENCES,
+    USED,
+    pack_object_key,
+    unpack_object_key,
+)
+from dicomfs.index.records import (
+    Intent,
+    ObjectRecord,
+    PartInfo,
+    StoredIntent,
+    StoredObject,
+    pack_record,
+    unpack_record,
+)
 from dicomfs.model import ObjectKey
 
 
@@ -40,6 +57,14 @@ def get_references(txn: ReadTxn, header_key: ObjectKey) -> list[ObjectKey]:
     """Objects that a header pack's instances need; empty where none were recorded."""
     value = txn.get(REFERENCES, pack_object_key(header_key))
     return [] if value is None else [unpack_object_key(short) for short in unpack_record(value, list[bytes])]
+
+
+def get_needs(txn: ReadTxn, part: PartInfo) -> list[ObjectKey]:
+    """Objects that a part's instances need; all that its header pack names, where nobody recorded it."""
+    value = txn.get(NEEDS, NEEDS.pack(part.series, part.part))
+    if value is None:
+        return get_references(txn, part.header_key)
+    return [unpack_object_key(short) for short in unpack_record(value, list[bytes])]
 
 
 def list_references(txn: ReadTxn) -> Iterator[tuple[ObjectKey, list[ObjectKey]]]:
@@ -119,6 +144,11 @@ class ObjectWriter:
         """Records which other objects the instances of a header pack need."""
         value = pack_record([pack_object_key(key) for key in needed])
         self._txn.put(REFERENCES, pack_object_key(header_key), value)
+
+    def set_needs(self, series: int, part: int, needed: Iterable[ObjectKey]) -> None:
+        """Records which other objects the instances of one part need."""
+        value = pack_record([pack_object_key(key) for key in sorted(needed)])
+        self._txn.put(NEEDS, NEEDS.pack(series, part), value)
 
     def add_intent(self, key: ObjectKey, owner: str) -> None:
         """Keeps an object that is about to be placed from being collected."""

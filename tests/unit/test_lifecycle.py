@@ -166,13 +166,16 @@ def test_an_object_is_as_young_as_the_youngest_series_that_needs_it() -> None:
     assert of(verdicts(shared, SMALL_SERVER, NOW), "local") == (Move.EVICT, State.LATER)
 
 
-def test_a_header_pack_brings_what_it_names() -> None:
+def test_a_header_pack_waits_for_what_it_names() -> None:
     old, young = facts(1, days=9), facts(2, days=1)
-    header = replace(facts(3, days=9, kind="header"), needs=(old.key, young.key))
-    rule = RuleSettings(copy_to="external", copy_after_days=5)
-    found = plan_copies([old, young, header], policy(rule), NOW, {})
-    assert {one.key for one in found} == {old.key, young.key, header.key}
-    assert next(one.reason for one in found if one.key == young.key) == f"needed by {header.key}"
+    needs = {old.key: frozenset(old.tiers), young.key: frozenset(young.tiers)}
+    header = replace(facts(3, days=9, kind="header"), needs=needs)
+    after = policy(RuleSettings(copy_to="external", copy_after_days=5))
+    found = plan_copies([header, old, young], after, NOW, {})
+    assert [one.key for one in found] == [old.key]
+    assert of(verdicts(header, after, NOW), "external") == (Move.COPY, State.HELD)
+    found = plan_copies([header, old, young], after, NOW + 4 * DAY_NS, {})
+    assert [one.key for one in found] == [old.key, young.key, header.key]
 
 
 def test_what_no_series_needs_is_left_alone() -> None:
