@@ -79,7 +79,7 @@ class ChaosTier(TierWrapper):
         def torn() -> None:
             data = source if isinstance(source, bytes) else source.read_bytes()
             if self._memory._objects.get(key) is None and len(data) % 2:
-                self._memory._objects[key] = (data[:-1], 1)
+                self._memory._objects[key] = (data[::-1], 1)
 
         self._chaos.call(self._memory, key, lambda: self._memory.put(key, source, sha256), torn)
 
