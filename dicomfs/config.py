@@ -264,6 +264,8 @@ def _check_tier(tier: TierSettings, section: str, file: str) -> None:
         )
     elif section == "tiers.local":
         raise ConfigError(file, f"{section}.url", "the local tier must be a folder: file:///absolute/path")
+    elif isinstance(tier.high_watermark, str):
+        raise ConfigError(file, f"{section}.high_watermark", "an object store has no size: give bytes")
     if tier.endpoint is not None and urlsplit(tier.endpoint).scheme not in ("http", "https"):
         raise ConfigError(file, f"{section}.endpoint", f"{tier.endpoint!r} is not of the form https://host")
     if tier.kms_key is not None and tier.server_side_encryption != "aws:kms":

@@ -96,6 +96,7 @@ def test_an_object_store_has_options() -> None:
             "[[rules]]\nevict_from = 'local'\nevict_after_days = 1\nat_least_bytes = 2\nat_most_bytes = 1\n",
             "rules[1].at_most_bytes",
         ),
+        ("[tiers.a]\nurl = 's3://abc'\nhigh_watermark = '80%'\n", "tiers.a.high_watermark"),
         ("pack = 3\n", "pack"),
         ("[pack\n", "(syntax)"),
     ],
