@@ -15,9 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dicomfs.config import Settings, TierSettings
 from dicomfs.copies import Copies
@@ -141,14 +140,22 @@ def _policies(draw: st.DrawFn) -> Settings:
 
 _CALLS = st.tuples(st.sampled_from(["put", "put", "get", "stat", "delete"]), st.integers(0, 3))
 _CHAOS = st.dictionaries(_CALLS, st.sampled_from(FAULTS), max_size=5).map(Chaos)
-_NO_CHAOS = Chaos({})
+_SERIES, _TIER_NAME, _MINIMUM = st.integers(1, 2), st.sampled_from(TIERS), st.integers(1, 2)
+_STEP = st.one_of(
+    st.tuples(st.just("apply"), _policies(), _CHAOS, st.booleans()),
+    st.tuples(st.just("apply_in_peace"), _policies()),
+    *[st.tuples(st.just("copy_all"), _TIER_NAME, _CHAOS, _MINIMUM)] * 2,
+    *[st.tuples(st.just("evict_all"), _TIER_NAME, _CHAOS, _MINIMUM)] * 2,
+    st.tuples(st.just("pack"), _SERIES),
+    st.tuples(st.just("pin"), _SERIES, st.booleans()),
+    *[st.tuples(st.just("lose"), st.integers(0, 99))] * 2,
+)
 
 
-class Evictions(RuleBasedStateMachine):
+class Evictions:
     """An archive whose tiers are moved between while everything fails."""
 
-    @initialize()
-    def begin(self) -> None:
+    def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
         self.catalog = make_catalog(self.folder / "index")
         self.memory = {name: MemoryTier(name) for name in TIERS}
@@ -156,13 +163,10 @@ class Evictions(RuleBasedStateMachine):
         self.packed = 0
         self.pack(1)
 
-    def teardown(self) -> None:
-        if hasattr(self, "catalog"):
-            self.catalog.close()
-            shutil.rmtree(self.folder)
+    def close(self) -> None:
+        self.catalog.close()
+        shutil.rmtree(self.folder)
 
-    @precondition(lambda self: self.packed < 3)
-    @rule(series=st.integers(1, 2))
     def pack(self, series: int) -> None:
         """What the packer does once its objects lie on the local tier."""
         self.packed += 1
@@ -180,33 +184,28 @@ class Evictions(RuleBasedStateMachine):
             writer.commit_part(series, part, keys[1], 0, [part_row(series, self.packed)])
             writer.set_needs(series, part, keys[:1])
 
-    @rule(policy=_policies(), chaos=_CHAOS, copies=st.booleans())
     def apply(self, policy: Settings, chaos: Chaos, copies: bool) -> None:
         """Apply some rules while things go wrong."""
         self.survive(chaos, policy, lambda lifecycle, _: lifecycle.apply(NullProgress(), copies=copies))
 
-    @rule(policy=_policies())
     def apply_in_peace(self, policy: Settings) -> None:
         """Nothing goes wrong: then what is pinned is near, whatever the rules say."""
-        self.survive(_NO_CHAOS, policy, lambda lifecycle, _: lifecycle.apply(NullProgress()))
+        self.survive(Chaos({}), policy, lambda lifecycle, _: lifecycle.apply(NullProgress()))
         needed = {
             key for number in self.pinned for keys in self.catalog.needs(number).values() for key in keys
         }
         assert all("local" in self.catalog.object(key).tiers for key in needed)
 
-    @rule(tier=st.sampled_from(TIERS), chaos=_CHAOS, minimum=st.integers(1, 2))
     def copy_all(self, tier: str, chaos: Chaos, minimum: int) -> None:
         """By hand."""
         policy = Settings(lifecycle=LifecycleSettings(minimum_copies=minimum))
         self.survive(chaos, policy, lambda _, by: by.copy(tier, by.objects(), NullProgress()))
 
-    @rule(tier=st.sampled_from(TIERS), chaos=_CHAOS, minimum=st.integers(1, 2))
     def evict_all(self, tier: str, chaos: Chaos, minimum: int) -> None:
         """By hand."""
         policy = Settings(lifecycle=LifecycleSettings(minimum_copies=minimum))
         self.survive(chaos, policy, lambda _, by: by.evict(tier, by.objects(), NullProgress()))
 
-    @rule(series=st.integers(1, 2), pinned=st.booleans())
     def pin(self, series: int, pinned: bool) -> None:
         """Pins are not what fails here."""
         pins = Pins(self.catalog, Journal(self.memory["local"], ARCHIVE_ID))
@@ -217,8 +216,7 @@ class Evictions(RuleBasedStateMachine):
             pins.unpin([series])
             self.pinned.discard(series)
 
-    @rule(data=st.data())
-    def lose(self, data: st.DataObject) -> None:
+    def lose(self, choice: int) -> None:
         """A copy vanishes behind our back; another one is still there, or nobody could help."""
         found = [
             (record.key, tier)
@@ -227,14 +225,12 @@ class Evictions(RuleBasedStateMachine):
             if len(self.proven(record.key)) > 1
         ]
         if found:
-            key, tier = data.draw(st.sampled_from(sorted(found)))
+            key, tier = sorted(found)[choice % len(found)]
             self.memory[tier].delete(key)
 
-    @invariant()
     def every_object_has_a_proven_copy(self) -> None:
-        if hasattr(self, "catalog"):
-            for record in self.catalog.objects():
-                assert self.proven(record.key), f"{record.key} is lost"
+        for record in self.catalog.objects():
+            assert self.proven(record.key), f"{record.key} is lost"
 
     def proven(self, key: ObjectKey) -> set[str]:
         """Tiers that are known to have an object, and have it."""
@@ -258,5 +254,13 @@ class Evictions(RuleBasedStateMachine):
             work(Lifecycle(self.catalog, tiers, tiering, policy), tiering)
 
 
-TestEvictions = Evictions.TestCase
-TestEvictions.settings = settings(max_examples=40, stateful_step_count=12, deadline=None)
+@settings(max_examples=60, deadline=None)
+@given(st.lists(_STEP, min_size=8, max_size=16))
+def test_every_object_has_a_proven_copy_at_any_time(steps: list[tuple[Any, ...]]) -> None:
+    archive = Evictions()
+    try:
+        for name, *arguments in steps:
+            getattr(archive, name)(*arguments)
+            archive.every_object_has_a_proven_copy()
+    finally:
+        archive.close()

@@ -245,12 +245,12 @@ def test_no_plan_leaves_too_few_copies_or_takes_what_is_pinned(
     drawn = Policy(dict(zip(_TIERS, tiers, strict=True)), rules, minimum)
     found = plan(objects, drawn, NOW, fills)
     left = {one.key: set(one.tiers) for one in objects}
-    for one in found.copies:
-        assert one.tier not in left[one.key]
-        left[one.key].add(one.tier)
-    for one in found.evictions:
-        left[one.key].remove(one.tier)
-        assert len(left[one.key]) >= minimum
+    for copy in found.copies:
+        assert copy.tier not in left[copy.key]
+        left[copy.key].add(copy.tier)
+    for eviction in found.evictions:
+        left[eviction.key].remove(eviction.tier)
+        assert len(left[eviction.key]) >= minimum
     for one in objects:
         if one.pinned:
             assert "local" in left[one.key]
