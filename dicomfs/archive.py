@@ -40,6 +40,7 @@ from dicomfs.incoming.stubs import Stubs
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.guards import is_read_only
 from dicomfs.journal import Journal
+from dicomfs.lifecycle_runs import Lifecycle
 from dicomfs.locks import locked
 from dicomfs.model import FRAME_KINDS, InstanceId, ObjectKey, PackKind
 from dicomfs.nearest import NearestCopy
@@ -54,14 +55,17 @@ from dicomfs.paths import (
     write_durably,
     write_identity,
 )
+from dicomfs.pins import Pins
 from dicomfs.progress import NullProgress, Progress
 from dicomfs.reconstruct import Reconstructor
 from dicomfs.recover import rebuild_spool
 from dicomfs.repacker import Repacker, RepackReport
+from dicomfs.residency import Residency
 from dicomfs.spool import Spool
 from dicomfs.tier_set import LOCAL
 from dicomfs.tiering import Tiering
 from dicomfs.tiers.folder import FolderTier
+from dicomfs.use_notes import UseNotes
 from dicomfs.verify import Verifier, VerifyReport
 
 logger = logging.getLogger(__name__)
@@ -82,8 +86,19 @@ class Archive:
         self._journal = Journal(self.tier, archive_id)
         self._promotes = False
         partial = PartialObjects(paths.fetched, settings.mount.fetched_bytes)
-        self._nearest = NearestCopy(self.tiers, catalog.find_object, self.copies, partial, self._may_promote)
+        self._nearest = NearestCopy(
+            self.tiers,
+            catalog.find_object,
+            self.copies,
+            partial,
+            self._may_promote,
+            cold_wait_seconds=settings.mount.cold_wait_seconds,
+        )
         self._source = PackSource(self._nearest, catalog.placed, self._nearest.doubt)
+        self._use_notes = UseNotes(catalog)
+        self.pins = Pins(catalog, self._journal)
+        self.lifecycle = Lifecycle(catalog, self.tiers, self.tiering(), settings)
+        self.residency = Residency(catalog, self.tiers, self._source, self._nearest, self.pins)
         self.reconstructor = Reconstructor(
             catalog, self.spool, self._source, settings.mount.decoded_cache_bytes
         )
@@ -163,15 +178,21 @@ class Archive:
         """Decode nothing more ahead of readers and close the catalog."""
         self.reconstructor.close()
         self._nearest.close()
+        if self._source.note_used == self._use_notes.note:
+            self._use_notes.stop()
         self.catalog.close()
 
     def promote_what_is_read(self) -> None:
-        """From now on bring objects that are read from afar to the local tier, if the settings let us."""
+        """From now on note what is read, and bring it to the local tier, if the settings let us."""
         self._promotes = self.settings.mount.promote
+        self._source.note_used = self._use_notes.note
+        self._use_notes.start()
 
     def _may_promote(self, size: int) -> bool:
         _, free = self.usage()
-        return self._promotes and free >= size + 2 * self.settings.archive.minimum_free_bytes
+        if not self._promotes or free < size + 2 * self.settings.archive.minimum_free_bytes:
+            return False
+        return self.lifecycle.take_room(size)
 
     def import_paths(
         self, sources: Sequence[Path], *, keep_others: bool = False, progress: Progress | None = None
@@ -210,6 +231,10 @@ class Archive:
         stubs = Stubs(self.reconstructor.open, folder.sealer(), lost=folder.is_lost())
         quiet_seconds = self.settings.pack.quiet_seconds
         return Incoming(self.paths.incoming, intake, stubs, folder.waiting, quiet_seconds)
+
+    def has_quiet_series(self) -> bool:
+        """Whether there is something to pack for a mount."""
+        return bool(self.quiet_series())
 
     def quiet_series(self) -> list[int]:
         """Series that wait in the spool and got nothing new for a while; all where space is short."""
@@ -340,7 +365,8 @@ class Archive:
 
     def tiering(self) -> Tiering:
         """What copies and evicts."""
-        return Tiering(self.catalog, self.tiers, self.copies, self._journal)
+        least = self.settings.lifecycle.minimum_copies
+        return Tiering(self.catalog, self.tiers, self.copies, self._journal, least)
 
     def claim(self, tier: str) -> int:
         """Take a tier over, or a new one into use; returns the epoch.
@@ -355,6 +381,12 @@ class Archive:
         if ownership is None:
             raise UsageError(f"tier {tier} is the archive's own folder")
         return ownership.claim().epoch
+
+    @contextlib.contextmanager
+    def applying_rules(self) -> Iterator[None]:
+        """Be the one who applies the rules.  Raises CatalogBusy where another process does."""
+        with locked(self.paths.rules_lock, wait=False, doing="applying the rules"):
+            yield
 
     def usage(self) -> tuple[int, int]:
         """Size and free space of the local tier's file system, in bytes."""

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from dicomfs.errors import ConfigError
+from dicomfs.lifecycle_settings import LifecycleSettings, RuleSettings, TierLifecycle, problems
 
 FILE_NAME = "dicomfs.toml"
 Profile = Literal["fast", "dense", "archive"]
@@ -71,6 +72,8 @@ class MountSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Disk space for pieces of objects that are read from other tiers and not promoted."""
     promote: bool = True
     """Whether objects that are read from other tiers are brought to the local one, while there is room."""
+    cold_wait_seconds: Number = 0
+    """How long reading waits for an object that is being restored from a cold storage class."""
 
     def as_options(self) -> list[str]:
         """Return these settings as ``-o`` options, to be put before those given by hand."""
@@ -81,7 +84,7 @@ class MountSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return options + ["allow_other"] * self.allow_other
 
 
-class TierOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class TierOptions(TierLifecycle, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a tier is reached and what it is asked for, apart from where it is."""
 
     bandwidth: Positive | None = None
@@ -97,7 +100,7 @@ class TierOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     region: Text | None = None
     """Region of the bucket."""
     storage_class: Text | None = None
-    """Storage class of new packs; the store's own default when absent.  Keyrings and journal are in that."""
+    """Storage class of new packs of frames and streams; the rest, and when absent all, has the default."""
     server_side_encryption: Literal["AES256", "aws:kms"] | None = None
     """Encryption by the store, with its key or one of its key management."""
     kms_key: Text | None = None
@@ -125,7 +128,7 @@ class TierSettings(TierOptions, frozen=True, forbid_unknown_fields=True, kw_only
         return Path(unquote(urlsplit(self.url).path))
 
 
-ANY_TIER = frozenset({"url", "plaintext", "bandwidth", "retry_seconds"})
+ANY_TIER = frozenset({"url", "plaintext", "bandwidth", "retry_seconds", *TierLifecycle.__struct_fields__})
 """Settings of a tier that mean something for each kind; the others are for ``s3://`` only."""
 
 
@@ -146,6 +149,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mount: MountSettings = MountSettings()
     keys: KeySettings = KeySettings()
     tiers: dict[str, TierSettings] = {}
+    lifecycle: LifecycleSettings = LifecycleSettings()
+    rules: list[RuleSettings] = []
 
 
 TEMPLATE = """\
@@ -215,6 +220,8 @@ def parse(text: str, file: str = FILE_NAME) -> Settings:
         raise ConfigError(file, key.replace("[...]", ".*"), problem) from error
     for name, tier in settings.tiers.items():
         _check_tier(tier, f"tiers.{name}", file)
+    for key, problem in problems(settings.lifecycle, settings.rules, dict(settings.tiers)):
+        raise ConfigError(file, key, problem)
     return settings
 
 
@@ -225,6 +232,10 @@ def _refuse_unknown(tree: dict[str, Any], shape: type[msgspec.Struct], prefix: s
         if key not in types:
             known = ", ".join(sorted(types))
             raise ConfigError(file, prefix + key, f"unknown setting; known here: {known}")
+        if key == "rules" and isinstance(value, list):
+            for number, rule in enumerate(value, 1):
+                if isinstance(rule, dict):
+                    _refuse_unknown(rule, RuleSettings, f"rules[{number}].", file)
         if not isinstance(value, dict):
             continue
         kind = types[key]
@@ -253,6 +264,8 @@ def _check_tier(tier: TierSettings, section: str, file: str) -> None:
         )
     elif section == "tiers.local":
         raise ConfigError(file, f"{section}.url", "the local tier must be a folder: file:///absolute/path")
+    elif isinstance(tier.high_watermark, str):
+        raise ConfigError(file, f"{section}.high_watermark", "an object store has no size: give bytes")
     if tier.endpoint is not None and urlsplit(tier.endpoint).scheme not in ("http", "https"):
         raise ConfigError(file, f"{section}.endpoint", f"{tier.endpoint!r} is not of the form https://host")
     if tier.kms_key is not None and tier.server_side_encryption != "aws:kms":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import json
 import os
@@ -21,13 +22,14 @@ from typing import Never
 import pyfuse3
 import trio
 
+from dicomfs.errors import ObjectCold
 from dicomfs.fuse_errors import guarded
 from dicomfs.index.records import Counts
 from dicomfs.mount_options import MountOptions
 from dicomfs.offload import Offload, Work
 from dicomfs.readahead import ReadAhead
 from dicomfs.vfs import NAME_BYTES, ROOT_INODE, Tree, instance_of
-from dicomfs.vfs_types import Attributes, FileReader, Listing
+from dicomfs.vfs_types import Attributes, FileReader, Listing, ResidencyControl
 
 CACHE_SECONDS = 300.0
 """How long the kernel may keep names and attributes; what changes earlier is invalidated."""
@@ -43,6 +45,7 @@ STATFS_BYTES = 4096
 
 _STORAGE = "user.dicomfs."
 _DICOM = "user.dicom."
+_PIN, _WARM = b"user.dicomfs.pin", b"user.dicomfs.warm"
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND
 
 TopEntry = Callable[[], Awaitable[pyfuse3.EntryAttributes]]
@@ -81,10 +84,11 @@ class ArchiveOperations(pyfuse3.Operations):
         read_ahead: ReadAhead,
         usage: Callable[[], tuple[int, int]],
         counts: Callable[[], Counts],
+        residency: ResidencyControl | None = None,
     ) -> None:
         super().__init__()
         self.tree, self.offload, self.read_ahead = tree, offload, read_ahead
-        self._usage, self._counts = usage, counts
+        self._usage, self._counts, self._residency = usage, counts, residency
         self._user_xattr = options.user_xattr
         self._owner = options.uid, options.gid
         self._file_mode = stat.S_IFREG | options.file_mode
@@ -270,14 +274,54 @@ class ArchiveOperations(pyfuse3.Operations):
         return self._usage(), self._counts().instances
 
     def _extended(self, inode: int, name: str) -> bytes | None:
-        reader = self.tree.open_instance(inode)
+        where = self._where(inode) if name.startswith(_STORAGE) else {}
+        short = name.removeprefix(_STORAGE)
+        if short in where:
+            return where[short].encode()
+        try:
+            reader = self.tree.open_instance(inode)
+        except ObjectCold:
+            if short != "all":
+                raise
+            return _stored(where, short)
         try:
             if name.startswith(_DICOM):
                 value = reader.dicom_value(name.removeprefix(_DICOM))
                 return None if value is None else value.encode(errors="surrogateescape")
-            return _stored(reader.info(), name.removeprefix(_STORAGE))
+            return _stored({**reader.info(), **where}, short)
         finally:
             reader.close()
+
+    def _where(self, inode: int) -> Mapping[str, str]:
+        instance = instance_of(inode)
+        return {} if instance is None or self._residency is None else self._residency.of(instance)
+
+    @guarded
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
+        """Pin a file's series or have it brought near; nothing else can be set."""
+        await self._act(inode, name, value, ctx)
+
+    @guarded
+    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        """Unpin; nothing else can be removed."""
+        if name != _PIN:
+            raise pyfuse3.FUSEError(errno.EROFS)
+        await self._act(inode, name, b"0", ctx)
+
+    async def _act(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
+        self._require_xattr()
+        instance = instance_of(inode)
+        if instance is None or self._residency is None or name not in (_PIN, _WARM):
+            raise pyfuse3.FUSEError(errno.EROFS)
+        if ctx.uid not in (0, self._owner[0]):
+            raise pyfuse3.FUSEError(errno.EPERM)
+        if value == b"1" and name == _WARM:
+            await self.offload.run(Work.ASK, self._residency.warm, instance)
+        elif value in (b"0", b"1") and name == _PIN:
+            pin = functools.partial(self._residency.set_pin, instance, pinned=value == b"1")
+            await self.offload.run(Work.ASK, pin)
+        else:
+            raise pyfuse3.FUSEError(errno.EINVAL)
 
     # -- the tree is read-only --------------------------------------------------------------------------
 
@@ -287,7 +331,7 @@ class ArchiveOperations(pyfuse3.Operations):
         raise pyfuse3.FUSEError(errno.EROFS)
 
     setattr = mknod = mkdir = unlink = rmdir = symlink = rename = link = _refuse
-    write = create = setxattr = removexattr = _refuse
+    write = create = _refuse
 
     @guarded
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:

@@ -21,6 +21,7 @@ from dicomfs.errors import (
     CatalogFull,
     DicomfsError,
     NotFoundError,
+    ObjectCold,
     TierFull,
     UsageError,
 )
@@ -28,6 +29,9 @@ from dicomfs.errors import (
 ERRNO: tuple[tuple[type[DicomfsError], int], ...] = (
     (NotFoundError, errno.ENOENT),
     (CatalogBusy, errno.EAGAIN),
+    # Not EAGAIN nor ETIMEDOUT, which programs and NFS servers try again without end, for hours; not EIO,
+    # which means damage.
+    (ObjectCold, errno.EBUSY),
     (CatalogFull, errno.ENOSPC),
     (TierFull, errno.ENOSPC),
     (UsageError, errno.EINVAL),

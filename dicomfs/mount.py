@@ -33,12 +33,12 @@ from dicomfs.fuse_mount import MountOperations
 from dicomfs.incoming.service import Incoming
 from dicomfs.index.records import Counts
 from dicomfs.invalidation import ChangeFeed, ChangeWatcher
+from dicomfs.low_priority import LowPriorityWork
 from dicomfs.mount_options import MountOptions
 from dicomfs.offload import Offload, Work
-from dicomfs.quiet_packing import QuietPacking
 from dicomfs.readahead import ReadAhead
 from dicomfs.vfs import Tree
-from dicomfs.vfs_types import InstanceSource, TreeCatalog
+from dicomfs.vfs_types import InstanceSource, ResidencyControl, TreeCatalog
 
 GRACE_SECONDS = 10.0
 """How long requests may go on after the mount was told to end; then they fail."""
@@ -96,7 +96,8 @@ def serve(archive_path: Path, mountpoint: Path, options: MountOptions, ready: Ca
         else:
             archive.promote_what_is_read()
         with _incoming(archive, options) as incoming:
-            serve_archive(archive, str(archive_path.absolute()), mountpoint, options, ready, incoming)
+            source = str(archive_path.absolute())
+            serve_archive(archive, source, mountpoint, options, ready, incoming, archive.residency)
 
 
 def _opened(path: Path) -> Archive:
@@ -125,29 +126,35 @@ def _incoming(archive: Archive, options: MountOptions) -> Iterator[Incoming | No
             yield None
             return
         raise UsageError(f"cannot serve {archive.paths.incoming}: {problem.strerror}") from problem
-    with contextlib.closing(incoming), _quiet_packing(archive, options):
+    with contextlib.closing(incoming), _low_priority(archive, options):
         if archive.writable:
             incoming.start()
         yield incoming
 
 
 @contextlib.contextmanager
-def _quiet_packing(archive: Archive, options: MountOptions) -> Iterator[None]:
-    """Series that are quiet are packed meanwhile, unless the settings or the options say no."""
-    settings = archive.settings.pack
-    if options.read_only or not settings.background:
-        yield
-        return
-    command = [sys.executable, "-m", "dicomfs", "-a", str(archive.paths.root.absolute())]
-    command += ["pack", "--quiet-only", "--background-of", str(os.getpid())]
-    packing = QuietPacking(
-        lambda: bool(archive.quiet_series()), command, settings.quiet_seconds, archive.is_pressed
-    )
-    packing.start()
+def _low_priority(archive: Archive, options: MountOptions) -> Iterator[None]:
+    """Meanwhile quiet series are packed and rules applied, unless the settings or the options say no."""
+    settings, works = archive.settings, []
+    if not options.read_only and settings.pack.background:
+        command, pause_seconds = ["pack", "--quiet-only"], float(settings.pack.quiet_seconds)
+        due, pressed = archive.has_quiet_series, archive.is_pressed
+        works.append(LowPriorityWork("packing", due, _program(archive, command), pause_seconds, pressed))
+    if not options.read_only and settings.lifecycle.background:
+        due = archive.lifecycle.is_due
+        works.append(LowPriorityWork("applying rules", due, _program(archive, ["tier", "apply"]), 0.0))
+    for work in works:
+        work.start()
     try:
         yield
     finally:
-        packing.stop()
+        for work in works:
+            work.stop()
+
+
+def _program(archive: Archive, command: list[str]) -> list[str]:
+    program = [sys.executable, "-m", "dicomfs", "-a", str(archive.paths.root.absolute()), *command]
+    return [*program, "--background-of", str(os.getpid())]
 
 
 def serve_archive(
@@ -157,12 +164,13 @@ def serve_archive(
     options: MountOptions,
     ready: Callable[[], None],
     incoming: Incoming | None = None,
+    residency: ResidencyControl | None = None,
 ) -> None:
     """The same for an open archive; ``source`` is what mountinfo shows."""
     with contextlib.suppress(OSError, ValueError):  # no standard error to write to
         faulthandler.register(signal.SIGUSR1)
     _allow_open_files()
-    trio.run(_serve, archive, source, mountpoint, options, ready, incoming)
+    trio.run(_serve, archive, source, mountpoint, options, ready, incoming, residency)
 
 
 def _usable(mountpoint: Path) -> Path:
@@ -197,11 +205,12 @@ async def _serve(
     options: MountOptions,
     ready: Callable[[], None],
     incoming: Incoming | None,
+    residency: ResidencyControl | None,
 ) -> None:
     tree = Tree(archive.catalog, archive.reconstructor, archive.status)
     read_ahead = ReadAhead(tree)
     offload, counts = Offload(), archive.catalog.counts
-    operations = ArchiveOperations(tree, options, offload, read_ahead, archive.usage, counts)
+    operations = ArchiveOperations(tree, options, offload, read_ahead, archive.usage, counts, residency)
     both = MountOperations(operations, IncomingOperations(incoming, offload) if incoming else None)
     watcher = ChangeWatcher(archive.catalog, PyfuseCache())
     with (

@@ -15,10 +15,19 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from dicomfs.copies import Copies, is_intact, name_digest
-from dicomfs.errors import DicomfsError, FormatError, ObjectNotFound, TierError, TransientTierError
+from dicomfs.errors import (
+    DicomfsError,
+    FormatError,
+    ObjectCold,
+    ObjectDamaged,
+    ObjectNotFound,
+    TierError,
+    TransientTierError,
+)
 from dicomfs.index.records import ObjectRecord
 from dicomfs.model import ObjectKey
 from dicomfs.partial import PartialObjects
+from dicomfs.restores import Restores
 from dicomfs.tier_set import LOCAL, TierSet
 from dicomfs.tiers.base import ByteRange, ObjectStat
 from dicomfs.tiers.wrapper import TierWrapper
@@ -49,8 +58,12 @@ class NearestCopy(TierWrapper):
         partial: PartialObjects,
         may_promote: Callable[[int], bool],
         clock: Callable[[], float] = time.monotonic,
+        cold_wait_seconds: float = 0.0,
     ) -> None:
-        """``may_promote`` says, by the size of an object, whether to and whether there is room."""
+        """``may_promote`` says, by the size of an object, whether to and whether there is room.
+
+        Reading what has to be restored from a cold storage class first fails after ``cold_wait_seconds``.
+        """
         super().__init__(tiers.local)
         self._tiers, self._lookup, self._copies, self._partial = tiers, lookup, copies, partial
         self._may_promote, self._clock = may_promote, clock
@@ -59,6 +72,7 @@ class NearestCopy(TierWrapper):
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        self._restores = Restores(cold_wait_seconds, self._closed, clock)
 
     def close(self) -> None:
         """Bring nothing nearer any more; what is on its way is given up at the next piece."""
@@ -84,22 +98,36 @@ class NearestCopy(TierWrapper):
     def get_range(self, key: ObjectKey, wanted: ByteRange) -> bytes:
         """The bytes of the range from the nearest tier that gives them.
 
+        Where all that is left of it is cold, a restore is begun, and waited for as long as readers may.
+
         Raises:
             ObjectNotFound: no tier has the object.
+            ObjectCold: it is being restored.
             TierError, FormatError: what the last tier asked said, where no tier gives it.
         """
         record = self._lookup(key)
         names = self._candidates(record)
         telling: DicomfsError | None = None
+        cold = ""
         for name in names:
             try:
                 return self._from(name, key, wanted, record)
+            except ObjectCold:
+                cold = cold or name
+                continue
             except (TierError, FormatError) as problem:
                 telling = telling if isinstance(problem, ObjectNotFound) else problem
                 reason = str(problem)
             if len(names) > 1:
                 logger.warning("no copy from here", extra={"tier": name, "object": key, "reason": reason})
-        raise telling or ObjectNotFound(names[-1], key)
+        # A tier that is down may have a copy that costs nothing: it is waited for, not paid for.
+        lost = telling is None or isinstance(telling, ObjectNotFound | ObjectDamaged | FormatError)
+        if not cold or not lost:
+            raise telling or ObjectNotFound(names[-1], key)
+        self._restores.begin(self._tiers[cold], key)
+        if not self._restores.wait(self._tiers[cold], key):
+            raise ObjectCold(cold, key, restoring=True)
+        return self._from(cold, key, wanted, record)
 
     def _candidates(self, record: ObjectRecord | None) -> Sequence[str]:
         if record is None or not record.tiers:
@@ -111,13 +139,15 @@ class NearestCopy(TierWrapper):
             return self._tiers.local.get_range(key, wanted)
         self._require_awake(name)
         try:
+            thawed = self._restores.require_thawed(self._tiers[name], key)
             found = self._partial.of(self._tiers[name], key, record.size)
             data = found.read(wanted.offset, wanted.length)
         except TransientTierError as problem:
             self._resting[name] = (self._clock() + _REST_SECONDS, problem)
             raise
-        if LOCAL not in record.tiers and (found.complete or found.fetched >= PROMOTE_SHARE * record.size):
-            self._wish(key, name)
+        enough = thawed or found.complete or found.fetched >= PROMOTE_SHARE * record.size
+        if LOCAL not in record.tiers and enough:
+            self._wish(key, name, asked=False)
         return data
 
     def _require_awake(self, name: str) -> None:
@@ -127,27 +157,43 @@ class NearestCopy(TierWrapper):
 
     # bringing nearer
 
-    def _wish(self, key: ObjectKey, name: str) -> None:
+    def warm(self, keys: Collection[ObjectKey]) -> None:
+        """Bring objects to the local tier in the background; restore those that are cold.
+
+        Raises:
+            TierError: a restore cannot be begun.
+        """
+        for key in keys:
+            record = self._lookup(key)
+            if record is None or LOCAL in record.tiers:
+                continue
+            name = self._candidates(record)[0]
+            if self._tiers[name].stat(key).cold:
+                self._restores.begin(self._tiers[name], key)
+            else:
+                self._wish(key, name, asked=True)
+
+    def _wish(self, key: ObjectKey, name: str, *, asked: bool) -> None:
         with self._lock:
             if self._closed.is_set() or key in self._wishes or len(self._wishes) >= _WAITING:
                 return
             self._wishes[key] = name
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(_PROMOTED_AT_ONCE, thread_name_prefix="promote")
-            self._pool.submit(self._promote, key, name)
+            self._pool.submit(self._promote, key, name, asked=asked)
 
-    def _promote(self, key: ObjectKey, name: str) -> None:
+    def _promote(self, key: ObjectKey, name: str, *, asked: bool) -> None:
         try:
-            self._bring(key, name)
+            self._bring(key, name, asked=asked)
         except DicomfsError as problem:
             logger.warning("not promoted", extra={"object": key, "tier": name, "reason": str(problem)})
         finally:
             with self._lock:
                 self._wishes.pop(key, None)
 
-    def _bring(self, key: ObjectKey, name: str) -> None:
+    def _bring(self, key: ObjectKey, name: str, *, asked: bool) -> None:
         record = self._lookup(key)
-        if record is None or LOCAL in record.tiers or not self._may_promote(record.size):
+        if record is None or LOCAL in record.tiers or not (asked or self._may_promote(record.size)):
             return
         found = self._partial.of(self._tiers[name], key, record.size)
         if not found.fill(self._closed.is_set):

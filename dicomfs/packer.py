@@ -367,6 +367,7 @@ class Packer:
             writer.set_references(headers.key, sorted({key for part in parts for key in part.packs}))
             for index, part in enumerate(parts):
                 writer.commit_part(part.series.number, part.part, headers.key, index, part_rows(part))
+                writer.set_needs(part.series.number, part.part, part.packs)
         self._release([(instance.record.id, instance.record.sha256) for instance in plan.instances])
 
     def _release(self, packed: Sequence[tuple[InstanceId, bytes]]) -> None:

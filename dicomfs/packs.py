@@ -62,6 +62,10 @@ def _itself(key: ObjectKey) -> ObjectKey:
     return key
 
 
+def _unnoted(key: ObjectKey) -> None:
+    """Nobody wants to know what is read."""
+
+
 def _no_other_copy(keys: Collection[ObjectKey]) -> bool:  # noqa: ARG001  the signature of Doubt
     return False
 
@@ -81,6 +85,8 @@ class PackSource:
         self._packs: OrderedDict[ObjectKey, PackReader | HeaderPackReader] = OrderedDict()
         self._parts: OrderedDict[tuple[ObjectKey, int], SeriesPart] = OrderedDict()
         self._blocks: BytesCache[tuple[ObjectKey, int]] = BytesCache(_BLOCK_BYTES)
+        self.note_used: Callable[[ObjectKey], None] = _unnoted
+        """Called with each pack that a file is read from, from a cache or not."""
 
     @classmethod
     def staged(cls, tier: Tier, files: dict[ObjectKey, Path], placed: Placed = _itself) -> PackSource:

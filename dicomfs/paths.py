@@ -71,6 +71,11 @@ class ArchivePaths:
         return self.run / "placing.lock"
 
     @property
+    def rules_lock(self) -> Path:
+        """Held by whoever applies the rules."""
+        return self.run / "rules.lock"
+
+    @property
     def run(self) -> Path:
         """Locks and logs of running processes."""
         return self.root / "run"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -23,6 +23,7 @@ from dicomfs.errors import (
     FormatError,
     MismatchError,
     NotFoundError,
+    ObjectCold,
     ObjectNotFound,
     TierError,
 )
@@ -71,7 +72,7 @@ class InstanceReader(Protocol):
         ...
 
     def info(self) -> dict[str, object]:
-        """Where and how the instance is stored: residency, codec, sizes."""
+        """How the instance is stored: codec, sizes."""
         ...
 
     def dicom_value(self, keyword: str) -> str | None:
@@ -122,8 +123,7 @@ class SpooledReader:
 
     def info(self) -> dict[str, object]:
         return {
-            "residency": "spool",
-            "tier": "spool",
+            "state": "spooled",
             "codec": "none",
             "stored_bytes": self.size,
             "sha256": self.sha256.hex(),
@@ -164,8 +164,7 @@ class PackedReader:
         entry = part.entries[row]
         self.size, self.sha256 = entry.size, entry.sha256
         self._packs = frozenset(piece.pack for piece in entry.pieces if not isinstance(piece, HeaderPiece))
-        for pack in self._packs:
-            source.require(pack, part.packs[pack])
+        _require_all(source, {pack: part.packs[pack] for pack in self._packs})
         self._entry, self._header, self._frames, self._source = entry, header, frames, source
         self._codestreams = codestreams or CodestreamReader(frames, source)
         starts = [0, *accumulate(_piece_bytes(piece, frames) for piece in entry.pieces)]
@@ -210,7 +209,9 @@ class PackedReader:
         for span, start, stop in self._covering(offset, length):
             if isinstance(span.piece, HeaderPiece):
                 parts.append(self._header[span.header_at + start : span.header_at + stop])
-            elif isinstance(span.piece, FramePiece):
+                continue
+            self._source.note_used(span.piece.pack)
+            if isinstance(span.piece, FramePiece):
                 for wanted in self._slices(span.piece, start, stop):
                     raw = self._frames.ready(wanted.unit)
                     if raw is None:
@@ -253,8 +254,7 @@ class PackedReader:
                 codecs.add("chunks")
                 stored += self._stored_of(piece)
         return {
-            "residency": "packed",
-            "tier": "local",
+            "state": "packed",
             "codec": "+".join(sorted(codecs)) or "header",
             "stored_bytes": round(stored),
             "ratio": round(self.size / max(1.0, stored), 3),
@@ -292,7 +292,9 @@ class PackedReader:
             piece = span.piece
             if isinstance(piece, HeaderPiece):
                 yield self._header[span.header_at + start : span.header_at + stop]
-            elif isinstance(piece, FramePiece):
+                continue
+            self._source.note_used(piece.pack)
+            if isinstance(piece, FramePiece):
                 for wanted in self._slices(piece, start, stop):
                     yield self._frames.fetch(wanted.unit)[wanted.start : wanted.stop]
             elif isinstance(piece, CodedPiece | TranscodedPiece):
@@ -312,6 +314,21 @@ class PackedReader:
             base = index * frame_bytes
             inside = max(start, base) - base, min(stop, base + frame_bytes) - base
             yield from self._frames.slices(piece.pack, piece.stack, piece.first + index * piece.step, *inside)
+
+
+def _require_all(source: PackSource, packs: Mapping[ObjectKey, int]) -> None:
+    """See that each pack is there; raises as `PackSource.require` does.
+
+    Cold ones are raised last: so all of them are being restored, not the next one when the first is done.
+    """
+    cold = None
+    for pack, index_digest in packs.items():
+        try:
+            source.require(pack, index_digest)
+        except ObjectCold as problem:
+            cold = problem
+    if cold is not None:
+        raise cold
 
 
 def _piece_bytes(piece: Piece, frames: FrameReader) -> int:
@@ -388,6 +405,7 @@ class Reconstructor:
             raise DamagedError(
                 place.header_key, "lists another instance than the catalog; run `dicomfs recover`"
             )
+        self._source.note_used(place.header_key)
         header = self._source.header_bytes(place.header_key, place.part_index, place.row)
 
         def elsewhere() -> PackedReader | None:

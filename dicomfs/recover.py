@@ -23,6 +23,7 @@ from dicomfs.format.header import SeriesPart
 from dicomfs.format.journal import (
     CountersReserved,
     NodesMade,
+    PinsChanged,
     VersionDecision,
     VersionsDecided,
     decode_journal,
@@ -92,6 +93,8 @@ class _Found:
     nodes: RecoveredNodes = field(default_factory=RecoveredNodes)
     parts: dict[int, list[_Part]] = field(default_factory=lambda: defaultdict(list))
     versions: list[VersionDecision] = field(default_factory=list)
+    pinned: set[int] = field(default_factory=set)
+    """Series."""
     references: dict[ObjectKey, set[ObjectKey]] = field(default_factory=lambda: defaultdict(set))
     stand_ins: StandIns = field(default_factory=StandIns)
 
@@ -219,11 +222,14 @@ def recover_catalog(
                     continue
                 free = max(part.number, writer.next_part(number))
                 writer.commit_part(number, free, part.key, part.index, rows)
+                writer.set_needs(number, free, part.needed)
                 report.instances += len(rows)
             writer.raise_position(number, free_positions[number])
         report.series += 1
     with catalog.write() as writer:
         _add_objects(writer, found, now)
+        for number in found.pinned & nodes.series.keys():
+            writer.set_pinned(number, pinned=True)
     report.spooled = rebuild_spool(catalog, spool, found.versions)
     report.instances += report.spooled
     for number in sorted(nodes.series):
@@ -283,6 +289,8 @@ def _read_tiers(
                     found.nodes.reserve(level, getattr(entry, level.name.lower()))
             elif isinstance(entry, VersionsDecided):
                 found.versions += entry.decisions
+            elif isinstance(entry, PinsChanged):
+                found.pinned = (found.pinned | set(entry.pinned)) - set(entry.unpinned)
     headers = [key for key in sorted(found.sizes) if key.startswith(PackKind.HEADER.prefix + "/")]
     progress.start(sum(found.sizes[key] for key in headers), "recovering")
     for key in headers:

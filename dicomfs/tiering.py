@@ -7,19 +7,29 @@ committed for `recover`, so it must never be there without them.  The journal go
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from dicomfs.copies import Copies, LastCopy
-from dicomfs.errors import CatalogError, DicomfsError, TierFull, UsageError
+from dicomfs.errors import CatalogError, DicomfsError, ObjectCold, TierError, TierFull, UsageError
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
 from dicomfs.journal import Journal
 from dicomfs.model import ObjectKey, PackKind
+from dicomfs.object_facts import objects_of
+from dicomfs.pins import Pins
 from dicomfs.progress import Progress, SharedProgress
 from dicomfs.tier_set import LOCAL, TierSet
+
+_NOTED_AT_ONCE = 1000
+"""More would keep the catalog's one writer busy for long."""
+_ASKED_AT_ONCE = 8
+_LOOKED_AT = 100
+"""Cold objects that a tier is asked about each time."""
 
 
 @dataclass(slots=True)
@@ -36,26 +46,44 @@ class TieringReport:
     """Copies that were not evicted because no other is proven: (object, reason)."""
     failed: list[tuple[str, str]] = field(default_factory=list)
     """(object, reason)."""
+    cold: list[ObjectRecord] = field(default_factory=list)
+    """Objects that have to be restored from a cold storage class first."""
     stopped: bool = False
+
+    def add(self, other: TieringReport) -> None:
+        """Count what another run moved, too."""
+        self.objects += other.objects
+        self.bytes += other.bytes
+        self.already += other.already
+        self.journal += other.journal
+        self.kept += other.kept
+        self.failed += other.failed
+        self.cold += other.cold
+        self.stopped |= other.stopped
 
 
 class Tiering:
     """Copies, evicts and warms objects of one archive."""
 
-    def __init__(self, catalog: Catalog, tiers: TierSet, copies: Copies, journal: Journal) -> None:
+    def __init__(
+        self, catalog: Catalog, tiers: TierSet, copies: Copies, journal: Journal, minimum_copies: int = 1
+    ) -> None:
+        """``minimum_copies`` are left of every object at least when one is evicted."""
         self._catalog, self._tiers, self._copies, self._journal = catalog, tiers, copies, journal
+        self._minimum_copies = minimum_copies
 
     def objects(self, series: Iterable[int] | None = None) -> list[ObjectRecord]:
         """Every object, or all that instances of these series need, header packs last."""
         if series is None:
             found = list(self._catalog.objects())
         else:
-            headers = {part.header_key for number in series for part in self._catalog.parts(number)}
-            needed = {
-                self._catalog.placed(key) for header in headers for key in self._catalog.references(header)
-            }
-            found = [self._catalog.object(key) for key in sorted(headers | needed)]
-        return sorted(found, key=lambda record: (_is_header(record.key), record.key))
+            found = [self._catalog.object(key) for key in sorted(objects_of(self._catalog, series))]
+        return self.ordered(found)
+
+    @staticmethod
+    def ordered(records: Iterable[ObjectRecord]) -> list[ObjectRecord]:
+        """Header packs last."""
+        return sorted(records, key=lambda record: (_is_header(record.key), record.key))
 
     def copy(
         self,
@@ -74,21 +102,38 @@ class Tiering:
         report = TieringReport()
         due = [record for record in objects if to not in record.tiers]
         report.already = len(objects) - len(due)
+        if to != LOCAL:
+            due += self._named(due, to)
         headers = [record for record in due if _is_header(record.key)]
         others = [record for record in due if not _is_header(record.key)]
         progress.start(sum(record.size for record in due), f"copying to {to}")
         run = _Run(report, SharedProgress(progress), stop or threading.Event(), tier.traits.connections)
         run.each(others, lambda record: self._copies.place(record.key, to))
-        complete = not report.failed and not report.stopped
+        complete = not report.failed and not report.cold and not report.stopped
         # A header pack without what it names is of no use to who recovers.
         run.each(
-            headers if complete else self._whole(headers, to),
+            headers if complete or to == LOCAL else self._whole(headers, to),
             lambda record: self._copies.place(record.key, to),
         )
         if to != LOCAL and not report.stopped:
             report.journal = self._journal.ship(tier)
         progress.done()
         return report
+
+    def ship(self, to: str) -> int:
+        """Copy to a tier what it lacks of the journal; returns how many objects.  Raises as `copy` does."""
+        return self._journal.ship(self._tiers.writable(to))
+
+    def _named(self, due: Sequence[ObjectRecord], to: str) -> list[ObjectRecord]:
+        """What header packs name that is neither on the tier nor due: they are of no use without it."""
+        named = {
+            self._catalog.placed(key)
+            for record in due
+            if _is_header(record.key)
+            for key in self._catalog.references(record.key)
+        }
+        found = map(self._catalog.find_object, sorted(named - {record.key for record in due}))
+        return [record for record in found if record is not None and to not in record.tiers]
 
     def _whole(self, headers: Sequence[ObjectRecord], to: str) -> list[ObjectRecord]:
         """Those header packs that have all they name on the tier."""
@@ -107,9 +152,8 @@ class Tiering:
         objects: Sequence[ObjectRecord],
         progress: Progress,
         stop: threading.Event | None = None,
-        least: int = 1,
     ) -> TieringReport:
-        """Remove copies that ``least`` other tiers have; others stay, and the report says so.
+        """Remove copies of which enough others are left; others stay, as pinned ones do: the report says so.
 
         Raises as `copy` does.
         """
@@ -117,18 +161,75 @@ class Tiering:
         report = TieringReport()
         due = [record for record in objects if tier in record.tiers]
         report.already = len(objects) - len(due)
+        if tier == LOCAL:
+            pinned = Pins(self._catalog, self._journal).objects()
+            report.kept += [(one.key, f"{one.key} is pinned") for one in due if one.key in pinned]
+            due = [record for record in due if record.key not in pinned]
         progress.start(sum(record.size for record in due), f"evicting from {tier}")
         run = _Run(report, SharedProgress(progress), stop or threading.Event(), 4)
         # Header packs first: what they name may be read without them by others, never the other way round.
-        run.each(list(reversed(due)), lambda record: self._copies.evict(record.key, tier, least))
+        run.each(
+            list(reversed(due)), lambda record: self._copies.evict(record.key, tier, self._minimum_copies)
+        )
         progress.done()
         return report
 
     def warm(
         self, objects: Sequence[ObjectRecord], progress: Progress, stop: threading.Event | None = None
     ) -> TieringReport:
-        """Bring objects to the local tier; returns when they are there.  Raises as `copy` does."""
-        return self.copy(LOCAL, objects, progress, stop)
+        """Bring objects to the local tier; returns when all are there that are not cold.
+
+        For those a restore is begun, if none is under way; `wait_for_cold` brings them later.  Raises as
+        `copy` does.
+        """
+        report = self.copy(LOCAL, objects, progress, stop)
+        with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="restore") as pool:
+            problems = list(pool.map(self._restore, report.cold))
+        asked = list(zip(report.cold, problems, strict=True))
+        report.failed += [(record.key, problem) for record, problem in asked if problem is not None]
+        report.cold = [record for record, problem in asked if problem is None]
+        # What was asked for is not to leave again before anybody has read it.
+        self._note_used(objects)
+        return report
+
+    def _restore(self, record: ObjectRecord) -> str | None:
+        """Begin a restore, unless one is under way; what prevents it."""
+        names = [name for name in self._tiers.names if name in record.tiers and name != LOCAL]
+        try:
+            for name in names:
+                found = self._tiers[name].stat(record.key)
+                if not found.cold or found.restoring:
+                    return None
+            self._tiers[names[0]].restore(record.key)
+        except DicomfsError as problem:
+            return str(problem)
+        return None
+
+    def wait_for_cold(
+        self, report: TieringReport, progress: Progress, stop: threading.Event, poll_seconds: float
+    ) -> None:
+        """Bring what `warm` found cold to the local tier as it is restored; adds to its report."""
+        while report.cold and not stop.wait(poll_seconds):
+            # Only some at a time: tiers count requests, and take hours.
+            looked_at, others = report.cold[:_LOOKED_AT], report.cold[_LOOKED_AT:]
+            thawed = [record for record in looked_at if self._is_thawed(record)]
+            report.cold = others + [record for record in looked_at if record not in thawed]
+            if thawed:
+                report.add(self.warm(thawed, progress, stop))
+        report.stopped |= stop.is_set()
+
+    def _is_thawed(self, record: ObjectRecord) -> bool:
+        for name in record.tiers:
+            with contextlib.suppress(TierError):
+                if not self._tiers[name].stat(record.key).cold:
+                    return True
+        return False
+
+    def _note_used(self, objects: Sequence[ObjectRecord]) -> None:
+        now_ns = time.time_ns()
+        for first in range(0, len(objects), _NOTED_AT_ONCE):
+            with self._catalog.write() as writer:
+                writer.note_used({one.key: now_ns for one in objects[first : first + _NOTED_AT_ONCE]})
 
     def status(self) -> dict[str, dict[str, int]]:
         """Objects and bytes of each tier, as the catalog knows them."""
@@ -166,6 +267,9 @@ class _Run:
             moved = move(record)
         except (TierFull, CatalogError, UsageError) as problem:
             return problem
+        except ObjectCold:
+            with self._counting:
+                self._report.cold.append(record)
         except LastCopy as problem:
             with self._counting:
                 self._report.kept.append((record.key, str(problem)))

@@ -76,6 +76,19 @@ class InstanceSource(Protocol):
         """Fill the decoded cache with the instance's frames; may block."""
 
 
+class ResidencyControl(Protocol):
+    """Where instances are, and having them brought or kept near (dicomfs.residency.Residency)."""
+
+    def of(self, instance: InstanceId, /) -> Mapping[str, str]:
+        """Facts by name: ``tier``, ``residency``, ``pin``; may block."""
+
+    def set_pin(self, instance: InstanceId, /, *, pinned: bool) -> None:
+        """Keep the series of an instance on the local tier, or end that; may block."""
+
+    def warm(self, instance: InstanceId, /) -> None:
+        """Have an instance brought to the local tier; may block, but does not wait for it."""
+
+
 class TreeCatalog(Protocol):
     """The point reads and scans of the catalog that the tree is made of (dicomfs.index.Catalog)."""
 

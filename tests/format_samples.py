@@ -17,6 +17,7 @@ from dicomfs.format.journal import (
     CountersReserved,
     JournalEntry,
     NodesMade,
+    PinsChanged,
     VersionDecision,
     VersionsDecided,
     encode_journal,
@@ -239,6 +240,7 @@ def journal_entries() -> tuple[JournalEntry, ...]:
         CountersReserved(64, 128, 192),
         NodesMade((part.patient,), (part.study,), (part.series,)),
         VersionsDecided((VersionDecision(InstanceId(3, 9), InstanceId(4, 1), 2, ConflictClass.PIXELS),)),
+        PinsChanged((3, 9), (4,)),
     )
 
 

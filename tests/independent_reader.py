@@ -75,6 +75,8 @@ class JournalObject:
     nodes: list[Node]
     counters: dict[str, int]
     decisions: list[Decision]
+    pins: list[tuple[list[int], list[int]]]
+    """Series pinned, and no longer pinned."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ def read_journal(data: bytes, sequence: int) -> JournalObject:
     number, time_ns, writer, entries = fields(structure(payload(data, needed[1], TABLE_LIMIT)), 4)
     if number != sequence.to_bytes(8, "little"):
         raise Refused(f"a journal object of another number lies under {sequence}")
-    found = JournalObject(sequence, time_ns, writer, [], {}, [])
+    found = JournalObject(sequence, time_ns, writer, [], {}, [], [])
     for tag, *rest in entries:
         if tag == 1:
             for level, values in zip((_patient, _study, _series), fields(rest, 3), strict=True):
@@ -252,6 +254,9 @@ def read_journal(data: bytes, sequence: int) -> JournalObject:
             found.counters.update(zip(("patient", "study", "series"), fields(rest, 3), strict=True))
         elif tag == 3:
             found.decisions.extend(Decision(*fields(one, 6)) for one in fields(rest, 1)[0])
+        elif tag == 10:
+            pinned, unpinned = fields(rest, 2)
+            found.pins.append((list(pinned), list(unpinned)))
         else:
             raise Unsupported(f"entry tag {tag}")
     return found

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import random
+import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from dicomfs import config
@@ -12,7 +17,7 @@ from dicomfs.tiering import TieringReport
 from tests import samples
 from tests.archives import write_sources
 
-LABORATORY = "laboratory"
+LABORATORY, EXTERNAL = "laboratory", "external"
 FILES = [
     *samples.ct_series(4, 48, 48),
     samples.structured_report(),
@@ -31,6 +36,40 @@ def two_tiers(root: Path, *, plain: bool = True) -> Archive:
         settings = config.template({LABORATORY: tier}, config.KeySettings())
         (root / "archive" / config.FILE_NAME).write_text(settings, encoding="utf-8")
     return Archive.open(root / "archive")
+
+
+@functools.cache
+def _template() -> Path:
+    """An archive with the files, packed, for tests to copy."""
+    folder = Path(tempfile.mkdtemp(prefix="dicomfs-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with Archive.create(folder / "archive") as archive:
+        archive.import_paths([write_sources(folder / "in", FILES)])
+        archive.pack()
+    return folder / "archive"
+
+
+def three_tiers(root: Path, settings: str = "", tiers: Mapping[str, str] | None = None) -> Archive:
+    """A packed archive with two more tiers, folders in plain bytes; ``tiers`` gives a tier more settings.
+
+    All of them are copies of one archive, so only one is for a test.
+    """
+    shutil.copytree(_template(), root / "archive")
+    write_settings(root, settings, tiers)
+    archive = Archive.open(root / "archive")
+    for name in archive.tiers.remote:
+        archive.claim(name)
+    return archive
+
+
+def write_settings(root: Path, settings: str = "", tiers: Mapping[str, str] | None = None) -> None:
+    """The settings of such an archive."""
+    sections = [settings]
+    for name in ("local", LABORATORY, EXTERNAL):
+        folder = root / "archive" / name if name == "local" else root / name
+        plain = "" if name == "local" else "plaintext = true\n"
+        sections.append(f"[tiers.{name}]\nurl = '{folder.as_uri()}'\n{plain}{(tiers or {}).get(name, '')}")
+    (root / "archive" / config.FILE_NAME).write_text("\n".join(sections), encoding="utf-8")
 
 
 def packed(root: Path, *, plain: bool = True) -> Archive:

@@ -17,6 +17,7 @@ from dicomfs.errors import (
     MountError,
     NotFoundError,
     NotTakenError,
+    ObjectCold,
     ObjectDamaged,
     TierError,
     TransientTierError,
@@ -38,7 +39,7 @@ class ExitCode(enum.IntEnum):
     NOT_FOUND = 3
     """The archive holds nothing under that name."""
     BUSY = 4
-    """Another process holds what is needed; the same command may succeed later."""
+    """Another process holds what is needed, or it is being restored; the same command may succeed later."""
     STORAGE = 5
     """A tier, the index, the disk or the mount failed."""
     TOO_NEW = 6
@@ -57,6 +58,7 @@ _CODES: tuple[tuple[type[DicomfsError], ExitCode], ...] = (
     (CatalogBusy, ExitCode.BUSY),
     (MountBusy, ExitCode.BUSY),
     (TransientTierError, ExitCode.BUSY),
+    (ObjectCold, ExitCode.BUSY),
     (UsageError, ExitCode.USAGE),
     (NotFoundError, ExitCode.NOT_FOUND),
     (NotTakenError, ExitCode.PART_FAILED),

@@ -11,7 +11,7 @@ from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
 from dicomfs.cli.stopping import asked_by_signals
 from dicomfs.config import PROFILES
-from dicomfs.quiet_packing import yield_to_others
+from dicomfs.low_priority import yield_to_others
 
 if TYPE_CHECKING:
     from dicomfs.packer import PackReport

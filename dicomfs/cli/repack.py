@@ -12,7 +12,7 @@ from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
 from dicomfs.cli.stopping import asked_by_signals
 from dicomfs.config import PROFILES
-from dicomfs.quiet_packing import LOW_PRIORITY
+from dicomfs.low_priority import LOW_PRIORITY
 
 if TYPE_CHECKING:
     from dicomfs.archive import Archive

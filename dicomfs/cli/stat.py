@@ -10,6 +10,7 @@ import click
 from dicomfs.cli import output, tree
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
+from dicomfs.residency import NOT_READABLE
 from dicomfs.vfs import instance_of
 
 if TYPE_CHECKING:
@@ -54,11 +55,15 @@ def _by_uid(archive: Archive, uid: str) -> list[dict[str, object]]:
 
 def _facts(archive: Archive, instance: InstanceId) -> dict[str, object]:
     row = archive.catalog.row(instance)
-    reader = archive.reconstructor.open(instance)
-    try:
-        stored = reader.info()
-    finally:
-        reader.close()
+    where = archive.residency.of(instance)
+    stored: dict[str, object] = {}
+    # What is cold is told of without opening it: that would begin a restore.
+    if where["residency"] not in NOT_READABLE:
+        reader = archive.reconstructor.open(instance)
+        try:
+            stored = {**reader.info(), "stacks": archive.explain(instance)}
+        finally:
+            reader.close()
     return {
         "path": tree.path_of(archive, instance),
         "sop_instance_uid": row.sop_instance_uid,
@@ -68,8 +73,8 @@ def _facts(archive: Archive, instance: InstanceId) -> dict[str, object]:
         "mtime_ns": row.mtime_ns,
         "version": row.version,
         "conflict": row.conflict.name.lower(),
+        **where,
         **stored,
-        "stacks": archive.explain(instance),
     }
 
 

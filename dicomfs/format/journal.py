@@ -30,7 +30,7 @@ from dicomfs.model import (
 
 _ARTEFACT = "journal object"
 _LEVEL = 12
-_NODES, _COUNTERS, _VERSIONS = 1, 2, 3
+_NODES, _COUNTERS, _VERSIONS, _PINS = 1, 2, 3, 10
 
 _Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 58)]
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
@@ -76,7 +76,15 @@ class VersionsDecided:
     decisions: tuple[VersionDecision, ...] = field(default=())
 
 
-JournalEntry = NodesMade | CountersReserved | VersionsDecided
+@dataclass(frozen=True, slots=True)
+class PinsChanged:
+    """Series whose objects stay on the local tier from now on, and series for which that ends."""
+
+    pinned: tuple[int, ...] = ()
+    unpinned: tuple[int, ...] = ()
+
+
+JournalEntry = NodesMade | CountersReserved | VersionsDecided | PinsChanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +177,18 @@ class _VersionsRecord(msgspec.Struct, frozen=True, array_like=True, tag=_VERSION
         )
 
 
+class _PinsRecord(msgspec.Struct, frozen=True, array_like=True, tag=_PINS):
+    pinned: tuple[SeriesNumber, ...]
+    unpinned: tuple[SeriesNumber, ...]
+
+    @classmethod
+    def of(cls, entry: PinsChanged) -> _PinsRecord:
+        return cls(entry.pinned, entry.unpinned)
+
+    def entry(self) -> PinsChanged:
+        return PinsChanged(self.pinned, self.unpinned)
+
+
 class _Tag(msgspec.Struct, frozen=True, array_like=True):
     """The first element of any entry."""
 
@@ -236,6 +256,8 @@ def _encoded(entry: JournalEntry) -> bytes:
             return encode_wire(_CountersRecord.of(entry))
         case VersionsDecided():
             return encode_wire(_VersionsRecord.of(entry))
+        case PinsChanged():
+            return encode_wire(_PinsRecord.of(entry))
 
 
 def _entry(raw: bytes) -> JournalEntry:
@@ -246,4 +268,6 @@ def _entry(raw: bytes) -> JournalEntry:
         return decode_wire(raw, _CountersRecord, _ARTEFACT).entry()
     if tag == _VERSIONS:
         return decode_wire(raw, _VersionsRecord, _ARTEFACT).entry()
+    if tag == _PINS:
+        return decode_wire(raw, _PinsRecord, _ARTEFACT).entry()
     raise UnsupportedFeature(_ARTEFACT, [f"journal entry kind {tag}"])

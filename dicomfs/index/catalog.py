@@ -24,11 +24,14 @@ from dicomfs.index.keys import HOLDINGS, OBJECTS, SPOOLED, VERSIONS, Table, pack
 from dicomfs.index.node_queries import NodeQueries
 from dicomfs.index.nodes import count_nodes
 from dicomfs.index.object_writer import (
+    get_needs,
     get_object,
     get_placed,
     get_references,
     list_intents,
+    list_pinned,
     list_references,
+    list_used,
     object_record,
 )
 from dicomfs.index.records import (
@@ -224,6 +227,14 @@ class Catalog(NodeQueries):
         with self._catalog.read() as txn:
             return get_references(txn, header_key)
 
+    def needs(self, series: int) -> dict[PartInfo, list[ObjectKey]]:
+        """The parts of a series, each with the objects that are read for its instances, header pack first."""
+        with self._catalog.read() as txn:
+            return {
+                part: [part.header_key, *sorted({get_placed(txn, key) for key in get_needs(txn, part)})]
+                for part in part_infos(txn, series)
+            }
+
     def referring(self, keys: Collection[ObjectKey]) -> list[ObjectKey]:
         """Header packs whose instances need any of these objects, by key."""
         wanted = set(keys)
@@ -234,6 +245,16 @@ class Catalog(NodeQueries):
         """Objects that somebody is about to place."""
         with self._catalog.read() as txn:
             return list_intents(txn)
+
+    def pinned_series(self) -> set[int]:
+        """Numbers of the series whose objects stay on the local tier."""
+        with self._catalog.read() as txn:
+            return list_pinned(txn)
+
+    def used(self) -> dict[ObjectKey, int]:
+        """When each object was last read (ns), where that was noted."""
+        with self._catalog.read() as txn:
+            return list_used(txn)
 
     # changes
 

@@ -40,6 +40,8 @@ class Table:
     """What it is rebuilt from when the index is lost."""
     duplicates: bool = False
     """Sorted values of one fixed size under each key (LMDB's DUPSORT and DUPFIXED)."""
+    since: int = 1
+    """The schema version that brought it: an older index gets it when it is opened."""
 
     def pack(self, *parts: int | bytes) -> bytes:
         """Bytes of a key, or of its first parts to scan by.  Raises OverflowError for numbers too large."""
@@ -67,8 +69,9 @@ def _table(
     rebuilt: str,
     *,
     duplicates: bool = False,
+    since: int = 1,
 ) -> Table:
-    return Table(name, environment, tuple(key.items()), value, writer, rebuilt, duplicates)
+    return Table(name, environment, tuple(key.items()), value, writer, rebuilt, duplicates, since)
 
 
 _LEVEL_NUMBER = {"level": Part.U8, "number": Part.U40}
@@ -123,6 +126,27 @@ REFERENCES = _table(
 INTENTS = _table(
     "intents", CATALOG, {"object": Part.TAIL}, "StoredIntent", "CatalogWriter.add_intent", "not needed"
 )
+NEEDS = _table(
+    "needs",
+    CATALOG,
+    {"series": Part.U40, "part": Part.U24},
+    "list of objects",
+    "CatalogWriter.set_needs",
+    _PACKS,
+    since=2,
+)
+PINS = _table(
+    "pins", CATALOG, {"series": Part.U40}, "time u64", "CatalogWriter.set_pinned", "journal", since=2
+)
+USED = _table(
+    "used",
+    CATALOG,
+    {"object": Part.TAIL},
+    "time u64",
+    "CatalogWriter.note_used",
+    "lost without harm",
+    since=2,
+)
 CHANGED = _table("changed", CATALOG, _LEVEL_NUMBER, "time u64", "every commit", "the time of recovery")
 FEED = _table("feed", CATALOG, {"sequence": Part.U64}, "list of changes", "every commit", "not needed")
 
@@ -146,7 +170,7 @@ SPOOL_FEED = _table("feed", SPOOL, {"sequence": Part.U64}, "list of changes", "e
 
 CATALOG_TABLES = (
     META, NODES, NODE_KEYS, CHILDREN, PARTS, HOLDINGS, UIDS, MOVING, VERSIONS, OBJECTS, REFERENCES, INTENTS,
-    CHANGED, FEED,
+    NEEDS, PINS, USED, CHANGED, FEED,
 )  # fmt: skip
 SPOOL_TABLES = (SPOOL_META, SPOOLED, SPOOLED_UIDS, SPOOLED_NAMES, POSITIONS, SPOOL_CHANGED, SPOOL_FEED)
 

@@ -48,6 +48,11 @@ class NodeQueries(IndexPair):
         assert isinstance(node, SeriesNode)
         return node
 
+    def all_series(self) -> list[int]:
+        """Numbers of all series."""
+        with self._catalog.read() as txn:
+            return nodes.list_numbers(txn, Level.SERIES)
+
     def child(self, level: Level, parent: int, folder: str) -> int | None:
         """Number of the node of ``level`` under ``parent`` (0 for patients) with exactly this folder name."""
         with self._catalog.read() as txn:

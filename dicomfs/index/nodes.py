@@ -75,6 +75,11 @@ def list_nodes(txn: ReadTxn, level: Level, parent: int) -> list[Node]:
     return [get_node(txn, level, int.from_bytes(value, "big")) for _, value in txn.scan(CHILDREN, prefix)]
 
 
+def list_numbers(txn: ReadTxn, level: Level) -> list[int]:
+    """Numbers of all nodes of a level, in order."""
+    return [NODES.numbers(key)[1] for key, _ in txn.scan(NODES, NODES.pack(level))]
+
+
 def find_node(txn: ReadTxn, level: Level, parent: int, *identity: str) -> Node | None:
     """The node of an identity: issuer, ID and name of a patient, or the UID of a study or series."""
     texts = _texts(*identity)

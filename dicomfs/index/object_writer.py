@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dicomfs.errors import CatalogError, NotFoundError
 from dicomfs.index.env import ReadTxn, WriteTxn
-from dicomfs.index.keys import INTENTS, OBJECTS, REFERENCES, pack_object_key, unpack_object_key
-from dicomfs.index.records import Intent, ObjectRecord, StoredIntent, StoredObject, pack_record, unpack_record
+from dicomfs.index.keys import (
+    INTENTS,
+    NEEDS,
+    OBJECTS,
+    PINS,
+    REFERENCES,
+    USED,
+    pack_object_key,
+    unpack_object_key,
+)
+from dicomfs.index.records import (
+    Intent,
+    ObjectRecord,
+    PartInfo,
+    StoredIntent,
+    StoredObject,
+    pack_record,
+    unpack_record,
+)
 from dicomfs.model import ObjectKey
 
 
@@ -42,6 +59,14 @@ def get_references(txn: ReadTxn, header_key: ObjectKey) -> list[ObjectKey]:
     return [] if value is None else [unpack_object_key(short) for short in unpack_record(value, list[bytes])]
 
 
+def get_needs(txn: ReadTxn, part: PartInfo) -> list[ObjectKey]:
+    """Objects that a part's instances need; all that its header pack names, where nobody recorded it."""
+    value = txn.get(NEEDS, NEEDS.pack(part.series, part.part))
+    if value is None:
+        return get_references(txn, part.header_key)
+    return [unpack_object_key(short) for short in unpack_record(value, list[bytes])]
+
+
 def list_references(txn: ReadTxn) -> Iterator[tuple[ObjectKey, list[ObjectKey]]]:
     """Every header pack with what its instances need."""
     for key, value in txn.scan(REFERENCES):
@@ -58,6 +83,16 @@ def list_intents(txn: ReadTxn) -> list[Intent]:
         stored = unpack_record(value, StoredIntent)
         found.append(Intent(unpack_object_key(key), stored.owner, stored.since_ns))
     return found
+
+
+def list_pinned(txn: ReadTxn) -> set[int]:
+    """Numbers of the series that are pinned."""
+    return {PINS.numbers(key)[0] for key, _ in txn.scan(PINS)}
+
+
+def list_used(txn: ReadTxn) -> dict[ObjectKey, int]:
+    """When each object was last read (ns), where that was noted."""
+    return {unpack_object_key(key): int.from_bytes(value, "big") for key, value in txn.scan(USED)}
 
 
 class ObjectWriter:
@@ -103,11 +138,17 @@ class ObjectWriter:
         """Forgets an object, its placements and its references."""
         self._txn.delete(OBJECTS, pack_object_key(key))
         self._txn.delete(REFERENCES, pack_object_key(key))
+        self._txn.delete(USED, pack_object_key(key))
 
     def set_references(self, header_key: ObjectKey, needed: Sequence[ObjectKey]) -> None:
         """Records which other objects the instances of a header pack need."""
         value = pack_record([pack_object_key(key) for key in needed])
         self._txn.put(REFERENCES, pack_object_key(header_key), value)
+
+    def set_needs(self, series: int, part: int, needed: Iterable[ObjectKey]) -> None:
+        """Records which other objects the instances of one part need."""
+        value = pack_record([pack_object_key(key) for key in sorted(needed)])
+        self._txn.put(NEEDS, NEEDS.pack(series, part), value)
 
     def add_intent(self, key: ObjectKey, owner: str) -> None:
         """Keeps an object that is about to be placed from being collected."""
@@ -116,6 +157,20 @@ class ObjectWriter:
     def remove_intent(self, key: ObjectKey) -> None:
         """Ends an intent; nothing happens without one."""
         self._txn.delete(INTENTS, pack_object_key(key))
+
+    def set_pinned(self, series: int, *, pinned: bool) -> None:
+        """Records whether what a series needs stays on the local tier."""
+        if pinned:
+            self._txn.put(PINS, PINS.pack(series), time.time_ns().to_bytes(8, "big"))
+        else:
+            self._txn.delete(PINS, PINS.pack(series))
+
+    def note_used(self, times_ns: Mapping[ObjectKey, int]) -> None:
+        """Records when objects were last read; unknown objects are passed over."""
+        for key, used_ns in times_ns.items():
+            short = pack_object_key(key)
+            if self._txn.get(OBJECTS, short) is not None:
+                self._txn.put(USED, short, used_ns.to_bytes(8, "big"))
 
     def _stored(self, key: ObjectKey) -> StoredObject | None:
         value = self._txn.get(OBJECTS, pack_object_key(key))

@@ -23,10 +23,10 @@ from dicomfs.index.spool import FEED as SPOOL_FEED
 from dicomfs.index.spool import REBUILT
 from dicomfs.index.writer import CATALOG_FEED
 
-SCHEMA = 1
+SCHEMA = 2
 SPOOL_SCHEMA = 1
-UPGRADES: dict[int, Upgrade] = {}
-"""Version n to the step that makes n + 1 of it."""
+UPGRADES: dict[int, Upgrade] = {1: lambda _: None}
+"""Version n to the step that makes n + 1 of it.  2 brought tables only, which opening makes."""
 _ARCHIVE_ID = b"archive"
 
 

@@ -60,7 +60,7 @@ class Head:
     rows: int
     part_index: int
     stamp: int
-    """Number of the commit that wrote the blob: a key of caches."""
+    """Time (ns) of the commit that wrote the blob: a key of caches, too."""
     logical_bytes: int
     header_key: ObjectKey
     compressed: bool
@@ -129,7 +129,7 @@ def read_head(blob: bytes) -> Head:
 
 def part_info(series: int, part: int, head: Head) -> PartInfo:
     """The public form of a head."""
-    return PartInfo(series, part, head.header_key, head.part_index, head.rows, head.logical_bytes)
+    return PartInfo(series, part, head.header_key, head.part_index, head.rows, head.logical_bytes, head.stamp)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,8 @@ class PartInfo:
     part_index: int
     rows: int
     logical_bytes: int
+    committed_ns: int
+    """When it was committed to this index: packed, or recovered."""
 
 
 @dataclass(frozen=True, slots=True)

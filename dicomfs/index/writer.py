@@ -23,7 +23,7 @@ from dicomfs.index.instances import (
     spooled_record,
     version_of,
 )
-from dicomfs.index.keys import CHANGED, FEED, HOLDINGS, META, MOVING, PARTS, SPOOLED, UIDS, VERSIONS
+from dicomfs.index.keys import CHANGED, FEED, HOLDINGS, META, MOVING, NEEDS, PARTS, SPOOLED, UIDS, VERSIONS
 from dicomfs.index.object_writer import ObjectWriter
 from dicomfs.index.parts import decode_part, encode_part, read_head
 from dicomfs.index.records import (
@@ -158,6 +158,7 @@ class CatalogWriter(ObjectWriter):
             raise NotFoundError("part", f"{series}/{part}")
         decoded = decode_part(series, blob)
         self._txn.delete(PARTS, key)
+        self._txn.delete(NEEDS, key)
         self._txn.delete(MOVING, key)
         for row, position in enumerate(decoded.positions.tolist()):
             instance = InstanceId(series, position)

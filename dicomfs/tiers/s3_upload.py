@@ -36,8 +36,9 @@ MOST_PARTS = 10_000
 PARTS_AT_ONCE = 4
 """64 MiB of memory for each put that is under way."""
 
-_PACKS = frozenset(kind.prefix for kind in PackKind)
 T = TypeVar("T")
+_BULK = frozenset(kind.prefix for kind in PackKind if kind is not PackKind.HEADER)
+
 _log = logging.getLogger(__name__)
 
 
@@ -55,8 +56,7 @@ class S3Uploads:
     ) -> None:
         """``policy`` is for the requests of an object in parts."""
         self._tier, self._client, self._objects = tier, client, objects
-        self._policy = policy
-        self._options = options
+        self._policy, self._options = policy, options
         self._bandwidth = bandwidth
         self._conditional = True
 
@@ -290,10 +290,13 @@ class S3Uploads:
 
 
 def _extra(options: TierOptions, key: str) -> dict[str, str]:
-    """Arguments of each new object."""
+    """Arguments of a new object.
+
+    The storage class is that of packs of frames and streams: what is small, or read by whoever looks for
+    something (header packs, journal, keyrings, owners), has the store's default.
+    """
     given = {
-        # Keyrings, journal and owner objects are small, and read before anything else can be.
-        "StorageClass": options.storage_class if key.partition("/")[0] in _PACKS else None,
+        "StorageClass": options.storage_class if key.partition("/")[0] in _BULK else None,
         "ServerSideEncryption": options.server_side_encryption,
         "SSEKMSKeyId": options.kms_key,
     }

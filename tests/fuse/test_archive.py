@@ -146,9 +146,9 @@ def test_an_extended_attribute_gives_the_digest_of_the_file(
     for path in patients.rglob("*.dcm"):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         assert os.getxattr(path, "user.dicomfs.sha256").decode() == digest
-        assert os.getxattr(path, "user.dicomfs.residency") == b"spool"
+        assert os.getxattr(path, "user.dicomfs.tier") == b"spool"
     archive.pack("fast")
-    assert os.getxattr(path, "user.dicomfs.residency") == b"packed"
+    assert os.getxattr(path, "user.dicomfs.residency") == b"local"
 
 
 def test_a_damaged_pack_is_an_io_error_and_never_other_bytes(

@@ -14,6 +14,7 @@ from dicomfs.format.header import HeaderPackReader, HeaderPackWriter, InstanceEn
 from dicomfs.format.journal import (
     CountersReserved,
     NodesMade,
+    PinsChanged,
     VersionDecision,
     VersionsDecided,
     decode_journal,
@@ -223,6 +224,9 @@ _JOURNAL_ENTRY = st.one_of(
             ),
             max_size=3,
         ).map(tuple),
+    ),
+    st.builds(
+        PinsChanged, st.lists(_SERIES, max_size=3).map(tuple), st.lists(_SERIES, max_size=3).map(tuple)
     ),
 )
 

@@ -71,6 +71,32 @@ def test_an_object_store_has_options() -> None:
         ("[tiers.external]\nurl = 's3://abc'\nendpoint = 'host'\n", "tiers.external.endpoint"),
         ("[tiers.external]\nurl = 's3://abc'\nkms_key = 'k'\n", "tiers.external.kms_key"),
         ("[tiers.laboratory]\nurl = 'file:///a'\nstorage_class = 'X'\n", "tiers.laboratory.storage_class"),
+        ("[tiers.local]\nurl = 'file:///a'\nkeep_days = -1\n", "tiers.*.keep_days"),
+        ("[tiers.local]\nurl = 'file:///a'\nkeep_days = inf\n", "tiers.local.keep_days"),
+        ("[tiers.local]\nurl = 'file:///a'\ncopy_after_days = 1\n", "tiers.local.copy_after_days"),
+        ("[tiers.a]\nurl = 'file:///a'\nhigh_watermark = '100%'\n", "tiers.*.high_watermark"),
+        ("[tiers.a]\nurl = 'file:///a'\nlow_watermark = 1\n", "tiers.a.low_watermark"),
+        ("[tiers.a]\nurl = 'file:///a'\nhigh_watermark = 2\nlow_watermark = '1%'\n", "tiers.a.low_watermark"),
+        ("[tiers.a]\nurl = 'file:///a'\nhigh_watermark = 2\nlow_watermark = 3\n", "tiers.a.low_watermark"),
+        ("[lifecycle]\nminimum_copies = 2\n", "lifecycle.minimum_copies"),
+        ("[lifecycle]\nminimum_copies = 0\n", "lifecycle.minimum_copies"),
+        ("[lifecycle]\nschedule = ['22:00-06:00', 'at night']\n", "lifecycle.schedule[1]"),
+        ("[lifecycle]\nschedule = ['22:00-26:00']\n", "lifecycle.schedule[0]"),
+        ("[[rules]]\nmodality = 'CT'\n", "rules[1].modality"),
+        ("[[rules]]\nmodalities = ['CT']\n", "rules[1].copy_to"),
+        ("[[rules]]\ncopy_to = 'tape'\n", "rules[1].copy_to"),
+        ("[[rules]]\ncopy_to = 'local'\n", "rules[1].copy_to"),
+        ("[[rules]]\nevict_from = 'local'\n", "rules[1].evict_after_days"),
+        (
+            "[[rules]]\nevict_from = 'local'\nevict_after_days = 1\nunused_days = inf\n",
+            "rules[1].unused_days",
+        ),
+        ("[[rules]]\nevict_from = 'local'\nevict_after_days = inf\n", "rules[1].evict_after_days"),
+        (
+            "[[rules]]\nevict_from = 'local'\nevict_after_days = 1\nat_least_bytes = 2\nat_most_bytes = 1\n",
+            "rules[1].at_most_bytes",
+        ),
+        ("[tiers.a]\nurl = 's3://abc'\nhigh_watermark = '80%'\n", "tiers.a.high_watermark"),
         ("pack = 3\n", "pack"),
         ("[pack\n", "(syntax)"),
     ],
@@ -85,3 +111,17 @@ def test_an_unreadable_file_is_a_setting_error_too(tmp_path: Path) -> None:
     (tmp_path / "dicomfs.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError):
         config.load(tmp_path)
+
+
+def test_what_lies_where_for_how_long_is_read() -> None:
+    settings = config.parse(
+        "[tiers.local]\nurl = 'file:///a'\nkeep_days = 60\nhigh_watermark = '85%'\nlow_watermark = '75.5%'\n"
+        "[tiers.far]\nurl = 'file:///b'\ncopy_after_days = 0.5\n"
+        "[lifecycle]\nminimum_copies = 2\nschedule = ['22:00-06:00']\n"
+        "[[rules]]\nmodalities = ['MG']\nevict_from = 'local'\nevict_after_days = 'never'\ncopy_to = 'far'\n"
+    )
+    local, far = settings.tiers["local"], settings.tiers["far"]
+    assert (local.keep_days, local.copy_after_days, far.copy_after_days) == (60.0, "never", 0.5)
+    assert (local.high_watermark, local.low_watermark, far.high_watermark) == ("85%", "75.5%", None)
+    assert settings.lifecycle.minimum_copies == 2
+    assert (settings.rules[0].copy_after_days, settings.rules[0].evict_after_days) == (0.0, "never")

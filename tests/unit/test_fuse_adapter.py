@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Awaitable
+from typing import Any
 
 import pyfuse3
 import pytest
@@ -13,6 +15,7 @@ import trio.testing
 from dicomfs import errors
 from dicomfs.fuse_adapter import ArchiveOperations
 from dicomfs.fuse_errors import errno_of
+from dicomfs.model import InstanceId
 from dicomfs.mount_options import MountOptions
 from dicomfs.offload import Offload
 from dicomfs.readahead import ReadAhead
@@ -22,10 +25,68 @@ from tests.mount_fakes import FOLDER, SIZE, MemoryArchive
 CONTEXT = pyfuse3.RequestContext.__new__(pyfuse3.RequestContext)
 
 
-def operations_of(archive: MemoryArchive) -> ArchiveOperations:
+def operations_of(archive: MemoryArchive, residency: Residency | None = None) -> ArchiveOperations:
     tree = Tree(archive.catalog, archive.reconstructor, archive.status)
-    counts = archive.catalog.counts
-    return ArchiveOperations(tree, MountOptions(5, 6), Offload(), ReadAhead(tree), archive.usage, counts)
+    options, ahead, counts = MountOptions(5, 6), ReadAhead(tree), archive.catalog.counts
+    return ArchiveOperations(tree, options, Offload(), ahead, archive.usage, counts, residency)
+
+
+class Residency:
+    """Remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+
+    def of(self, instance: InstanceId) -> dict[str, str]:
+        return {"tier": "external", "residency": "cold", "pin": "0"}
+
+    def set_pin(self, instance: InstanceId, *, pinned: bool) -> None:
+        self.asked.append((instance, pinned))
+
+    def warm(self, instance: InstanceId) -> None:
+        self.asked.append(instance)
+
+
+class Caller:
+    """Who makes a request."""
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+
+
+PIN, WARM = b"user.dicomfs.pin", b"user.dicomfs.warm"
+
+
+def test_pins_are_set_by_owner_and_root_and_nothing_else_is() -> None:
+    residency = Residency()
+
+    async def refused(call: Awaitable[None]) -> int:
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            await call
+        return caught.value.errno
+
+    async def main() -> None:
+        operations: Any = operations_of(MemoryArchive(["000001.dcm"]), residency)
+        inode = await inode_at(operations, f"patients/{FOLDER}/000001.dcm")
+        folder = await inode_at(operations, f"patients/{FOLDER}")
+        owner, root, other = Caller(5), Caller(0), Caller(7)
+        await operations.setxattr(inode, PIN, b"1", root)
+        await operations.setxattr(inode, PIN, b"0", owner)
+        await operations.setxattr(inode, WARM, b"1", owner)
+        await operations.removexattr(inode, PIN, owner)
+        assert await refused(operations.setxattr(inode, PIN, b"1", other)) == errno.EPERM
+        assert await refused(operations.removexattr(inode, PIN, other)) == errno.EPERM
+        for name, value in ((PIN, b"2"), (PIN, b""), (WARM, b"0")):
+            assert await refused(operations.setxattr(inode, name, value, root)) == errno.EINVAL
+        for where, name in ((folder, PIN), (inode, b"user.dicomfs.tier"), (inode, b"user.x")):
+            assert await refused(operations.setxattr(where, name, b"1", root)) == errno.EROFS
+        assert await refused(operations.removexattr(inode, WARM, root)) == errno.EROFS
+        assert await operations.getxattr(inode, b"user.dicomfs.residency", root) == b"cold"
+        assert await operations.listxattr(inode, root) == ()
+
+    trio.run(main)
+    instance = InstanceId(9, 0)
+    assert residency.asked == [(instance, True), (instance, False), instance, (instance, False)]
 
 
 async def inode_at(operations: ArchiveOperations, path: str) -> int:
@@ -44,6 +105,7 @@ async def inode_at(operations: ArchiveOperations, path: str) -> int:
         (errors.CodecUnavailable("jxl", "missing"), errno.EIO),
         (errors.TransientTierError("external", "", "slow"), errno.EIO),
         (errors.ObjectNotFound("local", "x"), errno.EIO),
+        (errors.ObjectCold("external", "x", restoring=True), errno.EBUSY),
         (errors.CatalogBusy("locked"), errno.EAGAIN),
         (errors.CatalogFull("full"), errno.ENOSPC),
         (errors.TierFull("local", "", "full"), errno.ENOSPC),
@@ -69,8 +131,6 @@ def test_every_handler_of_a_write_answers_that_the_tree_is_read_only() -> None:
             "link",
             "write",
             "create",
-            "setxattr",
-            "removexattr",
         ]:
             with pytest.raises(pyfuse3.FUSEError) as caught:
                 await getattr(operations, name)(ROOT_INODE, b"name", CONTEXT)

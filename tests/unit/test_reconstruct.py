@@ -99,7 +99,7 @@ def test_a_reader_tells_where_and_how_an_instance_is_stored(fresh: Archive, tmp_
     for data in FILES:
         reader = fresh.reconstructor.open(by_digest(fresh)[bytes.fromhex(next(iter(digests([data]))))[:8]])
         info = reader.info()
-        assert (info["residency"], info["sha256"]) == ("packed", reader.sha256.hex())
+        assert (info["state"], info["sha256"]) == ("packed", reader.sha256.hex())
         assert isinstance(info["stored_bytes"], int)
     ct = fresh.reconstructor.open(by_digest(fresh)[bytes.fromhex(next(iter(digests([FILES[0]]))))[:8]])
     assert ct.dicom_value("Modality") == "CT"

@@ -8,8 +8,8 @@ import pytest
 
 from dicomfs.errors import CatalogError, CatalogOutdated, NotFoundError, UsageError
 from dicomfs.index import ROOT, Catalog, Change, feed, pair
-from dicomfs.index.keys import META
-from dicomfs.model import Level, PatientNode
+from dicomfs.index.keys import CATALOG_TABLES, META
+from dicomfs.model import Level, ObjectKey, PatientNode
 from tests.catalogs import (
     ARCHIVE_ID,
     PATIENT,
@@ -21,6 +21,7 @@ from tests.catalogs import (
 )
 
 FOLDER = Change(Level.SERIES, 1, None)
+OBJECT = ObjectKey("pixel/ab/" + "ab" * 32)
 
 
 # opening
@@ -47,8 +48,8 @@ def test_another_schema_is_refused_and_leaves_nothing_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_catalog(tmp_path / "index").close()
-    monkeypatch.setattr(pair, "SCHEMA", 2)
-    with pytest.raises(CatalogOutdated, match="schema version 1 where 2"):
+    monkeypatch.setattr(pair, "SCHEMA", 3)
+    with pytest.raises(CatalogOutdated, match="schema version 2 where 3"):
         Catalog.open(tmp_path / "index")
     monkeypatch.undo()
     with Catalog.open(tmp_path / "index") as catalog:
@@ -223,3 +224,34 @@ def test_a_damaged_record_is_the_catalogs_error(catalog: Catalog, damage: bytes)
         txn.put(META, b"totals", damage)
     with pytest.raises(CatalogError, match="recover"):
         catalog.counts()
+
+
+def test_an_index_of_the_first_schema_gets_the_tables_that_came_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(pair, "SCHEMA", 1)
+        older.setattr(pair, "CATALOG_TABLES", [table for table in CATALOG_TABLES if table.since == 1])
+        with make_catalog(tmp_path / "index") as catalog:
+            commit(catalog, 1, 0)
+    with Catalog.open(tmp_path / "index") as catalog:
+        assert catalog.pinned_series() == set()
+        assert catalog.used() == {}
+        (part,) = catalog.parts(1)
+        assert catalog.needs(1) == {part: [part.header_key]}
+        with catalog.write() as writer:
+            writer.set_pinned(1, pinned=True)
+            writer.set_needs(1, part.part, [OBJECT])
+        assert catalog.pinned_series() == {1}
+        assert catalog.needs(1) == {part: [part.header_key, OBJECT]}
+
+
+def test_when_objects_were_read_is_known_of_known_objects(tmp_path: Path) -> None:
+    with make_catalog(tmp_path / "index") as catalog:
+        with catalog.write() as writer:
+            writer.add_object(OBJECT, 10, "local", 1)
+            writer.note_used({OBJECT: 5, ObjectKey("pixel/00/" + "00" * 32): 6})
+        assert catalog.used() == {OBJECT: 5}
+        with catalog.write() as writer:
+            writer.remove_object(OBJECT)
+        assert catalog.used() == {}

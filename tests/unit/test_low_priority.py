@@ -1,4 +1,4 @@
-"""When quiet series are packed, and by whom."""
+"""When a mount has work done, and by whom."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from dicomfs import quiet_packing
+from dicomfs import low_priority
 from dicomfs.archive import Archive
-from dicomfs.quiet_packing import QuietPacking
+from dicomfs.low_priority import LowPriorityWork
 from tests import samples
 from tests.conftest import CHECKOUT
 
@@ -28,16 +28,16 @@ def until(condition: Callable[[], object]) -> None:
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quiet_packing, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(low_priority, "LOOK_SECONDS", 0.01)
 
 
 def test_a_process_runs_when_something_is_due_and_again_after_the_pause(tmp_path: Path) -> None:
     made = tmp_path / "runs"
     program = f"open({str(made)!r}, 'a').write('x')"
-    packing = QuietPacking(lambda: True, [sys.executable, "-c", program], 0.02)
-    packing.start()
+    working = LowPriorityWork("work", lambda: True, [sys.executable, "-c", program], 0.02)
+    working.start()
     until(lambda: made.exists() and len(made.read_text()) >= 2)
-    packing.stop()
+    working.stop()
 
 
 @pytest.mark.parametrize("code, runs", [(0, 3), (1, 1)])
@@ -50,7 +50,7 @@ def test_under_pressure_runs_follow_each_other_unless_one_fails(tmp_path: Path, 
         asked.append(True)
         return True
 
-    packing = QuietPacking(due, [sys.executable, "-c", program], 3600, lambda: True)
+    packing = LowPriorityWork("work", due, [sys.executable, "-c", program], 3600, lambda: True)
     packing.start()
     until(lambda: made.exists() and len(made.read_text()) >= runs)
     packing.stop()
@@ -64,34 +64,34 @@ def test_nothing_runs_while_nothing_is_due(tmp_path: Path) -> None:
         asked.append(True)
         return False
 
-    packing = QuietPacking(never, ["/nonexistent"], 0)
-    packing.start()
+    working = LowPriorityWork("work", never, ["/nonexistent"], 0)
+    working.start()
     until(lambda: len(asked) > 3)
-    packing.stop()
+    working.stop()
 
 
 def test_failures_are_logged_and_do_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
-    packing = QuietPacking(lambda: True, ["/nonexistent"], 0)
-    packing.start()
-    until(lambda: caplog.text.count("not packed") > 1)
-    packing.stop()
+    working = LowPriorityWork("work", lambda: True, ["/nonexistent"], 0)
+    working.start()
+    until(lambda: caplog.text.count("work: not done") > 1)
+    working.stop()
 
 
 def test_stopping_ends_the_process(tmp_path: Path) -> None:
     made = tmp_path / "pid"
     program = f"import os,time; open({str(made)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    packing = QuietPacking(lambda: True, [sys.executable, "-c", program], 0)
-    packing.start()
+    working = LowPriorityWork("work", lambda: True, [sys.executable, "-c", program], 0)
+    working.start()
     until(lambda: made.exists() and made.read_text())
-    packing.stop()
+    working.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(int(made.read_text()), 0)
 
 
-def test_the_packing_process_stands_back_and_dies_with_its_parent(tmp_path: Path) -> None:
+def test_the_process_stands_back_and_dies_with_its_parent(tmp_path: Path) -> None:
     made = tmp_path / "nice"
     child = (
-        "import os, sys, time; from dicomfs.quiet_packing import yield_to_others;"
+        "import os, sys, time; from dicomfs.low_priority import yield_to_others;"
         f"yield_to_others(int(sys.argv[1])); made = open({str(made)!r}, 'w');"
         "made.write(f'{os.nice(0)} {os.getpid()}'); made.close(); time.sleep(60)"
     )
@@ -101,7 +101,7 @@ def test_the_packing_process_stands_back_and_dies_with_its_parent(tmp_path: Path
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=CHECKOUT)
     until(lambda: made.exists() and made.read_text())
     nice, pid = made.read_text().split()
-    assert int(nice) == min(19, os.nice(0) + quiet_packing.LOW_PRIORITY)
+    assert int(nice) == min(19, os.nice(0) + low_priority.LOW_PRIORITY)
     process.kill()
     process.wait()
     until(

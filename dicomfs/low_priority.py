@@ -1,7 +1,7 @@
-"""Has quiet series packed while an archive is mounted, by a process of its own at low priority.
+"""Has work done while an archive is mounted, by a process of its own at low priority.
 
-Owns when that process is started and that there is one at a time; what it packs is the `pack` command's.  It
-is started as a new program, never forked from the mount (docs/concurrency.md), and ends with it.
+Owns when that process is started and that there is one at a time; what it does is up to its command.  It is
+started as a new program, never forked from the mount (docs/concurrency.md), and ends with it.
 """
 
 from __future__ import annotations
@@ -26,32 +26,34 @@ for sure: the class *idle* may never get one, with the same end."""
 _log = logging.getLogger(__name__)
 
 
-class QuietPacking:
-    """A thread that starts the packing process when there is something for it."""
+class LowPriorityWork:
+    """A thread that starts a process when there is something for it."""
 
     def __init__(
         self,
+        what: str,
         is_due: Callable[[], bool],
         command: Sequence[str],
         pause_seconds: float,
         is_pressed: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``pause_seconds`` lie between two runs at least: what cannot be packed is not tried without end.
+        """``what`` is for the log; ``pause_seconds`` lie between two runs at least.
 
-        After a run that went well the next one may follow at once while ``is_pressed``: space is short.
+        So what fails is not tried without end.  After a run that went well the next one may follow at once
+        while ``is_pressed``: space is short.
         """
-        self._is_due, self._is_pressed, self._command = is_due, is_pressed, list(command)
+        self._what, self._is_due, self._is_pressed, self._command = what, is_due, is_pressed, list(command)
         self._pause_seconds = max(pause_seconds, LOOK_SECONDS)
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._run, name="dicomfs-pack", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="dicomfs-work", daemon=True)
 
     def start(self) -> None:
         """Begin to look."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and the process with it: packing may be cut short anywhere."""
+        """End, and the process with it: its work may be cut short anywhere."""
         self._stopping.set()
         process = self._process
         if process is not None:
@@ -64,21 +66,21 @@ class QuietPacking:
             pause = LOOK_SECONDS
             try:
                 if self._is_due():
-                    went_well = self._pack()
+                    went_well = self._work()
                     if not (went_well and self._is_pressed()):
                         pause = self._pause_seconds
             except Exception as problem:
-                _log.warning("quiet series not packed: %s", problem)
+                _log.warning("%s: not done: %s", self._what, problem)
                 pause = self._pause_seconds
 
-    def _pack(self) -> bool:
+    def _work(self) -> bool:
         self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         if self._stopping.is_set():
             self._process.terminate()
         code = self._process.wait()
         self._process = None
         if code and not self._stopping.is_set():
-            _log.warning("packing quiet series ended with %d", code)
+            _log.warning("%s: ended with %d", self._what, code)
         return not code
 
 
