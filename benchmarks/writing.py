@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -26,25 +27,38 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from benchmarks.scp import cpu_seconds
 from dicomfs.archive import Archive
-from tests import samples
 
 WRITERS = 4
 KINDS = ("plain", "incoming, other", "incoming, DICOM")
 
 
-def dicom_files(count: int, size: int, seed: int) -> list[bytes]:
-    """Whole CT slices of about `size` bytes, of one series, with noise as pixels."""
-    rng = np.random.default_rng(seed)
+def dicom_files(count: int, size: int) -> list[bytes]:
+    """Whole CT slices of about `size` bytes, of one new series, with noise as pixels."""
+    rng = np.random.default_rng(size)
     columns = 512
     rows = max(1, size // (2 * columns))
+    data = Dataset()
+    data.SOPClassUID = CTImageStorage
+    data.PatientID = data.PatientName = "Benchmark"
+    data.StudyInstanceUID, data.SeriesInstanceUID = generate_uid(), generate_uid()
+    data.Rows, data.Columns, data.SamplesPerPixel = rows, columns, 1
+    data.PhotometricInterpretation = "MONOCHROME2"
+    data.BitsAllocated = data.BitsStored = 16
+    data.HighBit, data.PixelRepresentation = 15, 0
+    meta = data.file_meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
     files = []
     for number in range(count):
-        head = samples.identity(f"Bench^{seed}", number + 1) + samples.image(rows, columns)
-        pixels = samples.LITTLE.element(samples.PIXEL_DATA, "OW", rng.bytes(2 * rows * columns))
-        files.append(samples.part10(samples.write(head) + pixels))
+        data.SOPInstanceUID, data.InstanceNumber = generate_uid(), number + 1
+        data.PixelData = rng.bytes(2 * rows * columns)
+        buffer = io.BytesIO()
+        data.save_as(buffer, enforce_file_format=True)
+        files.append(buffer.getvalue())
     return files
 
 
@@ -102,7 +116,7 @@ def measure(count: int, size: int, rounds: int, scratch: Path) -> list[dict[str,
                 for writers in (1, WRITERS):
                     for kind in KINDS:
                         series += 1
-                        files = dicom_files(count, size, series)
+                        files = dicom_files(count, size)
                         if kind == "incoming, other":
                             files = [bytes(132) + data[132:] for data in files]
                         top = plain if kind == "plain" else mountpoint / "incoming"

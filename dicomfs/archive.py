@@ -226,6 +226,10 @@ class Archive:
         if self.writable:
             prepare(self.paths.incoming, uid, gid)
             folder.prepare()
+            try:
+                self.spool.clear_dead_desks()
+            except OSError as problem:
+                logger.warning("what dead workers left stays: %s", problem.strerror)
         reserve = self.settings.archive.minimum_free_bytes
         intake = Intake(self.spool, self.catalog, self.acceptor(), reserve)
         stubs = Stubs(self.reconstructor.open, folder.sealer(), lost=folder.is_lost())

@@ -81,6 +81,12 @@ class Spool:
         """A new temporary folder; also clears what dead workers left."""
         return open_desk(self.folder / "tmp")
 
+    def clear_dead_desks(self) -> None:
+        """Clear what dead workers left, without a desk of one's own.  Raises OSError."""
+        if (self.folder / "tmp").is_dir():
+            with locked(self.folder / "tmp" / "lock"):
+                _clear_dead(self.folder / "tmp")
+
     def admit(self, files: Iterable[tuple[Path, InstanceId, bytes]]) -> None:
         """Move written and synced files into place and make their names durable.
 
@@ -136,9 +142,7 @@ def open_desk(folder: Path) -> Desk:
     """A new desk in a folder of desks, which is made if need be; clears what dead workers left there."""
     folder.mkdir(mode=0o700, exist_ok=True)
     with locked(folder / "lock"):
-        for other in list(folder.iterdir()):
-            if other.is_dir():
-                _remove_if_dead(other)
+        _clear_dead(folder)
         return Desk(folder)
 
 
@@ -160,6 +164,12 @@ def _remove_empty(folders: Iterable[Path]) -> None:
         except OSError:
             # Later slices of the series wait in it.
             continue
+
+
+def _clear_dead(folder: Path) -> None:
+    for other in list(folder.iterdir()):
+        if other.is_dir():
+            _remove_if_dead(other)
 
 
 def _remove_if_dead(desk: Path) -> None:

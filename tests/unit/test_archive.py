@@ -29,7 +29,7 @@ def test_an_archive_is_made_once_and_opened_often(tmp_path: Path) -> None:
         Archive.open(tmp_path / "elsewhere")
 
 
-def test_who_opened_to_read_after_a_reboot_writes_nothing_and_goes_on_when_others_pack(
+def test_who_opened_to_read_writes_nothing_and_goes_on_when_others_pack(
     tmp_path: Path,
 ) -> None:
     root = tmp_path / "archive"
@@ -42,8 +42,8 @@ def test_who_opened_to_read_after_a_reboot_writes_nothing_and_goes_on_when_other
         assert before == {path: path.read_bytes() for path in before}
         with pytest.raises(CatalogError, match="to read only"):
             reading.pack()
-        with Archive.open(root) as other:
-            assert other.pack().instances == len(FILES)
+        # Another process, because LMDB opens a file once in each.
+        subprocess.run([sys.executable, "-m", "dicomfs", "-a", root, "pack"], check=True)
         assert contents(reading) == digests(FILES)
 
 
