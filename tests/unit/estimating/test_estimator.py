@@ -133,8 +133,13 @@ def test_of_too_many_files_some_folders_stand_for_all(tmp_path: Path) -> None:
     assert found.raw_bytes == pytest.approx(whole.raw_bytes, rel=0.01)
     assert found.stored_bytes == pytest.approx(whole.stored_bytes, rel=0.1)
     files = [(Path(f"/x/{folder}/{number}"), 1) for folder in range(9) for number in range(5)]
-    assert len(chosen_files(files, 12)) == 12
-    assert chosen_files(files, 12) == chosen_files(files, 12)
+    assert chosen_files(files, 45) == files
+    some = chosen_files(files, 12)
+    assert len(some) == 12
+    assert len({path.parent for path, _ in some}) == 3
+    assert chosen_files(files, 12) == some
+    assert set(some) <= set(chosen_files(files, 20))
+    assert len(chosen_files(files, 3)) == 3
 
 
 def test_odd_files_and_files_that_are_none_are_counted(tmp_path: Path) -> None:
