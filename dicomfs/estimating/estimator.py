@@ -17,8 +17,9 @@ from pathlib import Path
 
 from dicomfs import __version__
 from dicomfs.codec.base import Profile
-from dicomfs.errors import NotTakenError
-from dicomfs.estimating.measuring import header_pack_bytes, measure
+from dicomfs.errors import DicomfsError, NotTakenError
+from dicomfs.estimating.headers import header_pack_bytes
+from dicomfs.estimating.measuring import measure
 from dicomfs.estimating.model import Estimate, FoundSeries, GroupEstimate, Measured
 from dicomfs.estimating.survey import MOST_FILES, survey
 from dicomfs.format.header import SeriesPart
@@ -68,11 +69,12 @@ def estimate(
             study = studies.setdefault(series.described.study_uid, len(studies) + 1)
             try:
                 group.add(series, measure(series, run, seen, (study, turn + 1)))
-            except UnreadableFile as problem:
-                reason = str(problem)
-                found.unreadable.append(NotTakenError(str(problem.path), reason.split(": ", 1)[-1]))
             except Stopped:
                 break
+            except DicomfsError as problem:
+                # It would not be packed either; the others say what they take.
+                path = problem.path if isinstance(problem, UnreadableFile) else series.files[0].path
+                found.unreadable.append(NotTakenError(str(path), str(problem).split(": ", 1)[-1]))
     progress.done()
     done = [group.finish(found.scale) for group in groups.values()]
     done.sort(key=lambda one: -one.raw_bytes)

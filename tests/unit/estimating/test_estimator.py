@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,11 @@ from dicomfs.archive import Archive
 from dicomfs.cli import main
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.codec.base import Profile
-from dicomfs.estimating import measuring
+from dicomfs.estimating import estimator, headers, measuring
 from dicomfs.estimating.estimator import estimate
 from dicomfs.estimating.measuring import planned_files, sampled_segments
-from dicomfs.estimating.model import Estimate, FoundFile
-from dicomfs.estimating.survey import chosen_files
+from dicomfs.estimating.model import Estimate, FoundFile, Survey
+from dicomfs.estimating.survey import chosen_files, survey
 from dicomfs.progress import NullProgress
 from tests import samples
 from tests.archives import write_sources
@@ -78,7 +79,7 @@ def test_a_sample_of_a_long_series_is_enough(tmp_path: Path, monkeypatch: pytest
     source = write_sources(tmp_path / "in", files)
     stored = packed(tmp_path / "archive", source)
     monkeypatch.setattr(measuring, "PLANNED_BYTES", sum(map(len, files)) // 3)
-    monkeypatch.setattr(measuring, "HEADER_ROWS", 60)
+    monkeypatch.setattr(headers, "HEADER_ROWS", 60)
     monkeypatch.setattr(
         measuring, "planned_files", lambda found: planned_files(found, sum(map(len, files)) // 3)
     )
@@ -160,6 +161,24 @@ def test_stopping_answers_with_what_there_is(tmp_path: Path) -> None:
     found = estimate([source], Profile.FAST, REORDER, NullProgress(), stop)
     assert found.stopped
     assert found.stored_bytes == 0
+
+
+def test_a_file_that_vanishes_is_told_and_the_others_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = write_sources(tmp_path / "in" / "gone", SERIES["ct"])
+    write_sources(tmp_path / "in" / "sr", SERIES["reports"][:2])
+
+    def losing(*arguments: Any) -> Survey:
+        found = survey(*arguments)
+        (gone / "0003").unlink()
+        return found
+
+    monkeypatch.setattr(estimator, "survey", losing)
+    found = estimated(tmp_path / "in")
+    [lost] = found.survey.unreadable
+    assert lost.path.endswith("gone/0003")
+    assert {group.modality: group.sampled_series for group in found.groups} == {"CT": 0, "SR": 2}
 
 
 def test_nothing_is_written(tmp_path: Path) -> None:
