@@ -68,6 +68,10 @@ def _tell(found: Estimate) -> None:
         output.note(f"{found.survey.repeated_files} files repeat others and are kept once")
     if found.survey.looked_files < found.survey.files:
         output.note(f"{found.survey.looked_files} of {found.survey.files} files were looked at")
+    measured = sum(group.sampled_series for group in found.groups)
+    series = sum(group.series for group in found.groups)
+    if measured < series:
+        output.note(f"{measured} of {series} series were measured; --seconds lets it measure more")
     if not all(group.sampled_series for group in found.groups):
         output.note("what is marked with a dash was not measured, and counts as nothing")
     output.table(_COLUMNS, [_row(group) for group in found.groups], _NUMBERS)

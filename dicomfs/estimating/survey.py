@@ -145,6 +145,11 @@ def _look(file: tuple[Path, int]) -> _Looked:
     if not described.sop_instance_uid:
         return f"no SOP Instance UID ({found.note or 'not in the data set'})"
     instance = FoundFile(
-        path, status.st_size, status.st_mtime_ns, described.sop_instance_uid, described.instance_number
+        path,
+        status.st_size,
+        status.st_mtime_ns,
+        described.sop_instance_uid,
+        described.instance_number,
+        status.st_size - found.pixel.value_offset if found.pixel is not None else 0,
     )
     return instance, described, found.syntax.uid

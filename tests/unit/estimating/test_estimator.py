@@ -17,13 +17,15 @@ from dicomfs.archive import Archive
 from dicomfs.cli import main
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.codec.base import Profile
+from dicomfs.dicom.attributes import attributes
+from dicomfs.dicom.part10 import scan
 from dicomfs.estimating import estimator, headers, measuring
 from dicomfs.estimating.estimator import estimate
 from dicomfs.estimating.measuring import planned_files, sampled_segments
-from dicomfs.estimating.model import Estimate, FoundFile, Survey
+from dicomfs.estimating.model import Estimate, FoundFile, FoundSeries, Measured, Survey
 from dicomfs.estimating.survey import chosen_files, survey
 from dicomfs.progress import NullProgress
-from tests import samples
+from tests import format_samples, samples
 from tests.archives import write_sources
 from tests.codestreams import JPEG_LOSSLESS, file_of, jpeg, jpeg_lossless, smooth
 
@@ -124,6 +126,22 @@ def test_no_time_is_enough_for_one_series_of_every_kind(tmp_path: Path) -> None:
     assert {group.modality: group.series for group in found.groups} == {"CT": 6, "SR": 1}
     whole = estimated(tmp_path / "in")
     assert abs(found.stored_bytes - whole.stored_bytes) < 0.1 * whole.stored_bytes
+
+
+def test_headers_and_pixels_are_scaled_up_apart() -> None:
+    def series(size: int, pixels: int, count: int) -> FoundSeries:
+        described = attributes(scan(samples.ct_series(1)[0]))
+        file = FoundFile(Path("x"), size // count, 0, "1.2", 1, pixels // count)
+        return FoundSeries(described, samples.EXPLICIT, [file] * count)
+
+    pixels, header_heavy = series(100_000, 90_000, 10), series(900_000, 30_000, 10)
+    part, rows = format_samples.series_part(1, 3, 500)
+    group = estimator._Group("CT", samples.EXPLICIT, [pixels, header_heavy])
+    group.add(pixels, Measured(30_000.0, 0.0, part, rows, 0.0, 1.0, 1))
+    found = group.finish(1.0)
+    assert found.pixel_bytes == 40_000
+    assert found.header_bytes > 0
+    assert found.raw_bytes == 1_000_000
 
 
 def test_of_too_many_files_some_folders_stand_for_all(tmp_path: Path) -> None:
