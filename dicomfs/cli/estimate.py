@@ -68,6 +68,12 @@ def _tell(found: Estimate) -> None:
         output.note(f"{found.survey.repeated_files} files repeat others and are kept once")
     if found.survey.looked_files < found.survey.files:
         output.note(f"{found.survey.looked_files} of {found.survey.files} files were looked at")
+    measured = sum(group.sampled_series for group in found.groups)
+    series = sum(group.series for group in found.groups)
+    if measured < series:
+        output.note(f"{measured} of {series} series were measured; --seconds lets it measure more")
+    if not all(group.sampled_series for group in found.groups):
+        output.note("what is marked with a dash was not measured, and counts as nothing")
     output.table(_COLUMNS, [_row(group) for group in found.groups], _NUMBERS)
     output.say(
         f"{sum(group.instances for group in found.groups)} instances, {output.size(found.raw_bytes)}, would"
@@ -78,15 +84,16 @@ def _tell(found: Estimate) -> None:
 
 
 def _row(group: GroupEstimate) -> tuple[object, ...]:
+    known = group.sampled_series > 0
     return (
         group.modality,
         group.syntax,
         group.series,
         group.instances,
         output.size(group.raw_bytes),
-        output.size(group.stored_bytes),
-        output.share(group.stored_bytes, group.raw_bytes),
-        output.duration(group.cpu_s),
+        output.size(group.stored_bytes) if known else "–",
+        output.share(group.stored_bytes, group.raw_bytes) if known else "–",
+        output.duration(group.cpu_s) if known else "–",
         " ".join(sorted(group.codecs)),
     )
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from dicomfs import __version__
 from dicomfs.codec.base import Profile
-from dicomfs.errors import NotTakenError
-from dicomfs.estimating.measuring import header_pack_bytes, measure
+from dicomfs.errors import DicomfsError, NotTakenError
+from dicomfs.estimating.headers import header_pack_bytes
+from dicomfs.estimating.measuring import measure
 from dicomfs.estimating.model import Estimate, FoundSeries, GroupEstimate, Measured
 from dicomfs.estimating.survey import MOST_FILES, survey
 from dicomfs.format.header import SeriesPart
@@ -68,11 +69,12 @@ def estimate(
             study = studies.setdefault(series.described.study_uid, len(studies) + 1)
             try:
                 group.add(series, measure(series, run, seen, (study, turn + 1)))
-            except UnreadableFile as problem:
-                reason = str(problem)
-                found.unreadable.append(NotTakenError(str(problem.path), reason.split(": ", 1)[-1]))
             except Stopped:
                 break
+            except DicomfsError as problem:
+                # It would not be packed either; the others say what they take.
+                path = problem.path if isinstance(problem, UnreadableFile) else series.files[0].path
+                found.unreadable.append(NotTakenError(str(path), str(problem).split(": ", 1)[-1]))
     progress.done()
     done = [group.finish(found.scale) for group in groups.values()]
     done.sort(key=lambda one: -one.raw_bytes)
@@ -88,8 +90,9 @@ class _Group:
     series: list[FoundSeries] = field(default_factory=list)
     measured: int = 0
     raw: int = 0
+    raw_pixels: int = 0
     instances: int = 0
-    """Series, bytes and instances that were measured."""
+    """Series, bytes, those of pixel values, and instances that were measured."""
     pixel: float = 0.0
     stream: float = 0.0
     header: float = 0.0
@@ -109,6 +112,7 @@ class _Group:
         """Count a measured series."""
         self.measured += 1
         self.raw += series.size
+        self.raw_pixels += series.pixel_size
         self.instances += len(series.files)
         self.pixel += found.pixel_bytes
         self.stream += found.stream_bytes
@@ -146,6 +150,9 @@ class _Group:
         raw = sum(one.size for one in self.series)
         instances = sum(len(one.files) for one in self.series)
         by_bytes = scale * raw / self.raw if self.raw else 0.0
+        # A group may hold series that are pixels and such that are headers above all.
+        pixels = sum(one.pixel_size for one in self.series)
+        by_pixels = scale * pixels / self.raw_pixels if self.raw_pixels else by_bytes
         by_instances = scale * instances / self.instances if self.instances else 0.0
         return GroupEstimate(
             self.modality,
@@ -153,8 +160,8 @@ class _Group:
             series=round(scale * len(self.series)),
             instances=round(scale * instances),
             raw_bytes=round(scale * raw),
-            pixel_bytes=round(self.pixel * by_bytes),
-            stream_bytes=round(self.stream * by_bytes),
+            pixel_bytes=round(self.pixel * by_pixels),
+            stream_bytes=round(self.stream * by_pixels),
             header_bytes=round(self.header * by_instances),
             cpu_s=self.cpu_s * by_bytes,
             sampled_bytes=self.sampled,

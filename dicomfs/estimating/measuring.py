@@ -21,16 +21,16 @@ from dicomfs.codec.base import FROM_DISK
 from dicomfs.codec.segment import decode_band
 from dicomfs.dicom.pixels import Run, RunKind
 from dicomfs.errors import MismatchError
+from dicomfs.estimating.headers import more_header_bytes, series_part
 from dicomfs.estimating.model import FoundFile, FoundSeries, Measured
-from dicomfs.format.header import HeaderPackWriter, SeriesPart, needed_features
 from dicomfs.format.keys import pack_key
 from dicomfs.format.pack import PackReader, PackWriter
 from dicomfs.format.pack_index import SegmentIndex, StackIndex
 from dicomfs.format.version import MAX_CHUNK
 from dicomfs.index.records import SpooledRecord
-from dicomfs.model import CodedPiece, HeaderPiece, InstanceId, ObjectKey, PackKind, TranscodedPiece
+from dicomfs.model import InstanceId, ObjectKey, PackKind
 from dicomfs.new_nodes import new_patient, new_series, new_study
-from dicomfs.packing.build import Places, header_bytes, instance_entry
+from dicomfs.packing.build import Places
 from dicomfs.packing.encode import Choice, EncodedStack, StackEncoder
 from dicomfs.packing.links import link_equals
 from dicomfs.packing.plan import BatchPlan, FrameRef, Link, Sampled, StackPlan, plan_series
@@ -49,11 +49,7 @@ _STREAM_BYTES, _TRANSCODED_BYTES = 16 * _MIB, 2 * _MIB
 """Of byte streams, and of codestreams that are transcoded: so much is coded."""
 _CODESTREAMS = 24
 """Compressed frames of one file that are taken apart."""
-HEADER_ROWS, HEADER_BYTES = 192, 24 * _MIB
-"""Headers of a series that are coded."""
 _ARCHIVE = bytes(16)
-_MARKS = {"patient": 1024, "study": 1024, "series": 1024}
-_CODED = (CodedPiece, TranscodedPiece)
 
 
 def measure(
@@ -122,9 +118,9 @@ class _Measuring:
         places = Places()
         pixel_fixed, pixels = self._pixels(plan, places, tried)
         stream_fixed, streams = self._streams(plan, places, tried)
-        part, headers = _part(plan, places, self.series.size)
+        part, headers = series_part(plan, places)
         started = time.process_time()
-        more = _more_header_bytes(part, headers, len(files), tried)
+        more = more_header_bytes(part, headers, len(files), tried)
         self.growing_s += time.process_time() - started
         return Measured(
             pixel_bytes=pixel_fixed + pixels * share,
@@ -300,49 +296,6 @@ def _spread(runs: Sequence[tuple[int, Run]], limit: int) -> list[tuple[int, Run]
     size = sum(run.length for _, run in runs)
     count = len(runs) if size <= limit else max(1, len(runs) * limit // size)
     return [runs[(2 * at + 1) * len(runs) // (2 * count)] for at in range(count)]
-
-
-def _part(plan: BatchPlan, places: Places, size: int) -> tuple[SeriesPart, list[bytes]]:
-    """The table of a series and its header bytes, of not too many rows."""
-    count, used = 0, 0
-    for instance in plan.instances[:HEADER_ROWS]:
-        used += sum(run.length for run in instance.split.runs if run.kind is RunKind.HEADER)
-        if count and used > HEADER_BYTES:
-            break
-        count += 1
-    entries = [instance_entry(plan, index, places) for index in range(count)]
-    packs = {
-        piece.pack: size for entry in entries for piece in entry.pieces if not isinstance(piece, HeaderPiece)
-    }
-    patient, study, series, _ = plan.series[0]
-    part = SeriesPart(patient, study, series, 0, _MARKS, entries, packs)
-    return part, [header_bytes(plan.instances[index], index, places) for index in range(count)]
-
-
-def _more_header_bytes(part: SeriesPart, headers: Sequence[bytes], instances: int, tried: float) -> float:
-    """Bytes of header packs that the rows and codestreams beyond those in ``part`` take."""
-    more, rows = 0.0, len(headers)
-    if rows < instances:
-        half = replace(part, entries=part.entries[: rows // 2])
-        few = header_pack_bytes([(half, headers[: rows // 2])])
-        more += (header_pack_bytes([(part, headers)]) - few) / (rows - rows // 2) * (instances - rows)
-    if tried > 1:
-        plain = [
-            replace(one, pieces=tuple(p for p in one.pieces if not isinstance(p, _CODED)))
-            for one in part.entries
-        ]
-        bare = [header[: one.header_length] for one, header in zip(plain, headers, strict=True)]
-        without = header_pack_bytes([(replace(part, entries=plain), bare)])
-        more += (header_pack_bytes([(part, headers)]) - without) * (tried - 1)
-    return more
-
-
-def header_pack_bytes(parts: Sequence[tuple[SeriesPart, Sequence[bytes]]]) -> int:
-    """Size of a header pack of these parts."""
-    writer = HeaderPackWriter(io.BytesIO(), _ARCHIVE, needed_features([part for part, _ in parts]))
-    for part, headers in parts:
-        writer.add_part(part, headers)
-    return writer.finish().size
 
 
 @functools.cache

@@ -21,6 +21,8 @@ class FoundFile:
     uid: str
     number: int | None
     """Instance Number."""
+    pixel_bytes: int = 0
+    """From where the pixel value begins; 0 where there is none."""
 
 
 @dataclass(slots=True)
@@ -37,6 +39,11 @@ class FoundSeries:
     def size(self) -> int:
         """Bytes of the files."""
         return sum(file.size for file in self.files)
+
+    @property
+    def pixel_size(self) -> int:
+        """Bytes of the pixel values."""
+        return sum(file.pixel_bytes for file in self.files)
 
     @property
     def group(self) -> tuple[str, str]:

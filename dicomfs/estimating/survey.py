@@ -6,9 +6,10 @@ Owns what is opened: where there are very many files, some folders stand for all
 from __future__ import annotations
 
 import hashlib
+import heapq
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -35,15 +36,7 @@ def survey(
     """Find the instances at and below ``sources``; ends early, with what it has, once ``stop`` is set."""
     found = Survey()
     progress.start(None, "listing")
-    files: list[tuple[Path, int]] = []
-    for source in sources:
-        for file in walk(source, None, found.unreadable.append):
-            files.append(file)
-            progress.advance(file[1])
-            if stop.is_set():
-                break
-    found.files, found.bytes = len(files), sum(size for _, size in files)
-    chosen = chosen_files(files, most_files)
+    chosen = chosen_files(_listed(sources, found, progress, stop), most_files)
     progress.start(sum(size for _, size in chosen), "looking")
     series: dict[tuple[str, ...], FoundSeries] = {}
     known: dict[tuple[str, int], list[FoundFile]] = {}
@@ -62,21 +55,44 @@ def survey(
     return found
 
 
-def chosen_files(files: Sequence[tuple[Path, int]], most: int) -> list[tuple[Path, int]]:
-    """All files, or those of some folders, chosen by the digests of their names: the same ones every time."""
-    if len(files) <= most:
-        return list(files)
-    folders = [list(run) for _, run in groupby(files, key=lambda file: file[0].parent)]
-    found: list[tuple[Path, int]] = []
-    for folder in sorted(folders, key=lambda run: _rank(run[0][0].parent)):
-        found += folder[: most - len(found)]
-        if len(found) == most:
-            break
-    return found
+def _listed(
+    sources: Sequence[Path], found: Survey, progress: Progress, stop: threading.Event
+) -> Iterator[tuple[Path, int]]:
+    for source in sources:
+        for file in walk(source, None, found.unreadable.append):
+            if stop.is_set():
+                return
+            found.files += 1
+            found.bytes += file[1]
+            progress.advance(file[1])
+            yield file
 
 
-def _rank(path: Path) -> bytes:
-    return hashlib.sha256(os.fsencode(path)).digest()
+def chosen_files(files: Iterable[tuple[Path, int]], most: int) -> list[tuple[Path, int]]:
+    """All files, or ``most`` of some folders, chosen by the digests of their names: the same ones every time.
+
+    Holds not much more than that many at a time, however many there are.
+    """
+    kept: list[tuple[int, int, list[tuple[Path, int]]]] = []
+    count = 0
+    for order, (folder, run) in enumerate(groupby(files, key=lambda file: file[0].parent)):
+        some: list[tuple[Path, int]] = []
+        for file in run:
+            if len(some) < most:
+                some.append(file)
+        # The folder that comes last is on top, to be given up first.
+        heapq.heappush(kept, (-_rank(folder), order, some))
+        count += len(some)
+        while count - len(kept[0][2]) >= most:
+            count -= len(heapq.heappop(kept)[2])
+    if count > most:
+        rank, order, last = heapq.heappop(kept)
+        kept.append((rank, order, last[: len(last) - (count - most)]))
+    return [file for _, _, some in sorted(kept, key=lambda one: one[1]) for file in some]
+
+
+def _rank(path: Path) -> int:
+    return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8], "big")
 
 
 def _add(
@@ -129,6 +145,11 @@ def _look(file: tuple[Path, int]) -> _Looked:
     if not described.sop_instance_uid:
         return f"no SOP Instance UID ({found.note or 'not in the data set'})"
     instance = FoundFile(
-        path, status.st_size, status.st_mtime_ns, described.sop_instance_uid, described.instance_number
+        path,
+        status.st_size,
+        status.st_mtime_ns,
+        described.sop_instance_uid,
+        described.instance_number,
+        status.st_size - found.pixel.value_offset if found.pixel is not None else 0,
     )
     return instance, described, found.syntax.uid

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +17,15 @@ from dicomfs.archive import Archive
 from dicomfs.cli import main
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.codec.base import Profile
-from dicomfs.estimating import measuring
+from dicomfs.dicom.attributes import attributes
+from dicomfs.dicom.part10 import scan
+from dicomfs.estimating import estimator, headers, measuring
 from dicomfs.estimating.estimator import estimate
 from dicomfs.estimating.measuring import planned_files, sampled_segments
-from dicomfs.estimating.model import Estimate, FoundFile
-from dicomfs.estimating.survey import chosen_files
+from dicomfs.estimating.model import Estimate, FoundFile, FoundSeries, Measured, Survey
+from dicomfs.estimating.survey import chosen_files, survey
 from dicomfs.progress import NullProgress
-from tests import samples
+from tests import format_samples, samples
 from tests.archives import write_sources
 from tests.codestreams import JPEG_LOSSLESS, file_of, jpeg, jpeg_lossless, smooth
 
@@ -78,7 +81,7 @@ def test_a_sample_of_a_long_series_is_enough(tmp_path: Path, monkeypatch: pytest
     source = write_sources(tmp_path / "in", files)
     stored = packed(tmp_path / "archive", source)
     monkeypatch.setattr(measuring, "PLANNED_BYTES", sum(map(len, files)) // 3)
-    monkeypatch.setattr(measuring, "HEADER_ROWS", 60)
+    monkeypatch.setattr(headers, "HEADER_ROWS", 60)
     monkeypatch.setattr(
         measuring, "planned_files", lambda found: planned_files(found, sum(map(len, files)) // 3)
     )
@@ -125,6 +128,22 @@ def test_no_time_is_enough_for_one_series_of_every_kind(tmp_path: Path) -> None:
     assert abs(found.stored_bytes - whole.stored_bytes) < 0.1 * whole.stored_bytes
 
 
+def test_headers_and_pixels_are_scaled_up_apart() -> None:
+    def series(size: int, pixels: int, count: int) -> FoundSeries:
+        described = attributes(scan(samples.ct_series(1)[0]))
+        file = FoundFile(Path("x"), size // count, 0, "1.2", 1, pixels // count)
+        return FoundSeries(described, samples.EXPLICIT, [file] * count)
+
+    pixels, header_heavy = series(100_000, 90_000, 10), series(900_000, 30_000, 10)
+    part, rows = format_samples.series_part(1, 3, 500)
+    group = estimator._Group("CT", samples.EXPLICIT, [pixels, header_heavy])
+    group.add(pixels, Measured(30_000.0, 0.0, part, rows, 0.0, 1.0, 1))
+    found = group.finish(1.0)
+    assert found.pixel_bytes == 40_000
+    assert found.header_bytes > 0
+    assert found.raw_bytes == 1_000_000
+
+
 def test_of_too_many_files_some_folders_stand_for_all(tmp_path: Path) -> None:
     for number in range(8):
         write_sources(tmp_path / "in" / str(number), samples.ct_series(4, 64, 64, number, series=number))
@@ -133,8 +152,13 @@ def test_of_too_many_files_some_folders_stand_for_all(tmp_path: Path) -> None:
     assert found.raw_bytes == pytest.approx(whole.raw_bytes, rel=0.01)
     assert found.stored_bytes == pytest.approx(whole.stored_bytes, rel=0.1)
     files = [(Path(f"/x/{folder}/{number}"), 1) for folder in range(9) for number in range(5)]
-    assert len(chosen_files(files, 12)) == 12
-    assert chosen_files(files, 12) == chosen_files(files, 12)
+    assert chosen_files(files, 45) == files
+    some = chosen_files(files, 12)
+    assert len(some) == 12
+    assert len({path.parent for path, _ in some}) == 3
+    assert chosen_files(files, 12) == some
+    assert set(some) <= set(chosen_files(files, 20))
+    assert len(chosen_files(files, 3)) == 3
 
 
 def test_odd_files_and_files_that_are_none_are_counted(tmp_path: Path) -> None:
@@ -155,6 +179,24 @@ def test_stopping_answers_with_what_there_is(tmp_path: Path) -> None:
     found = estimate([source], Profile.FAST, REORDER, NullProgress(), stop)
     assert found.stopped
     assert found.stored_bytes == 0
+
+
+def test_a_file_that_vanishes_is_told_and_the_others_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = write_sources(tmp_path / "in" / "gone", SERIES["ct"])
+    write_sources(tmp_path / "in" / "sr", SERIES["reports"][:2])
+
+    def losing(*arguments: Any) -> Survey:
+        found = survey(*arguments)
+        (gone / "0003").unlink()
+        return found
+
+    monkeypatch.setattr(estimator, "survey", losing)
+    found = estimated(tmp_path / "in")
+    [lost] = found.survey.unreadable
+    assert lost.path.endswith("gone/0003")
+    assert {group.modality: group.sampled_series for group in found.groups} == {"CT": 0, "SR": 2}
 
 
 def test_nothing_is_written(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dicomfs.errors import FormatError, UnsupportedFeature
 from dicomfs.format import dictionaries, header_blocks
-from dicomfs.format.header_blocks import Block, make_blocks
+from dicomfs.format.header_blocks import Block, make_blocks, make_joint_block
 from dicomfs.format.header_columns import assemble, templates_of, unpack
 from tests import samples
 from tests.conftest import CHECKOUT
@@ -41,6 +41,19 @@ def blocks_of(headers: Sequence[bytes]) -> list[Block]:
 def stored(headers: Sequence[bytes]) -> float:
     """Bytes a header."""
     return sum(len(block.payload) for block in blocks_of(headers)) / len(headers)
+
+
+def test_series_of_a_study_keep_their_own_templates_in_one_block() -> None:
+    first = [data[:-128] for data in samples.ct_series(20, 8, 8, 5)]
+    second = [data[:-128] for data in samples.ct_series(18, 8, 8, 6, patient="Sample^Patient", series="x")]
+    mixed = [samples.enhanced_mr(3 + number, 4, 4)[:2000] for number in range(3)]
+    series = [first, second, mixed]
+    block = make_joint_block(series)
+    plain = b"".join(header for each in series for header in each)
+    assert (block.rows, block.plain, block.base) == (41, plain, None)
+    assert assemble(unpack(block.payload, "block"), None, 41, len(plain), "block") == plain
+    assert plain_block(block.payload, None, 41, len(plain)) == plain
+    assert len(block.payload) < sum(stored(each) * len(each) for each in series)
 
 
 def text(tag: int, vr: bytes, value: bytes) -> bytes:
