@@ -17,7 +17,7 @@
 #define TRIAL_ITERATIONS 3
 /* Predictors are fitted to one block in so many of a short stage, down to the least. */
 #define LEAST_SHARE 2
-#define LEAST_TRAINED 1024
+#define LEAST_TRAINED 2048
 
 typedef struct {
     fast_encoder *e;
