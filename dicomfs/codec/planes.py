@@ -80,12 +80,17 @@ class Transform:
     def inverse(self, samples: Planes) -> npt.NDArray[np.uint16]:
         """Turn samples back into native words, without the rest plane."""
         out = samples.astype(np.uint16)
+        # Each step goes through all samples: those that change nothing are left out.
         if self.fold_size:
-            out += np.multiply(out >= self.fold_at, self.fold_size, dtype=np.uint16)
-        out += np.uint16(self.offset)
-        out &= np.uint16((1 << self.width) - 1)
-        out <<= np.uint16(self.shift)
-        out |= np.uint16(self.fixed)
+            out += (out >= self.fold_at).astype(np.uint16) * np.uint16(self.fold_size)
+        if self.offset:
+            out += np.uint16(self.offset)
+        if self.width < 16:
+            out &= np.uint16((1 << self.width) - 1)
+        if self.shift:
+            out <<= np.uint16(self.shift)
+        if self.fixed:
+            out |= np.uint16(self.fixed)
         return out
 
 

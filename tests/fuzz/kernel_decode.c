@@ -9,24 +9,31 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <sanitizer/asan_interface.h>
+
 #include "kernel_fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length);
 
-/* Memory of exactly this size, filled anew, that lasts until the next call: most inputs are of the same few shapes, and
- * getting it from the system takes longer than decoding. */
+#define GUARD 4096
+
+/* Memory of exactly this size, filled anew, that lasts until the next call, in one block with guards around it: getting
+ * it from the system for each input takes longer than decoding. */
 static uint8_t *memory_of(size_t size)
 {
-    static uint8_t *kept;
-    static size_t kept_size;
-    if (kept == NULL || kept_size != size) {
-        free(kept);
-        kept = copy_of(NULL, size);
-        kept_size = size;
-    } else {
-        memset(kept, 0xA5, size);
+    static uint8_t *block;
+    static size_t capacity;
+    if (capacity < size + 2 * GUARD) {
+        free(block);
+        capacity = size + 2 * GUARD;
+        block = malloc(capacity);
+        require(block != NULL);
     }
-    return kept;
+    ASAN_POISON_MEMORY_REGION(block, GUARD);
+    ASAN_UNPOISON_MEMORY_REGION(block + GUARD, size);
+    ASAN_POISON_MEMORY_REGION(block + GUARD + size, capacity - GUARD - size);
+    memset(block + GUARD, 0xA5, size);
+    return block + GUARD;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)

@@ -12,6 +12,12 @@ from dicomfs.codec.own import Dense, Fast
 from dicomfs.errors import CodecError
 
 SIDES = st.one_of(st.integers(1, 9), st.sampled_from([15, 16, 17, 31, 33, 63, 64, 65]), st.integers(1, 150))
+SHORT, LONG = st.integers(1, 9), st.sampled_from([511, 513, 1025, 4099])
+SHAPES = st.one_of(
+    st.tuples(st.integers(1, 6), SIDES, SIDES),
+    st.tuples(st.integers(1, 2), SHORT, LONG),
+    st.tuples(st.integers(1, 2), LONG, SHORT),
+)
 KINDS = ("constant", "noise", "extremes", "smooth", "repeated", "sparse", "steps")
 
 
@@ -19,7 +25,7 @@ KINDS = ("constant", "noise", "extremes", "smooth", "repeated", "sparse", "steps
 def stacks(draw: st.DrawFn) -> tuple[Planes, int]:
     """Draw samples and their depth."""
     bits = draw(st.integers(1, 16))
-    shape = (draw(st.integers(1, 6)), draw(SIDES), draw(SIDES))
+    shape = draw(SHAPES)
     rng, top = np.random.default_rng(draw(st.integers(0, 2**32))), (1 << bits) - 1
     kind = draw(st.sampled_from(KINDS))
     noise = rng.integers(0, top, shape, endpoint=True)

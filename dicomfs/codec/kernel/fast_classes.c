@@ -131,7 +131,8 @@ void fast_choose_classes(fast_encoder *e, uint32_t stage, uint32_t first, uint32
             w.height = e->shape.rows - w.row < FAST_OCTET ? e->shape.rows - w.row : FAST_OCTET;
             w.width = e->shape.columns - w.column < FAST_OCTET ? e->shape.columns - w.column : FAST_OCTET;
             gather(&w);
-            *class = (uint8_t)best_class(&w, w.column ? class[-1] : FAST_CLASSES, w.row ? class[-(ptrdiff_t)across] : FAST_CLASSES);
+            const uint32_t left = w.column ? class[-1] : FAST_CLASSES;
+            *class = (uint8_t)best_class(&w, left, w.row ? class[-(ptrdiff_t)across] : FAST_CLASSES);
             keep_values(&w, *class, e->value + ((size_t)frame * e->shape.rows + w.row) * e->shape.columns + w.column);
         }
     }

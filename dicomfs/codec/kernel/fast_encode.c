@@ -38,7 +38,8 @@ static int lay_out(dfk_arena *arena, const dfk_shape *shape, const dfk_settings 
     e->effort = effort_of(settings->effort);
     e->geometry = fast_geometry_of(shape);
     uint64_t count = (uint64_t)shape->frames * shape->rows * shape->columns;
-    uint64_t blocks = (uint64_t)shape->frames * fast_blocks(shape->rows, FAST_BLOCK_LOG) * fast_blocks(shape->columns, FAST_BLOCK_LOG);
+    uint64_t blocks = (uint64_t)shape->frames * fast_blocks(shape->rows, FAST_BLOCK_LOG) *
+                      fast_blocks(shape->columns, FAST_BLOCK_LOG);
     if (e->effort.trained > blocks)
         e->effort.trained = (uint32_t)blocks;
     e->frames = dfk_take(arena, shape->frames, sizeof *e->frames);

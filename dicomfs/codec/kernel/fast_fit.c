@@ -17,7 +17,7 @@
 #define TRIAL_ITERATIONS 3
 /* Predictors are fitted to one block in so many of a short stage, down to the least. */
 #define LEAST_SHARE 2
-#define LEAST_TRAINED 1024
+#define LEAST_TRAINED 2048
 
 typedef struct {
     fast_encoder *e;
@@ -195,7 +195,8 @@ static void assign_two(fitting *f, fast_block *const block[2])
         if (k == 0) {
             for (uint32_t b = 0; b < 2; b++)
                 for (uint32_t i = 0; i < FAST_CLASS_GROUP; i++)
-                    constant[b][i] = ((float)block[b]->mean * f->rest[c + i] - f->offset[c + i]) / (float)(1 << block[b]->shift);
+                    constant[b][i] = ((float)block[b]->mean * f->rest[c + i] - f->offset[c + i]) /
+                                     (float)(1 << block[b]->shift);
             f->e->rows->forms(product, f->stage->taps, f->coefficient[c / FAST_CLASS_GROUP], constant[0], error[0]);
         }
         for (uint32_t b = 0; b < 2; b++)
@@ -295,7 +296,8 @@ static void choose_taps(fitting *f, fast_stage *best)
         if (i > 0 && f->stage->taps == known)
             continue;
         train(f, NULL, TRIAL_BLOCKS, TRIAL_ITERATIONS);
-        double bits = trained_bits(f) + f->stage->taps * (f->stage->classes * BITS_PER_WEIGHT + (double)samples * BITS_PER_TAP);
+        double weights = f->stage->taps * (f->stage->classes * BITS_PER_WEIGHT + (double)samples * BITS_PER_TAP);
+        double bits = trained_bits(f) + weights;
         if (i == 0 || bits < least) {
             least = bits;
             *best = *f->stage;

@@ -27,11 +27,13 @@ typedef struct {
 #define NAME(function) portable_##function
 #define TARGET
 #include "fast_rows_template.h"
+#include "fast_fit_template.h"
 #undef NAME
 #undef TARGET
 
-const fast_rows fast_rows_portable = {portable_contexts, portable_values, portable_residuals, portable_rebuild, portable_sizes,
-                                       portable_errors, portable_products, portable_add, portable_forms};
+const fast_rows fast_rows_portable = {portable_contexts, portable_values,   portable_residuals,
+                                       portable_rebuild,  portable_sizes,    portable_errors,
+                                       portable_products, portable_add,      portable_forms};
 
 #if defined(__x86_64__)
 #define NAME(function) avx2_##function
@@ -39,6 +41,7 @@ const fast_rows fast_rows_portable = {portable_contexts, portable_values, portab
 #define TARGET __attribute__((target("avx2,bmi,bmi2")))
 #define WIDE
 #include "fast_rows_template.h"
+#include "fast_fit_template.h"
 #undef NAME
 #undef TARGET
 #undef WIDE

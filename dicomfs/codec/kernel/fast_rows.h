@@ -94,10 +94,11 @@ typedef struct {
     void (*products)(const int16_t *rows, uint32_t count, uint32_t samples, float *out);
     /* sum += factor * product, of so many products. */
     void (*add)(const float *product, uint32_t count, double factor, double *sum);
-    /* Quadratic forms of two blocks' products, entry (i, j <= i) at i * (i + 1) / 2 + j, for FAST_CLASS_GROUP vectors at
-     * once: coefficient i of vector k at i * FAST_CLASS_GROUP + k for so many taps, then one for the constant 1, which
-     * each block has of its own, then 1 for the sample. */
-    void (*forms)(const float *const product[2], uint32_t taps, const float *coefficient, const float *constant, float *out);
+    /* Quadratic forms of two blocks' products, entry (i, j <= i) at i * (i + 1) / 2 + j, for FAST_CLASS_GROUP vectors
+     * at once: coefficient i of vector k at i * FAST_CLASS_GROUP + k for so many taps, then one for the constant 1,
+     * which each block has of its own, then 1 for the sample. */
+    void (*forms)(const float *const product[2], uint32_t taps, const float *coefficient, const float *constant,
+                  float *out);
 } fast_rows;
 
 const fast_rows *fast_rows_best(void);

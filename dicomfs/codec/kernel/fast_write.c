@@ -78,12 +78,13 @@ size_t fast_write_values(fast_encoder *e, uint32_t state[FAST_LANES], size_t *ra
                 continue;
             const coding_symbol *c = &tables[e->plan.table_of[context[x]]].symbol[symbol[x]];
             uint32_t s = state[x % FAST_LANES];
-            /* A word goes out where the state would grow too large: without a branch, which would be hard to foresee. */
+            /* A word goes out where the state would grow too large: without a branch, hard to foresee. */
             const uint32_t full = s >> (32 - FAST_FREQUENCY_BITS) >= c->frequency;
             end[-1] = (uint16_t)s;
             end -= full;
             s >>= full << 4;
-            state[x % FAST_LANES] = s + c->start + (uint32_t)(s * c->inverse >> INVERSE_BITS) * (FAST_FREQUENCIES - c->frequency);
+            const uint32_t quotient = (uint32_t)(s * c->inverse >> INVERSE_BITS);
+            state[x % FAST_LANES] = s + c->start + quotient * (FAST_FREQUENCIES - c->frequency);
         }
     }
     return (size_t)(last - end);
