@@ -21,6 +21,7 @@ from dicomfs import config
 from dicomfs.accept import Acceptor
 from dicomfs.attached import attach, open_tiers
 from dicomfs.codec.trial import Profile
+from dicomfs.collecting import Collector
 from dicomfs.copies import Copies
 from dicomfs.crypto.keys import read_or_make_key_file
 from dicomfs.errors import (
@@ -355,6 +356,11 @@ class Archive:
         if ownership is None:
             raise UsageError(f"tier {tier} is the archive's own folder")
         return ownership.claim().epoch
+
+    def collector(self) -> Collector:
+        """What deletes what nobody needs."""
+        lock, grace = self.paths.placing_lock, self.settings.gc
+        return Collector(self.catalog, self.tiers, self.copies, self._journal, lock, grace)
 
     def usage(self) -> tuple[int, int]:
         """Size and free space of the local tier's file system, in bytes."""

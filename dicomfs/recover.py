@@ -244,7 +244,7 @@ def _add_objects(writer: CatalogWriter, found: _Found, now: int) -> None:
             # Who moved it died before it was deleted.
             writer.add_intent(key, MOVED)
     for key, needed in found.references.items():
-        writer.set_references(key, sorted(needed))
+        writer.set_references(key, sorted(needed), may_be_missing=True)
 
 
 def _list_tiers(tiers: TierSet, main: str, found: _Found, report: RecoverReport) -> None:

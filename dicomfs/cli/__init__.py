@@ -38,6 +38,7 @@ COMMANDS = {
     "ls": "ls",
     "stat": "stat",
     "tier": "tier",
+    "gc": "gc",
     "verify": "verify",
     "recover": "recover",
     "estimate": "estimate",

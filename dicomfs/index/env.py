@@ -210,7 +210,7 @@ class Environment:
                         txn=txn,
                         dupsort=table.duplicates,
                         dupfixed=table.duplicates,
-                        create=create,
+                        create=create or (writable and table.since > 1),
                     )
         except (lmdb.NotFoundError, lmdb.ReadonlyError, lmdb.IncompatibleError) as error:
             msg = f"catalog: {self.folder} was written by another schema version; run `dicomfs recover`"

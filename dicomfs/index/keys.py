@@ -40,6 +40,8 @@ class Table:
     """What it is rebuilt from when the index is lost."""
     duplicates: bool = False
     """Sorted values of one fixed size under each key (LMDB's DUPSORT and DUPFIXED)."""
+    since: int = 1
+    """The schema version it came with: an older index gets it, empty, before it is upgraded."""
 
     def pack(self, *parts: int | bytes) -> bytes:
         """Bytes of a key, or of its first parts to scan by.  Raises OverflowError for numbers too large."""
@@ -67,8 +69,9 @@ def _table(
     rebuilt: str,
     *,
     duplicates: bool = False,
+    since: int = 1,
 ) -> Table:
-    return Table(name, environment, tuple(key.items()), value, writer, rebuilt, duplicates)
+    return Table(name, environment, tuple(key.items()), value, writer, rebuilt, duplicates, since)
 
 
 _LEVEL_NUMBER = {"level": Part.U8, "number": Part.U40}
@@ -123,6 +126,36 @@ REFERENCES = _table(
 INTENTS = _table(
     "intents", CATALOG, {"object": Part.TAIL}, "StoredIntent", "CatalogWriter.add_intent", "not needed"
 )
+USES = _table(
+    "uses",
+    CATALOG,
+    {"length of the object's key": Part.U8, "object, and who needs it": Part.TAIL},
+    "empty",
+    "CatalogWriter.commit_part, set_references, stand_in",
+    "parts, references, stand-ins",
+    since=2,
+)
+CONDEMNED = _table(
+    "condemned",
+    CATALOG,
+    {"object": Part.TAIL},
+    "StoredCondemned",
+    "CatalogWriter.condemn",
+    "not needed",
+    since=2,
+)
+FORGOTTEN = _table(
+    "forgotten", CATALOG, _SERIES_POSITION, "time u64", "CatalogWriter.forget", "journal", since=2
+)
+HELD = _table(
+    "held",
+    CATALOG,
+    {"level, 4 for instances": Part.U8, "number": Part.U40, "position": Part.U24},
+    "StoredHold",
+    "CatalogWriter.hold",
+    "journal",
+    since=2,
+)
 CHANGED = _table("changed", CATALOG, _LEVEL_NUMBER, "time u64", "every commit", "the time of recovery")
 FEED = _table("feed", CATALOG, {"sequence": Part.U64}, "list of changes", "every commit", "not needed")
 
@@ -146,7 +179,7 @@ SPOOL_FEED = _table("feed", SPOOL, {"sequence": Part.U64}, "list of changes", "e
 
 CATALOG_TABLES = (
     META, NODES, NODE_KEYS, CHILDREN, PARTS, HOLDINGS, UIDS, MOVING, VERSIONS, OBJECTS, REFERENCES, INTENTS,
-    CHANGED, FEED,
+    USES, CONDEMNED, FORGOTTEN, HELD, CHANGED, FEED,
 )  # fmt: skip
 SPOOL_TABLES = (SPOOL_META, SPOOLED, SPOOLED_UIDS, SPOOLED_NAMES, POSITIONS, SPOOL_CHANGED, SPOOL_FEED)
 

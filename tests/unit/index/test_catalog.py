@@ -47,8 +47,8 @@ def test_another_schema_is_refused_and_leaves_nothing_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_catalog(tmp_path / "index").close()
-    monkeypatch.setattr(pair, "SCHEMA", 2)
-    with pytest.raises(CatalogOutdated, match="schema version 1 where 2"):
+    monkeypatch.setattr(pair, "SCHEMA", 3)
+    with pytest.raises(CatalogOutdated, match="schema version 2 where 3"):
         Catalog.open(tmp_path / "index")
     monkeypatch.undo()
     with Catalog.open(tmp_path / "index") as catalog:
@@ -173,7 +173,9 @@ def test_objects_carry_their_placements(catalog: Catalog) -> None:
         writer.remove_placement(key, "local")
     assert catalog.object(key).tiers == {"laboratory": 6}
     with catalog.write() as writer:
-        writer.set_references(key, [header_key(2)])
+        with pytest.raises(NotFoundError):
+            writer.set_references(key, [header_key(2)])
+        writer.set_references(key, [header_key(2)], may_be_missing=True)
         assert catalog.references(key) == []
     assert catalog.references(key) == [header_key(2)]
     with catalog.write() as writer:
