@@ -32,6 +32,7 @@ from dicomfs.errors import (
     UsageError,
 )
 from dicomfs.explain import explain
+from dicomfs.forgetting import Decisions
 from dicomfs.format.journal import VersionDecision, VersionsDecided
 from dicomfs.importer import Importer, ImportReport
 from dicomfs.incoming.intake import Intake
@@ -134,6 +135,7 @@ class Archive:
         archive = cls(paths, archive_id, settings, Catalog.open(paths.index))
         archive._check_spool_index()
         archive._finish_acceptance()
+        archive._finish_decision()
         return archive
 
     @classmethod
@@ -362,6 +364,18 @@ class Archive:
         lock, grace = self.paths.placing_lock, self.settings.gc
         return Collector(self.catalog, self.tiers, self.copies, self._journal, lock, grace)
 
+    def decisions(self) -> Decisions:
+        """What forgets and holds."""
+        return Decisions(
+            self.paths,
+            self.catalog,
+            self.spool,
+            self._journal,
+            self.tiers,
+            self._source,
+            self.collector(),
+        )
+
     def usage(self) -> tuple[int, int]:
         """Size and free space of the local tier's file system, in bytes."""
         disk = shutil.disk_usage(self.paths.root)
@@ -385,6 +399,12 @@ class Archive:
         with contextlib.suppress(CatalogBusy), locked(self.paths.accept_lock, wait=False):
             self._repair_spool()
             mark.unlink(missing_ok=True)
+
+    def _finish_decision(self) -> None:
+        """Finish a decision that was journaled by a process that died."""
+        if self.paths.decision_mark.exists():
+            with contextlib.suppress(CatalogBusy), locked(self.paths.accept_lock, wait=False):
+                self.decisions().finish()
 
     def _clear_temporaries(self) -> None:
         if isinstance(self.tier, FolderTier):

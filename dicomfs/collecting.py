@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dicomfs.config import GcSettings
 from dicomfs.copies import Copies
-from dicomfs.errors import CatalogError, DicomfsError, FormatError, TierError
+from dicomfs.errors import CatalogError, DicomfsError, FormatError, KeyDestroyed, TierError
 from dicomfs.index.catalog import Catalog
 from dicomfs.journal import Journal
 from dicomfs.locks import locked
@@ -123,26 +123,27 @@ class Collector:
         the reason.
         """
         left: list[tuple[ObjectKey, str]] = []
-        for group in (list(filter(_is_header, keys)), [key for key in keys if not _is_header(key)]):
+        for group in (set(filter(_is_header, keys)), {key for key in keys if not _is_header(key)}):
             with self._catalog.write() as writer:
                 for key in group:
-                    record = self._catalog.find_object(key)
-                    if record is None or writer.is_used(key):
+                    # What is read by another name is not needed under its own.
+                    if writer.is_used(key) and self._catalog.placed(key) == key:
                         continue
                     if _is_header(key):
                         # It is never read again: what it names need not wait until it is gone everywhere.
                         writer.set_references(key, [])
-                    for tier in record.tiers:
+                    for tier in self._tiers.names:
                         writer.condemn(key, tier, 0)
-            due = {key for key in group}
             for one in self._catalog.condemned():
-                if one.since_ns == 0 and one.key in due:
+                if one.since_ns == 0 and one.key in group:
+                    recorded = self._catalog.find_object(one.key)
                     try:
                         self._delete_one(one.tier, one.key, lasting=True)
                     except CatalogError:
                         raise
                     except DicomfsError as problem:
-                        left.append((one.key, str(problem)))
+                        if recorded is not None and one.tier in recorded.tiers:
+                            left.append((one.key, str(problem)))
         return left
 
     # looking
@@ -192,6 +193,8 @@ class Collector:
         for name in names:
             try:
                 return self._unknown_of(PackSource(self._tiers[name]), key)
+            except KeyDestroyed:
+                return ""
             except (TierError, FormatError) as error:
                 problem = str(error)
         return problem

@@ -11,17 +11,27 @@ import hashlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from dicomfs.dicom.attributes import Attributes, attributes
 from dicomfs.dicom.part10 import scan
-from dicomfs.errors import DicomfsError, FormatError, NotFoundError, TierError, TierFull, UsageError
-from dicomfs.format.header import SeriesPart
+from dicomfs.errors import (
+    DicomfsError,
+    FormatError,
+    KeyDestroyed,
+    NotFoundError,
+    TierError,
+    TierFull,
+    UsageError,
+)
+from dicomfs.format.header import InstanceEntry
 from dicomfs.format.journal import (
     CountersReserved,
+    InstancesForgotten,
+    JournalEntry,
     NodesMade,
     VersionDecision,
     VersionsDecided,
@@ -31,7 +41,7 @@ from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord, SpooledRecord
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.journal import PREFIX as JOURNAL_PREFIX
-from dicomfs.journal import Journal
+from dicomfs.journal import Journal, apply_decision
 from dicomfs.model import (
     ConflictClass,
     HeaderPiece,
@@ -94,6 +104,9 @@ class _Found:
     versions: list[VersionDecision] = field(default_factory=list)
     references: dict[ObjectKey, set[ObjectKey]] = field(default_factory=lambda: defaultdict(set))
     stand_ins: StandIns = field(default_factory=StandIns)
+    forgotten: set[InstanceId] = field(default_factory=set)
+    decided: list[JournalEntry] = field(default_factory=list)
+    """Tombstones and holds, in the order of the journal."""
 
     def object(self, key: ObjectKey) -> ObjectRecord | None:
         """An object as the catalog would know it."""
@@ -206,6 +219,9 @@ def recover_catalog(
             writer.add_patient(patient)
         for study in nodes.studies.values():
             writer.add_study(study)
+        # Before anything of them is found: who commits a forgotten instance is refused.
+        for entry in found.decided:
+            apply_decision(writer, entry)
     now = time.time_ns()
     free_positions = found.next_positions()
     for number in sorted(nodes.series):
@@ -219,7 +235,7 @@ def recover_catalog(
                     continue
                 free = max(part.number, writer.next_part(number))
                 writer.commit_part(number, free, part.key, part.index, rows)
-                report.instances += len(rows)
+                report.instances += len(part.positions)
             writer.raise_position(number, free_positions[number])
         report.series += 1
     with catalog.write() as writer:
@@ -283,11 +299,17 @@ def _read_tiers(
                     found.nodes.reserve(level, getattr(entry, level.name.lower()))
             elif isinstance(entry, VersionsDecided):
                 found.versions += entry.decisions
+            else:
+                found.decided.append(entry)
+                if isinstance(entry, InstancesForgotten):
+                    found.forgotten.update(entry.instances)
     headers = [key for key in sorted(found.sizes) if key.startswith(PackKind.HEADER.prefix + "/")]
     progress.start(sum(found.sizes[key] for key in headers), "recovering")
     for key in headers:
         try:
             _read_headers(source, key, found)
+        except KeyDestroyed:
+            pass  # on purpose, and not deleted yet: gc does it
         except DicomfsError as problem:
             report.problems.append(str(problem))
         progress.advance(found.sizes[key])
@@ -302,8 +324,12 @@ def _read_headers(source: PackSource, key: ObjectKey, found: _Found) -> None:
         found.nodes.add([part.patient], [part.study], [part.series])
         for name, reserved in part.high_water.items():
             found.nodes.reserve(Level[name.upper()], reserved)
-        positions = array.array("I", [entry.position for entry in part.entries])
-        needed = _needed(part)
+        series = part.series.number
+        entries = [e for e in part.entries if InstanceId(series, e.position) not in found.forgotten]
+        if not entries:
+            continue
+        positions = array.array("I", [entry.position for entry in entries])
+        needed = _needed(entries)
         found.parts[part.series.number].append(_Part(part.part, key, index, positions, needed))
 
 
@@ -346,20 +372,23 @@ def _disjoint(found: _Found, series: int, report: RecoverReport) -> list[_Part]:
     return chosen
 
 
-def _needed(part: SeriesPart) -> frozenset[ObjectKey]:
-    pieces = (piece for entry in part.entries for piece in entry.pieces)
+def _needed(entries: Sequence[InstanceEntry]) -> frozenset[ObjectKey]:
+    pieces = (piece for entry in entries for piece in entry.pieces)
     return frozenset(piece.pack for piece in pieces if not isinstance(piece, HeaderPiece))
 
 
 def rebuild_spool(catalog: Catalog, spool: Spool, decided: Iterable[VersionDecision]) -> int:
     """Bring the spool's index in line with the spool folder, and journaled decisions into effect.
 
-    Returns the number of instances that were added to the index.
+    What was forgotten is removed.  Returns the number of instances that were added to the index.
     """
     added = 0
     names: dict[int, SeriesNames] = {}
     for file in spool.files():
         series = file.id.series
+        if catalog.is_forgotten(file.id):
+            spool.release([(file.id, file.sha256)])
+            continue
         if catalog.is_packed(file.id) or catalog.spooled(file.id) is not None:
             continue
         if series not in names:

@@ -64,8 +64,7 @@ def recover(
         main, archive_id, problems = _new_folder(paths, url, key_file, progress)
         settings = config.load(root)
     tiers = open_tiers(paths, settings, archive_id)
-    if main != LOCAL:
-        problems += copy_journal(tiers[main], tiers.local)
+    problems += _gather_journal(tiers, main)
     with ExitStack() as held:
         if paths.index.exists():
             # A mount would go on with the deleted index and never show what is imported later.
@@ -73,6 +72,17 @@ def recover(
         held.enter_context(locked(paths.pack_lock))
         held.enter_context(locked(paths.accept_lock))
         return _rebuild_index(paths, archive_id, tiers, main, problems, progress)
+
+
+def _gather_journal(tiers: TierSet, main: str) -> list[str]:
+    """Bring together what each tier has of the journal: one of them may know what was forgotten."""
+    problems = [] if main == LOCAL else copy_journal(tiers[main], tiers.local)
+    for name in tiers.remote:
+        # A tier that cannot be asked is told of when it is listed.
+        if name != main:
+            with suppress(DicomfsError):
+                problems += copy_journal(tiers[name], tiers.local)
+    return problems
 
 
 def _own_tier(paths: ArchivePaths, settings: config.Settings, url: str) -> str | None:

@@ -38,6 +38,8 @@ COMMANDS = {
     "ls": "ls",
     "stat": "stat",
     "tier": "tier",
+    "forget": "forget",
+    "hold": "hold",
     "gc": "gc",
     "verify": "verify",
     "recover": "recover",

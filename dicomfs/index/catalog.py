@@ -58,7 +58,7 @@ from dicomfs.index.records import (
 from dicomfs.index.recount import recount
 from dicomfs.index.spool import FEED as SPOOL_FEED
 from dicomfs.index.spool import SpoolWriter, next_position, spool_totals
-from dicomfs.index.uses import all_uses, derived_uses, is_used, parts_using
+from dicomfs.index.uses import all_uses, derived_uses, is_used, names_of, parts_using
 from dicomfs.index.writer import CATALOG_FEED, MISSED, CatalogWriter, catalog_totals
 from dicomfs.model import InstanceId, InstanceRow, Level, ObjectKey
 
@@ -254,6 +254,11 @@ class Catalog(NodeQueries):
         """Whether a part, a header pack, or a name that is needed itself, needs an object."""
         with self._catalog.read() as txn:
             return is_used(txn, key)
+
+    def names_of(self, key: ObjectKey) -> list[ObjectKey]:
+        """Names of moved packs that are read by an object."""
+        with self._catalog.read() as txn:
+            return names_of(txn, key)
 
     def parts_using(self, header_key: ObjectKey) -> list[tuple[int, int]]:
         """Series and number of the parts whose instances a header pack holds."""
