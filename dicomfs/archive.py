@@ -60,6 +60,7 @@ from dicomfs.progress import NullProgress, Progress
 from dicomfs.reconstruct import Reconstructor
 from dicomfs.recover import rebuild_spool
 from dicomfs.repacker import Repacker, RepackReport
+from dicomfs.scrubbing import Scrubber
 from dicomfs.spool import Spool
 from dicomfs.tier_set import LOCAL
 from dicomfs.tiering import Tiering
@@ -375,6 +376,10 @@ class Archive:
             self._source,
             self.collector(),
         )
+
+    def scrubber(self) -> Scrubber:
+        """What reads copies again and replaces bad ones."""
+        return Scrubber(self.catalog, self.tiers, self.copies, self.archive_id)
 
     def usage(self) -> tuple[int, int]:
         """Size and free space of the local tier's file system, in bytes."""

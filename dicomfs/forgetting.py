@@ -20,7 +20,7 @@ from dicomfs.index.catalog import Catalog
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.journal import Journal, apply_decision
 from dicomfs.locks import locked
-from dicomfs.model import INSTANCE_LEVEL, HeaderPiece, InstanceId, InstanceRow, Level, ObjectKey, Subject
+from dicomfs.model import INSTANCE_LEVEL, InstanceId, InstanceRow, Level, ObjectKey, Subject
 from dicomfs.packs import PackSource
 from dicomfs.paths import ArchivePaths
 from dicomfs.spool import Spool
@@ -222,10 +222,9 @@ class Decisions:
         gone: set[ObjectKey] = set()
         kept: set[ObjectKey] = set()
         for index, rows in self._catalog.places_in(header).items():
-            entries = self._source.part(header, index).entries
-            for row in rows:
-                needed = gone if row in parts.get(index, ()) else kept
-                needed |= {piece.pack for piece in entries[row].pieces if not isinstance(piece, HeaderPiece)}
+            leaving = parts.get(index, set())
+            gone |= self._source.needs(header, index, leaving)
+            kept |= self._source.needs(header, index, set(rows) - leaving)
         return gone, kept
 
     def _destroy(self, stored: _Stored, report: ForgetReport) -> None:

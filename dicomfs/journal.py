@@ -88,10 +88,15 @@ class Journal:
             TierError: it cannot be had.
             FormatError: it is damaged or of another version.
         """
-        document = stored.decode_journal(self._tier.get(key))
+        return self.checked(key)[1]
+
+    def checked(self, key: ObjectKey) -> tuple[bytes, stored.Journal]:
+        """The bytes of a journal object with what they say; raises as `read` does."""
+        data = self._tier.get(key)
+        document = stored.decode_journal(data)
         if _key(document.sequence) != key:
             raise DamagedError(key, f"holds journal object {document.sequence}")
-        return document
+        return data, document
 
 
 def apply_decision(writer: CatalogWriter, entry: stored.JournalEntry) -> None:

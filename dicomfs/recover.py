@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 import hashlib
 import os
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -222,7 +221,6 @@ def recover_catalog(
         # Before anything of them is found: who commits a forgotten instance is refused.
         for entry in found.decided:
             apply_decision(writer, entry)
-    now = time.time_ns()
     free_positions = found.next_positions()
     for number in sorted(nodes.series):
         with catalog.write() as writer:
@@ -239,7 +237,7 @@ def recover_catalog(
             writer.raise_position(number, free_positions[number])
         report.series += 1
     with catalog.write() as writer:
-        _add_objects(writer, found, now)
+        _add_objects(writer, found)
     report.spooled = rebuild_spool(catalog, spool, found.versions)
     report.instances += report.spooled
     for number in sorted(nodes.series):
@@ -248,12 +246,13 @@ def recover_catalog(
     return report
 
 
-def _add_objects(writer: CatalogWriter, found: _Found, now: int) -> None:
+def _add_objects(writer: CatalogWriter, found: _Found) -> None:
     stand_ins = found.stand_ins
     for key, size in found.sizes.items():
         if key not in stand_ins.by_key:
             for tier in found.tiers[key]:
-                writer.add_object(key, size, tier, now, stand_ins.profiles.get(key, ""))
+                # Nothing is proven yet: scrub begins with these.
+                writer.add_object(key, size, tier, 0, stand_ins.profiles.get(key, ""))
     for key, stand_in in stand_ins.by_key.items():
         writer.stand_in(key, stand_in)
         if key in found.sizes:

@@ -41,6 +41,8 @@ COMMANDS = {
     "forget": "forget",
     "hold": "hold",
     "gc": "gc",
+    "scrub": "scrub",
+    "heal": "heal",
     "verify": "verify",
     "recover": "recover",
     "estimate": "estimate",

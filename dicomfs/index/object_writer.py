@@ -103,6 +103,13 @@ class ObjectWriter:
         tiers = {**stored.tiers, tier: verified_ns}
         self._put(key, StoredObject(size, tiers, profile or stored.profile, stored.kept))
 
+    def note_verified(self, key: ObjectKey, tier: str, verified_ns: int) -> None:
+        """Records a later verification of a copy; nothing happens where it is not recorded (any more)."""
+        stored = self._stored(key)
+        if stored is not None and tier in stored.tiers:
+            tiers = {**stored.tiers, tier: verified_ns}
+            self._put(key, StoredObject(stored.size, tiers, stored.profile, stored.kept, stored.stand_in))
+
     def note_profile(self, key: ObjectKey, profile: str, kept: str) -> None:
         """Records with which profile an object was packed, and to which one moving it gains nothing.
 

@@ -104,7 +104,7 @@ def _together(
         rows: list[_Row] = []
         size = 0
         # Those that were forgotten may need packs that are gone.
-        known = catalog.places_in(header).get(part, [])
+        known = [row for row in catalog.places_in(header).get(part, []) if row < len(entries)]
         for row in sorted(known, key=lambda row: entries[row].order):
             pieces = entries[row].pieces
             if not any(piece.pack in names for piece in pieces if not isinstance(piece, HeaderPiece)):

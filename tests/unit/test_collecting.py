@@ -38,10 +38,10 @@ def plain(tmp_path: Path, tiered_archives: dict[bool, Path]) -> Iterator[Archive
         yield made
 
 
-def collect(archive: Archive, later: int = 0, **named: bool) -> GcReport:
+def collect(archive: Archive, later: int = 0, *, dry_run: bool = False, accept: bool = False) -> GcReport:
     """Run gc as if ``later`` nanoseconds had passed."""
     now = max((one.since_ns for one in archive.catalog.condemned()), default=10**18)
-    return archive.collector().collect(now_ns=now + later, **named)
+    return archive.collector().collect(now_ns=now + later, dry_run=dry_run, accept_losses=accept)
 
 
 def listed(archive: Archive, tier: str) -> set[str]:
@@ -164,7 +164,7 @@ def test_what_is_linked_to_while_it_is_collected_is_packed_anew(
     assert len(list(plain.catalog.objects())) > 1
     plain.import_paths([write_sources(tmp_path / "again", FILES)])
     before = Packer._place_and_commit
-    turns = []
+    turns: list[int] = []
 
     def commit(self: Packer, *args: object) -> None:
         if not turns:
@@ -202,7 +202,8 @@ def test_a_copy_that_gc_takes_away_while_it_is_placed_is_put_again(
         for key in keys:
             writer.remove_placement(ObjectKey(key), LABORATORY)
     collect(plain)
-    put, taken = plain.copies.put_proven, []
+    put = plain.copies.put_proven
+    taken: list[ObjectKey] = []
 
     def proven(key: ObjectKey, size: int, path: Path, to: str) -> None:
         put(key, size, path, to)
@@ -276,7 +277,7 @@ def test_losses_can_be_accepted(plain: Archive) -> None:
         writer.note_missed(1)
     with Archive.open(plain.paths.root) as rest:
         assert collect(rest).condemned == 0
-        assert collect(rest, accept_losses=True).condemned > 0
+        assert collect(rest, accept=True).condemned > 0
 
 
 def test_another_archive_s_tier_is_left_alone(plain: Archive, tmp_path: Path) -> None:

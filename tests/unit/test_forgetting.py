@@ -18,6 +18,7 @@ from dicomfs.model import INSTANCE_LEVEL, InstanceId, Level, Subject
 from dicomfs.recovery import recover
 from tests import samples
 from tests.archives import contents, digests, rows, write_sources
+from tests.clients import Client
 from tests.tiered import FILES, LABORATORY, copy_all, copy_of, evict_all
 
 FIRST, SECOND = FILES[:6], FILES[6:]
@@ -78,7 +79,8 @@ def test_what_only_forgotten_instances_needed_is_destroyed_on_every_tier(archive
     count = len(list(archive.catalog.objects()))
     report = archive.decisions().forget(of(archive, FILES), "")
     assert (report.destroyed, report.shared, report.left) == (count, [], [])
-    assert list(archive.catalog.objects()) == archive.catalog.condemned() == []
+    assert list(archive.catalog.objects()) == []
+    assert archive.catalog.condemned() == []
     for tier in ("local", LABORATORY):
         assert [key for key, _ in archive.tiers[tier].list("") if key.count("/") == 2] == []
     left = everything(archive.paths.root) + everything(archive.paths.root.parent / LABORATORY)
@@ -348,6 +350,29 @@ def test_header_packs_that_cannot_be_read_hold_what_they_name(plain: Archive, tm
     (tmp_path / "top" / "unmounted").rename(tmp_path / "top" / LABORATORY)
     with Archive.open(plain.paths.root) as again:
         assert len(contents(again)) == len(FILES) - 2
+
+
+def test_a_stub_of_what_was_forgotten_is_there_and_cannot_be_opened(plain: Archive) -> None:
+    later = samples.ct_series(2, 16, 16, 9)
+    client = Client(plain)
+    client.put("stub.dcm", later[0])
+    client.close()
+    assert plain.pack().failed == []
+    client = Client(plain)
+    assert client.get("stub.dcm") == later[0]
+    client.put("whole.dcm", later[1])
+    plain.decisions().forget(of(plain, later), "")
+    with pytest.raises(NotFoundError):
+        client.get("stub.dcm")
+    client.close()
+    # A file that has its bytes still is a file; it is not taken again by itself, nor made a stub.
+    plain.pack()
+    client = Client(plain)
+    client.settle()
+    assert client.get("whole.dcm") == later[1]
+    client.close()
+    assert contents(plain) == digests(FILES)
+    assert plain.verify().problems == []
 
 
 def test_the_journal_names_numbers_and_the_reason(plain: Archive) -> None:
