@@ -35,7 +35,7 @@ def paths(root: Path) -> dict[str, str]:
     with Archive.open(root) as archive:
         place = next(place for place, _ in rows(archive) if "Other" in place[0])
         uid = next(row.sop_instance_uid for found, row in rows(archive) if found == place)
-    parts = [f"/patients/{'/'.join(place[:count])}" for count in (1, 2, 3, 4)]
+    parts = [f"/patients/{'/'.join(map(str, place[:count]))}" for count in (1, 2, 3, 4)]
     return dict(zip(("patient", "study", "series", "file"), parts, strict=True)) | {"uid": uid}
 
 
