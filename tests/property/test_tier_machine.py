@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -23,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dicomfs.archive import Archive
 from dicomfs.index.env import Environment, WriteTxn
-from dicomfs.model import ObjectKey
+from dicomfs.model import InstanceId, ObjectKey
 from dicomfs.packing import repack
 from dicomfs.progress import NullProgress
 from dicomfs.recovery import recover
@@ -104,6 +103,7 @@ class TierMachine(RuleBasedStateMachine):
         self.root = self.folder / "archive"
         self.model: dict[str, bytes] = {}
         self.turn = 0
+        self.unsure: list[tuple[InstanceId, str]] = []
 
     # what happens
 
@@ -147,10 +147,8 @@ class TierMachine(RuleBasedStateMachine):
             try:
                 assert self.archive.decisions().forget(found, "").unshipped == []
             finally:
-                self.unsure = (found[0], digest)
+                self.unsure.append((found[0], digest))
             self.model.pop(digest, None)
-
-    unsure: tuple[Any, str] | None = None
 
     STEPS: dict[str, Callable[[TierMachine], None]] = {  # noqa: RUF012
         "pack": pack,
@@ -226,15 +224,14 @@ class TierMachine(RuleBasedStateMachine):
             if dead:
                 raise Crash
 
-        self.unsure = None
+        self.unsure.clear()
         EVENTS.watch = watch
         with contextlib.suppress(Crash):
             self.STEPS[name](self)
         EVENTS.watch = lambda _call, _key: None
         self.archive.close()
         self.archive = Archive.open(self.root)
-        if self.unsure is not None:
-            instance, digest = self.unsure
+        for instance, digest in self.unsure:
             if self.archive.catalog.is_forgotten(instance):
                 self.model.pop(digest, None)
 
