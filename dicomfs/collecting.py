@@ -106,6 +106,9 @@ class Collector:
         fresh = [copy for copy in sorted(survey.unneeded) if copy not in known] if not survey.doubts else []
         report.condemned = len(fresh)
         if not dry_run:
+            if accept_losses:
+                with self._catalog.write() as writer:
+                    writer.note_missed(0)
             self._condemn(fresh, now)
             self._reprieve(known, survey)
         entries = known | dict.fromkeys(fresh, now)
@@ -172,8 +175,8 @@ class Collector:
         if not accept_losses:
             survey.doubts += self._unknown_instances(survey)
             missed = self._catalog.missed_by_recovery
-            if missed:
-                survey.doubts.append(f"the last recovery listed {missed} problems")
+            if missed and survey.unneeded:
+                survey.doubts.append(f"the last recovery listed {missed} things as missing")
         return survey
 
     def _unknown_instances(self, survey: _Survey) -> list[str]:

@@ -77,6 +77,8 @@ class RecoverReport:
     instances: int = 0
     spooled: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Series that the journal names and nothing holds: lost with their header packs, or never arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +242,13 @@ def recover_catalog(
         _add_objects(writer, found)
     report.spooled = rebuild_spool(catalog, spool, found.versions)
     report.instances += report.spooled
+    forgotten = {instance.series for instance in found.forgotten}
     for number in sorted(nodes.series):
         report.problems += _part_twins(catalog, number)
+        if number not in forgotten and not catalog.rows(number):
+            report.notes.append(
+                f"series {number}: the journal names it, and no header pack or spooled file holds any of it"
+            )
     progress.done()
     return report
 

@@ -159,7 +159,7 @@ def _rebuild_index(
         report = recover_catalog(catalog, tiers, main, reading, journal, Spool(paths.spool), progress)
         report.problems[:0] = problems
         with catalog.write() as noted:
-            noted.note_missed(len(report.problems))
+            noted.note_missed(len(report.problems) + len(report.notes))
         with catalog.write_spool() as writer:
             writer.mark_rebuilt()
     if paths.index.exists():

@@ -291,7 +291,7 @@ class Catalog(NodeQueries):
 
     @property
     def missed_by_recovery(self) -> int:
-        """How many problems the recovery that made this index listed; 0 where there was none."""
+        """How many things the recovery that made this index missed; 0 where there was none."""
         with self._catalog.read() as txn:
             return int.from_bytes(txn.get(META, MISSED) or b"", "big")
 

@@ -253,7 +253,7 @@ class CatalogWriter(ObjectWriter):
             self._changes.add(Change(Level.SERIES, instance.series, name))
 
     def note_missed(self, problems: int) -> None:
-        """Records how many problems a recovery listed."""
+        """Records how many things a recovery missed: gc condemns nothing while there are any."""
         self._txn.put(META, MISSED, problems.to_bytes(4, "big"))
 
     def finish(self) -> None:

@@ -271,13 +271,15 @@ def test_losses_can_be_accepted(plain: Archive) -> None:
     plain.close()
     shutil.rmtree(plain.paths.root.parent / LABORATORY / "header")
     header.unlink()
-    # Nothing tells that anything is missing but journal and numbers: what is left is not needed.
-    recover(plain.paths.root, plain.paths.local_tier.as_uri())
-    with Archive.open(plain.paths.root) as rest, rest.catalog.write() as writer:
-        writer.note_missed(1)
+    # Nothing but the journal tells that series are missing; their packs look as if nobody needed them.
+    report = recover(plain.paths.root, plain.paths.local_tier.as_uri())
+    assert (report.problems, bool(report.notes)) == ([], True)
     with Archive.open(plain.paths.root) as rest:
+        assert (collect(rest).condemned, bool(collect(rest).doubts)) == (0, True)
+        assert collect(rest, accept=True, dry_run=True).condemned > 0
         assert collect(rest).condemned == 0
         assert collect(rest, accept=True).condemned > 0
+        assert collect(rest).doubts == []
 
 
 def test_another_archive_s_tier_is_left_alone(plain: Archive, tmp_path: Path) -> None:
