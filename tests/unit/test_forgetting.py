@@ -15,6 +15,7 @@ from dicomfs.format.journal import InstancesForgotten
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.journal import Journal
 from dicomfs.model import INSTANCE_LEVEL, InstanceId, Level, Subject
+from dicomfs.packing import together
 from dicomfs.recovery import recover
 from tests import samples
 from tests.archives import contents, digests, rows, write_sources
@@ -373,6 +374,29 @@ def test_a_stub_of_what_was_forgotten_is_there_and_cannot_be_opened(plain: Archi
     client.close()
     assert contents(plain) == digests(FILES)
     assert plain.verify().problems == []
+
+
+def test_parts_that_are_packed_together_leave_out_what_was_forgotten(
+    plain: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small parts of a study are packed again as one: a way for what was forgotten to come back, or to go."""
+    monkeypatch.setattr(together, "DEPOSITS", 3)
+    later = samples.ct_series(6, 24, 24, 9, patient="Late^Patient")
+    for turn in (0, 1):
+        plain.import_paths([write_sources(tmp_path / f"late{turn}", later[2 * turn : 2 * turn + 2])])
+        assert plain.pack().failed == []
+    assert plain.decisions().forget(of(plain, later[:1]), "").shared != []
+    plain.import_paths([write_sources(tmp_path / "late2", later[4:])])
+    report = plain.pack()
+    assert (report.failed, report.together) == ([], 3)
+    assert contents(plain) == digests([*FILES, *later[1:]])
+    verified = plain.verify(deep=True)
+    assert (verified.problems, verified.notes) == ([], [])
+    # Nothing of it is left in any object.
+    found = [part for row in of(plain, later[1:2]) for part in plain.catalog.parts(row.series)]
+    assert all(len(plain.catalog.places_in(part.header_key)[part.part_index]) == 5 for part in found)
+    with recovered(plain) as again:
+        assert contents(again) == digests([*FILES, *later[1:]])
 
 
 def test_the_journal_names_numbers_and_the_reason(plain: Archive) -> None:
