@@ -23,6 +23,7 @@ from dicomfs.locks import locked
 from dicomfs.model import INSTANCE_LEVEL, InstanceId, InstanceRow, Level, ObjectKey, Subject
 from dicomfs.packs import PackSource
 from dicomfs.paths import ArchivePaths
+from dicomfs.recover import discard_forgotten
 from dicomfs.spool import Spool
 from dicomfs.tier_set import TierSet
 
@@ -156,10 +157,7 @@ class Decisions:
                     self._apply(InstancesForgotten(tuple(due)), self._stored(self._known(due)))
             elif isinstance(entry, HoldsSet | HoldsReleased):
                 self._apply(entry)
-        forgotten = [
-            (file.id, file.sha256) for file in self._spool.files() if self._catalog.is_forgotten(file.id)
-        ]
-        self._spool.release(forgotten)
+        discard_forgotten(self._catalog, self._spool)
         self._mark.unlink(missing_ok=True)
 
     # deciding

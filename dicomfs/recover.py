@@ -241,6 +241,7 @@ def recover_catalog(
     with catalog.write() as writer:
         _add_objects(writer, found)
     report.spooled = rebuild_spool(catalog, spool, found.versions)
+    discard_forgotten(catalog, spool)
     report.instances += report.spooled
     forgotten = {instance.series for instance in found.forgotten}
     for number in sorted(nodes.series):
@@ -386,16 +387,15 @@ def _needed(entries: Sequence[InstanceEntry]) -> frozenset[ObjectKey]:
 def rebuild_spool(catalog: Catalog, spool: Spool, decided: Iterable[VersionDecision]) -> int:
     """Bring the spool's index in line with the spool folder, and journaled decisions into effect.
 
-    What was forgotten is removed.  Returns the number of instances that were added to the index.
+    Returns the number of instances that were added to the index.
     """
     added = 0
     names: dict[int, SeriesNames] = {}
     for file in spool.files():
         series = file.id.series
-        if catalog.is_forgotten(file.id):
-            spool.release([(file.id, file.sha256)])
+        if catalog.is_forgotten(file.id) or catalog.is_packed(file.id):
             continue
-        if catalog.is_packed(file.id) or catalog.spooled(file.id) is not None:
+        if catalog.spooled(file.id) is not None:
             continue
         if series not in names:
             names[series] = SeriesNames(catalog.rows(series))
@@ -416,6 +416,11 @@ def rebuild_spool(catalog: Catalog, spool: Spool, decided: Iterable[VersionDecis
         added += 1
     _apply_versions(catalog, decided)
     return added
+
+
+def discard_forgotten(catalog: Catalog, spool: Spool) -> None:
+    """Remove raw bytes of instances that were forgotten, as a crash leaves them."""
+    spool.release([(file.id, file.sha256) for file in spool.files() if catalog.is_forgotten(file.id)])
 
 
 def _apply_versions(catalog: Catalog, decided: Iterable[VersionDecision]) -> None:
