@@ -186,6 +186,23 @@ def test_spooled_instances_are_forgotten_with_their_bytes(plain: Archive, tmp_pa
         assert contents(again) == digests([*FILES, later[2]])
 
 
+def test_an_archive_opened_to_read_hides_what_was_forgotten_and_removes_nothing(
+    plain: Archive, tmp_path: Path
+) -> None:
+    later = samples.ct_series(2, 16, 16, 9)
+    plain.import_paths([write_sources(tmp_path / "later", later)])
+    (spooled,) = {path.parent for path in plain.paths.spool.glob("0*/*")}
+    saved = {path: path.read_bytes() for path in spooled.iterdir()}
+    plain.decisions().forget(of(plain, later[:1]), "")
+    for path, data in saved.items():
+        path.write_bytes(data)
+    plain.close()
+    (plain.paths.index / "boot").write_text("another boot", encoding="ascii")
+    with Archive.open_to_read(plain.paths.root) as reading:
+        assert contents(reading) == digests([*FILES, later[1]])
+    assert {path: path.read_bytes() for path in spooled.iterdir()} == saved
+
+
 def test_the_same_bytes_accepted_again_are_another_instance(plain: Archive, tmp_path: Path) -> None:
     before = {row.sha256_start: row.id for _, row in rows(plain)}
     plain.decisions().forget(of(plain, FILES), "")
