@@ -21,6 +21,7 @@ from dicomfs.config import GcSettings
 from dicomfs.copies import Copies
 from dicomfs.errors import CatalogError, DicomfsError, FormatError, KeyDestroyed, TierError
 from dicomfs.index.catalog import Catalog
+from dicomfs.index.writer import CatalogWriter
 from dicomfs.journal import Journal
 from dicomfs.locks import locked
 from dicomfs.model import InstanceId, ObjectKey, PackKind
@@ -119,34 +120,37 @@ class Collector:
         self._delete(due, survey, report, stop, dry_run=dry_run)
         return report
 
+    def condemn_now(self, writer: CatalogWriter, keys: Iterable[ObjectKey]) -> None:
+        """Condemn, on every tier and without grace, those of these objects that nobody needs."""
+        for key in sorted(keys, key=lambda key: not _is_header(key)):
+            # What is read by another name is not needed under its own.
+            if writer.is_used(key) and self._catalog.placed(key) == key:
+                continue
+            if _is_header(key):
+                # It is never read again: what it names need not wait until it is gone everywhere.
+                writer.set_references(key, [])
+            for tier in self._tiers.names:
+                writer.condemn(key, tier, 0)
+
     def destroy(self, keys: Collection[ObjectKey]) -> list[tuple[ObjectKey, str]]:
         """Delete those of these objects that nobody needs, at once, on every tier, with their keys.
 
         What cannot be reached stays condemned and goes with the next `collect` that can; it is returned with
         the reason.
         """
+        with self._catalog.write() as writer:
+            self.condemn_now(writer, keys)
         left: list[tuple[ObjectKey, str]] = []
-        for group in (set(filter(_is_header, keys)), {key for key in keys if not _is_header(key)}):
-            with self._catalog.write() as writer:
-                for key in group:
-                    # What is read by another name is not needed under its own.
-                    if writer.is_used(key) and self._catalog.placed(key) == key:
-                        continue
-                    if _is_header(key):
-                        # It is never read again: what it names need not wait until it is gone everywhere.
-                        writer.set_references(key, [])
-                    for tier in self._tiers.names:
-                        writer.condemn(key, tier, 0)
-            for one in self._catalog.condemned():
-                if one.since_ns == 0 and one.key in group:
-                    recorded = self._catalog.find_object(one.key)
-                    try:
-                        self._delete_one(one.tier, one.key, lasting=True)
-                    except CatalogError:
-                        raise
-                    except DicomfsError as problem:
-                        if recorded is not None and one.tier in recorded.tiers:
-                            left.append((one.key, str(problem)))
+        due = [one for one in self._catalog.condemned() if one.since_ns == 0 and one.key in keys]
+        for one in sorted(due, key=lambda one: not _is_header(one.key)):
+            recorded = self._catalog.find_object(one.key)
+            try:
+                self._delete_one(one.tier, one.key, lasting=True)
+            except CatalogError:
+                raise
+            except DicomfsError as problem:
+                if recorded is not None and one.tier in recorded.tiers:
+                    left.append((one.key, str(problem)))
         return left
 
     # looking

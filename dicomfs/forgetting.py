@@ -174,6 +174,8 @@ class Decisions:
             if stored is not None:
                 _set_references(writer, stored)
             apply_decision(writer, entry)
+            if stored is not None:
+                self._collector.condemn_now(writer, self._keys(stored))
         if isinstance(entry, InstancesForgotten):
             records = [self._catalog.spooled(instance) for instance in entry.instances]
             spooled = [record for record in records if record is not None]
@@ -226,10 +228,7 @@ class Decisions:
         return gone, kept
 
     def _destroy(self, stored: _Stored, report: ForgetReport) -> None:
-        keys = {*stored.headers, *stored.packs}
-        for key in stored.packs:
-            placed = self._catalog.placed(key)
-            keys |= {placed, *self._catalog.names_of(placed)}
+        keys = self._keys(stored)
         there = {key: record for key in keys if (record := self._catalog.find_object(key)) is not None}
         report.left = self._collector.destroy(keys)
         unfinished = {key for key, _ in report.left}
@@ -239,6 +238,14 @@ class Decisions:
                 report.shared_bytes += record.size
             elif key not in unfinished:
                 report.destroyed += 1
+
+    def _keys(self, stored: _Stored) -> set[ObjectKey]:
+        """All objects that may be needed no more: those that are read, and what they stand in for."""
+        keys = {*stored.headers, *stored.packs}
+        for key in stored.packs:
+            placed = self._catalog.placed(key)
+            keys |= {placed, *self._catalog.names_of(placed)}
+        return keys
 
     def _shipped(self) -> list[tuple[str, str]]:
         unshipped: list[tuple[str, str]] = []

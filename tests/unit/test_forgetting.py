@@ -341,6 +341,26 @@ def test_a_decision_that_died_half_way_is_finished_by_the_next_opening(
         assert [hold.subject for hold in again.catalog.holds()] == [Subject(Level.SERIES, series)]
 
 
+def test_what_nobody_needs_is_destroyed_though_the_process_died_before(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(Exception):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise Died
+
+    monkeypatch.setattr("dicomfs.collecting.Collector.destroy", die)
+    with pytest.raises(Died):
+        archive.decisions().forget(of(archive, FILES), "")
+    monkeypatch.undo()
+    assert {one.since_ns for one in archive.catalog.condemned()} == {0}
+    assert archive.collector().collect().failed == []
+    for tier in ("local", LABORATORY):
+        assert [key for key, _ in archive.tiers[tier].list("") if key.count("/") == 2] == []
+    assert list(archive.catalog.objects()) == []
+
+
 def test_nothing_is_forgotten_where_the_journal_cannot_be_written(
     plain: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
