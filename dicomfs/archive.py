@@ -21,6 +21,7 @@ from dicomfs import config
 from dicomfs.accept import Acceptor
 from dicomfs.attached import attach, open_tiers
 from dicomfs.codec.trial import Profile
+from dicomfs.collecting import Collector
 from dicomfs.copies import Copies
 from dicomfs.crypto.keys import read_or_make_key_file
 from dicomfs.errors import (
@@ -31,6 +32,7 @@ from dicomfs.errors import (
     UsageError,
 )
 from dicomfs.explain import explain
+from dicomfs.forgetting import Decisions
 from dicomfs.format.journal import VersionDecision, VersionsDecided
 from dicomfs.importer import Importer, ImportReport
 from dicomfs.incoming.intake import Intake
@@ -61,6 +63,7 @@ from dicomfs.reconstruct import Reconstructor
 from dicomfs.recover import rebuild_spool
 from dicomfs.repacker import Repacker, RepackReport
 from dicomfs.residency import Residency
+from dicomfs.scrubbing import Scrubber
 from dicomfs.spool import Spool
 from dicomfs.tier_set import LOCAL
 from dicomfs.tiering import Tiering
@@ -148,6 +151,7 @@ class Archive:
         archive = cls(paths, archive_id, settings, Catalog.open(paths.index))
         archive._check_spool_index()
         archive._finish_acceptance()
+        archive._finish_decision()
         return archive
 
     @classmethod
@@ -392,6 +396,27 @@ class Archive:
         with locked(self.paths.rules_lock, wait=False, doing="applying the rules"):
             yield
 
+    def collector(self) -> Collector:
+        """What deletes what nobody needs."""
+        lock, grace = self.paths.placing_lock, self.settings.gc
+        return Collector(self.catalog, self.tiers, self.copies, self._journal, lock, grace)
+
+    def decisions(self) -> Decisions:
+        """What forgets and holds."""
+        return Decisions(
+            self.paths,
+            self.catalog,
+            self.spool,
+            self._journal,
+            self.tiers,
+            self._source,
+            self.collector(),
+        )
+
+    def scrubber(self) -> Scrubber:
+        """What reads copies again and replaces bad ones."""
+        return Scrubber(self.catalog, self.tiers, self.copies, self.archive_id)
+
     def usage(self) -> tuple[int, int]:
         """Size and free space of the local tier's file system, in bytes."""
         disk = shutil.disk_usage(self.paths.root)
@@ -415,6 +440,12 @@ class Archive:
         with contextlib.suppress(CatalogBusy), locked(self.paths.accept_lock, wait=False):
             self._repair_spool()
             mark.unlink(missing_ok=True)
+
+    def _finish_decision(self) -> None:
+        """Finish a decision that was journaled by a process that died."""
+        if self.paths.decision_mark.exists():
+            with contextlib.suppress(CatalogBusy), locked(self.paths.accept_lock, wait=False):
+                self.decisions().finish()
 
     def _clear_temporaries(self) -> None:
         if isinstance(self.tier, FolderTier):

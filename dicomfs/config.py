@@ -141,6 +141,15 @@ class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A command that prints the key, run without a shell: what asks a KMS or an HSM."""
 
 
+class GcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section ``[gc]``: how long what nobody needs is kept, in case somebody needs it again."""
+
+    local_grace_seconds: Number = 3600
+    """On the local tier, whose space is short."""
+    remote_grace_seconds: Number = 7 * 86400
+    """On every other tier: time to notice a mistake."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of an archive; the defaults are those of an empty file."""
 
@@ -148,6 +157,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pack: PackSettings = PackSettings()
     mount: MountSettings = MountSettings()
     keys: KeySettings = KeySettings()
+    gc: GcSettings = GcSettings()
     tiers: dict[str, TierSettings] = {}
     lifecycle: LifecycleSettings = LifecycleSettings()
     rules: list[RuleSettings] = []

@@ -36,6 +36,7 @@ from dicomfs.tiers.base import ByteRange, Tier
 logger = logging.getLogger(__name__)
 
 _STEP = 8 << 20
+_ATTEMPTS = 3
 
 
 class LastCopy(DicomfsError):
@@ -97,9 +98,15 @@ class Copies:
 
     def place_file(self, record: ObjectRecord, path: Path, to: str) -> None:
         """The same from a file that holds the object and does not change; raises as `put_proven` does."""
-        self.put_proven(record.key, record.size, path, to)
-        with locked(self._lock), self._catalog.write() as writer:
-            writer.add_object(record.key, record.size, to, time.time_ns(), record.profile)
+        for _ in range(_ATTEMPTS):
+            self.put_proven(record.key, record.size, path, to)
+            with locked(self._lock):
+                # What nobody had recorded, gc may have taken away since it was proven.
+                if self._holds(to, record):
+                    with self._catalog.write() as writer:
+                        writer.add_object(record.key, record.size, to, time.time_ns(), record.profile)
+                    return
+        raise TierError(to, record.key, "is taken away again as soon as it is put")
 
     def put_proven(self, key: ObjectKey, size: int, path: Path, to: str) -> None:
         """Put an object on a tier and read it back; recording it is up to the caller.
@@ -144,6 +151,11 @@ class Copies:
                 writer.remove_placement(key, tier)
             self._tiers.writable(tier).delete(key)
         return True
+
+    def is_elsewhere(self, key: ObjectKey, but: str) -> bool:
+        """Whether another tier than this, that is recorded to hold an object, says so.  Raises TierError."""
+        record = self._catalog.find_object(key)
+        return record is not None and any(self._holds(name, record) for name in record.tiers if name != but)
 
     def _holds(self, tier: str, record: ObjectRecord) -> bool:
         """Whether a tier has it, and nobody else may delete it there."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dicomfs import __version__
 from dicomfs.errors import DamagedError, ObjectExists, TierError
 from dicomfs.format import journal as stored
+from dicomfs.index.writer import CatalogWriter
 from dicomfs.model import ObjectKey
 from dicomfs.tiers.base import Tier
 
@@ -87,10 +88,27 @@ class Journal:
             TierError: it cannot be had.
             FormatError: it is damaged or of another version.
         """
-        document = stored.decode_journal(self._tier.get(key))
+        return self.checked(key)[1]
+
+    def checked(self, key: ObjectKey) -> tuple[bytes, stored.Journal]:
+        """The bytes of a journal object with what they say; raises as `read` does."""
+        data = self._tier.get(key)
+        document = stored.decode_journal(data)
         if _key(document.sequence) != key:
             raise DamagedError(key, f"holds journal object {document.sequence}")
-        return document
+        return data, document
+
+
+def apply_decision(writer: CatalogWriter, entry: stored.JournalEntry) -> None:
+    """Bring tombstones and holds of the journal into effect, in a transaction of the catalog."""
+    if isinstance(entry, stored.InstancesForgotten):
+        writer.forget(entry.instances)
+    elif isinstance(entry, stored.HoldsSet):
+        for subject in entry.subjects:
+            writer.hold(subject, entry.reason)
+    elif isinstance(entry, stored.HoldsReleased):
+        for subject in entry.subjects:
+            writer.release(subject)
 
 
 def _key(sequence: int) -> ObjectKey:

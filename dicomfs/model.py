@@ -34,6 +34,22 @@ class Level(enum.IntEnum):
     SERIES = 3
 
 
+INSTANCE_LEVEL = 4
+"""Stands beside `Level` where a file is meant and no folder."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Subject:
+    """What a hold is about: a patient, a study, a series, or one instance."""
+
+    level: int
+    """A `Level`, or INSTANCE_LEVEL."""
+    number: int
+    """Of the folder; of its series for an instance."""
+    position: int = 0
+    """Of an instance; else 0."""
+
+
 @dataclass(frozen=True, slots=True)
 class PatientNode:
     """A patient as stored: (issuer, id, name); never merged automatically."""

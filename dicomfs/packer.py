@@ -20,7 +20,14 @@ from dataclasses import dataclass, field, replace
 
 from dicomfs.accept import number_marks
 from dicomfs.codec.base import Profile
-from dicomfs.errors import CatalogFull, DamagedError, DicomfsError, ObjectNotFound, TierError
+from dicomfs.errors import (
+    CatalogFull,
+    DamagedError,
+    DicomfsError,
+    NotFoundError,
+    ObjectNotFound,
+    TierError,
+)
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
 from dicomfs.index.writer import CatalogWriter
@@ -196,7 +203,7 @@ class Packer:
             with self._counting:
                 report.failed.append((f"series {group[0][0]}", str(problem)))
 
-    def _pack_batch(self, group: Group, run: PackRun, report: PackReport) -> None:
+    def _pack_batch(self, group: Group, run: PackRun, report: PackReport, *, again: bool = False) -> None:
         """Pack a batch; what does not come back is stored whole, what cannot be read stays in the spool."""
         staging = Staging(self._paths.staging, self._archive_id, run.profile.value)
         try:
@@ -206,7 +213,16 @@ class Packer:
                 assert built.headers is not None
                 # A pack that comes out as one that is there already is the same object.
                 new = [pack for pack in built.packs if not self._catalog.has_object(pack.key)]
-                self._place_and_commit(plan, staging, built, run.profile.value)
+                try:
+                    self._place_and_commit(plan, staging, built, run.profile.value)
+                except NotFoundError:
+                    # A pack that frames were found in was collected meanwhile: they are found no more.
+                    keys = [built.headers.key, *(pack.key for pack in built.packs)]
+                    end_intents(self._catalog, self._tier, keys)
+                    if again:
+                        raise
+                    self._pack_batch(group, run, report, again=True)
+                    return
                 for pack in built.packs:
                     self._linker.add(self._catalog.placed(pack.key))
                 with self._counting:
@@ -309,7 +325,8 @@ class Packer:
                 try:
                     size = self._spool.path(record.id, record.sha256).stat().st_size
                 except FileNotFoundError:
-                    report.fail(record.id, SPOOL_MISSING)
+                    if not self._catalog.is_forgotten(record.id):
+                        report.fail(record.id, SPOOL_MISSING)
                 else:
                     if size == record.size:
                         continue
@@ -351,7 +368,8 @@ class Packer:
         assert headers is not None
         # The same frames may have been packed before and moved since: then their stand-in is there already.
         staged = [pack for pack in [*packs, headers] if self._catalog.placed(pack.key) == pack.key]
-        with self._catalog.write() as writer:
+        # Whoever takes away what nobody needs holds this lock: an object cannot go between intent and put.
+        with locked(self._paths.placing_lock), self._catalog.write() as writer:
             for pack in staged:
                 writer.add_intent(pack.key, "pack")
         for pack in staged:

@@ -17,7 +17,7 @@ from dicomfs.errors import DamagedError, ObjectNotFound
 from dicomfs.format.header import HeaderPackReader, SeriesPart
 from dicomfs.format.pack import PackReader
 from dicomfs.format.pack_notes import Packing, StoodFor
-from dicomfs.model import ObjectKey, PackKind
+from dicomfs.model import HeaderPiece, ObjectKey, PackKind
 from dicomfs.tiers.base import ByteRange, Tier
 
 _OPEN_PACKS = 256
@@ -218,6 +218,19 @@ class PackSource:
             while len(self._parts) > _OPEN_PARTS:
                 self._parts.popitem(last=False)
         return part
+
+    def needs(self, key: ObjectKey, index: int, rows: Iterable[int]) -> set[ObjectKey]:
+        """The packs that these rows of a series part have pieces in.
+
+        Raises as `pack` does, DamagedError also where there is no such row.
+        """
+        entries = self.part(key, index).entries
+        found: set[ObjectKey] = set()
+        for row in rows:
+            if not 0 <= row < len(entries):
+                raise DamagedError(key, "has fewer instances than the catalog says")
+            found |= {piece.pack for piece in entries[row].pieces if not isinstance(piece, HeaderPiece)}
+        return found
 
     def identified_part(self, key: ObjectKey, index: int) -> SeriesPart:
         """A series part with all SOP Instance UIDs; decodes its header blocks, raises as `pack` does."""

@@ -91,6 +91,11 @@ class ArchivePaths:
         return self.run / "accepting"
 
     @property
+    def decision_mark(self) -> Path:
+        """There while a decision is journaled and comes into effect; left behind by who died then."""
+        return self.run / "deciding"
+
+    @property
     def pack_lock(self) -> Path:
         """Held by whoever packs, or replaces the index."""
         return self.run / "pack.lock"

@@ -9,19 +9,28 @@ from __future__ import annotations
 import array
 import hashlib
 import os
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from dicomfs.dicom.attributes import Attributes, attributes
 from dicomfs.dicom.part10 import scan
-from dicomfs.errors import DicomfsError, FormatError, NotFoundError, TierError, TierFull, UsageError
-from dicomfs.format.header import SeriesPart
+from dicomfs.errors import (
+    DicomfsError,
+    FormatError,
+    KeyDestroyed,
+    NotFoundError,
+    TierError,
+    TierFull,
+    UsageError,
+)
+from dicomfs.format.header import InstanceEntry
 from dicomfs.format.journal import (
     CountersReserved,
+    InstancesForgotten,
+    JournalEntry,
     NodesMade,
     PinsChanged,
     VersionDecision,
@@ -32,7 +41,7 @@ from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord, SpooledRecord
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.journal import PREFIX as JOURNAL_PREFIX
-from dicomfs.journal import Journal
+from dicomfs.journal import Journal, apply_decision
 from dicomfs.model import (
     ConflictClass,
     HeaderPiece,
@@ -69,6 +78,8 @@ class RecoverReport:
     instances: int = 0
     spooled: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Series that the journal names and nothing holds: lost with their header packs, or never arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,9 @@ class _Found:
     """Series."""
     references: dict[ObjectKey, set[ObjectKey]] = field(default_factory=lambda: defaultdict(set))
     stand_ins: StandIns = field(default_factory=StandIns)
+    forgotten: set[InstanceId] = field(default_factory=set)
+    decided: list[JournalEntry] = field(default_factory=list)
+    """Tombstones and holds, in the order of the journal."""
 
     def object(self, key: ObjectKey) -> ObjectRecord | None:
         """An object as the catalog would know it."""
@@ -209,7 +223,9 @@ def recover_catalog(
             writer.add_patient(patient)
         for study in nodes.studies.values():
             writer.add_study(study)
-    now = time.time_ns()
+        # Before anything of them is found: who commits a forgotten instance is refused.
+        for entry in found.decided:
+            apply_decision(writer, entry)
     free_positions = found.next_positions()
     for number in sorted(nodes.series):
         with catalog.write() as writer:
@@ -223,34 +239,41 @@ def recover_catalog(
                 free = max(part.number, writer.next_part(number))
                 writer.commit_part(number, free, part.key, part.index, rows)
                 writer.set_needs(number, free, part.needed)
-                report.instances += len(rows)
+                report.instances += len(part.positions)
             writer.raise_position(number, free_positions[number])
         report.series += 1
     with catalog.write() as writer:
-        _add_objects(writer, found, now)
+        _add_objects(writer, found)
         for number in found.pinned & nodes.series.keys():
             writer.set_pinned(number, pinned=True)
     report.spooled = rebuild_spool(catalog, spool, found.versions)
+    discard_forgotten(catalog, spool)
     report.instances += report.spooled
+    forgotten = {instance.series for instance in found.forgotten}
     for number in sorted(nodes.series):
         report.problems += _part_twins(catalog, number)
+        if number not in forgotten and not catalog.rows(number):
+            report.notes.append(
+                f"series {number}: the journal names it, and no header pack or spooled file holds any of it"
+            )
     progress.done()
     return report
 
 
-def _add_objects(writer: CatalogWriter, found: _Found, now: int) -> None:
+def _add_objects(writer: CatalogWriter, found: _Found) -> None:
     stand_ins = found.stand_ins
     for key, size in found.sizes.items():
         if key not in stand_ins.by_key:
             for tier in found.tiers[key]:
-                writer.add_object(key, size, tier, now, stand_ins.profiles.get(key, ""))
+                # Nothing is proven yet: scrub begins with these.
+                writer.add_object(key, size, tier, 0, stand_ins.profiles.get(key, ""))
     for key, stand_in in stand_ins.by_key.items():
         writer.stand_in(key, stand_in)
         if key in found.sizes:
             # Who moved it died before it was deleted.
             writer.add_intent(key, MOVED)
     for key, needed in found.references.items():
-        writer.set_references(key, sorted(needed))
+        writer.set_references(key, sorted(needed), may_be_missing=True)
 
 
 def _list_tiers(tiers: TierSet, main: str, found: _Found, report: RecoverReport) -> None:
@@ -282,20 +305,14 @@ def _read_tiers(
             continue
         report.objects += 1
         for entry in document.entries:
-            if isinstance(entry, NodesMade):
-                found.nodes.add(entry.patients, entry.studies, entry.series)
-            elif isinstance(entry, CountersReserved):
-                for level in Level:
-                    found.nodes.reserve(level, getattr(entry, level.name.lower()))
-            elif isinstance(entry, VersionsDecided):
-                found.versions += entry.decisions
-            elif isinstance(entry, PinsChanged):
-                found.pinned = (found.pinned | set(entry.pinned)) - set(entry.unpinned)
+            _take_decision(entry, found)
     headers = [key for key in sorted(found.sizes) if key.startswith(PackKind.HEADER.prefix + "/")]
     progress.start(sum(found.sizes[key] for key in headers), "recovering")
     for key in headers:
         try:
             _read_headers(source, key, found)
+        except KeyDestroyed:
+            pass  # on purpose, and not deleted yet: gc does it
         except DicomfsError as problem:
             report.problems.append(str(problem))
         progress.advance(found.sizes[key])
@@ -304,14 +321,34 @@ def _read_tiers(
     report.problems += found.stand_ins.problems
 
 
+def _take_decision(entry: JournalEntry, found: _Found) -> None:
+    if isinstance(entry, NodesMade):
+        found.nodes.add(entry.patients, entry.studies, entry.series)
+    elif isinstance(entry, CountersReserved):
+        for level in Level:
+            found.nodes.reserve(level, getattr(entry, level.name.lower()))
+    elif isinstance(entry, VersionsDecided):
+        found.versions += entry.decisions
+    elif isinstance(entry, PinsChanged):
+        found.pinned = (found.pinned | set(entry.pinned)) - set(entry.unpinned)
+    else:
+        found.decided.append(entry)
+        if isinstance(entry, InstancesForgotten):
+            found.forgotten.update(entry.instances)
+
+
 def _read_headers(source: PackSource, key: ObjectKey, found: _Found) -> None:
     for index in range(len(source.headers(key).parts)):
         part = source.part(key, index)
         found.nodes.add([part.patient], [part.study], [part.series])
         for name, reserved in part.high_water.items():
             found.nodes.reserve(Level[name.upper()], reserved)
-        positions = array.array("I", [entry.position for entry in part.entries])
-        needed = _needed(part)
+        series = part.series.number
+        entries = [e for e in part.entries if InstanceId(series, e.position) not in found.forgotten]
+        if not entries:
+            continue
+        positions = array.array("I", [entry.position for entry in entries])
+        needed = _needed(entries)
         found.parts[part.series.number].append(_Part(part.part, key, index, positions, needed))
 
 
@@ -354,8 +391,8 @@ def _disjoint(found: _Found, series: int, report: RecoverReport) -> list[_Part]:
     return chosen
 
 
-def _needed(part: SeriesPart) -> frozenset[ObjectKey]:
-    pieces = (piece for entry in part.entries for piece in entry.pieces)
+def _needed(entries: Sequence[InstanceEntry]) -> frozenset[ObjectKey]:
+    pieces = (piece for entry in entries for piece in entry.pieces)
     return frozenset(piece.pack for piece in pieces if not isinstance(piece, HeaderPiece))
 
 
@@ -368,7 +405,9 @@ def rebuild_spool(catalog: Catalog, spool: Spool, decided: Iterable[VersionDecis
     names: dict[int, SeriesNames] = {}
     for file in spool.files():
         series = file.id.series
-        if catalog.is_packed(file.id) or catalog.spooled(file.id) is not None:
+        if catalog.is_forgotten(file.id) or catalog.is_packed(file.id):
+            continue
+        if catalog.spooled(file.id) is not None:
             continue
         if series not in names:
             names[series] = SeriesNames(catalog.rows(series))
@@ -389,6 +428,11 @@ def rebuild_spool(catalog: Catalog, spool: Spool, decided: Iterable[VersionDecis
         added += 1
     _apply_versions(catalog, decided)
     return added
+
+
+def discard_forgotten(catalog: Catalog, spool: Spool) -> None:
+    """Remove raw bytes of instances that were forgotten, as a crash leaves them."""
+    spool.release([(file.id, file.sha256) for file in spool.files() if catalog.is_forgotten(file.id)])
 
 
 def _apply_versions(catalog: Catalog, decided: Iterable[VersionDecision]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from dicomfs.errors import DicomfsError
+from dicomfs.errors import DicomfsError, KeyDestroyed
 from dicomfs.model import FRAME_KINDS, ObjectKey
 from dicomfs.packs import PackSource
 
@@ -38,6 +38,8 @@ class StandIns:
         for key in keys:
             try:
                 packing = source.packing(key)
+            except KeyDestroyed:
+                continue  # on purpose, and not deleted yet: gc does it
             except DicomfsError as problem:
                 self.problems.append(str(problem))
                 continue

@@ -64,17 +64,25 @@ def recover(
         main, archive_id, problems = _new_folder(paths, url, key_file, progress)
         settings = config.load(root)
     tiers = open_tiers(paths, settings, archive_id)
-    if main != LOCAL:
-        problems += copy_journal(tiers[main], tiers.local)
+    problems += _gather_journal(tiers, main)
     with ExitStack() as held:
         if paths.index.exists():
             # A mount would go on with the deleted index and never show what is imported later.
             held.enter_context(Holder(paths.index)).require_alone()
         held.enter_context(locked(paths.pack_lock))
         held.enter_context(locked(paths.accept_lock))
-        report = _rebuild_index(paths, archive_id, tiers, main, progress)
-    report.problems[:0] = problems
-    return report
+        return _rebuild_index(paths, archive_id, tiers, main, problems, progress)
+
+
+def _gather_journal(tiers: TierSet, main: str) -> list[str]:
+    """Bring together what each tier has of the journal: one of them may know what was forgotten."""
+    problems = [] if main == LOCAL else copy_journal(tiers[main], tiers.local)
+    for name in tiers.remote:
+        # A tier that cannot be asked is told of when it is listed.
+        if name != main:
+            with suppress(DicomfsError):
+                problems += copy_journal(tiers[name], tiers.local)
+    return problems
 
 
 def _own_tier(paths: ArchivePaths, settings: config.Settings, url: str) -> str | None:
@@ -128,9 +136,14 @@ def _new_folder(
 
 
 def _rebuild_index(
-    paths: ArchivePaths, archive_id: bytes, tiers: TierSet, main: str, progress: Progress
+    paths: ArchivePaths,
+    archive_id: bytes,
+    tiers: TierSet,
+    main: str,
+    problems: list[str],
+    progress: Progress,
 ) -> RecoverReport:
-    """Make a new index beside the old one, then put it in its place."""
+    """Make a new index beside the old one, then put it in its place; ``problems`` are those so far."""
     fresh, old = paths.root / "index.new", paths.root / "index.old"
     for left_over in (fresh, old):
         shutil.rmtree(left_over, ignore_errors=True)
@@ -144,6 +157,9 @@ def _rebuild_index(
 
         journal = Journal(tiers.local, archive_id)
         report = recover_catalog(catalog, tiers, main, reading, journal, Spool(paths.spool), progress)
+        report.problems[:0] = problems
+        with catalog.write() as noted:
+            noted.note_missed(len(report.problems) + len(report.notes))
         with catalog.write_spool() as writer:
             writer.mark_rebuilt()
     if paths.index.exists():

@@ -164,7 +164,7 @@ class Repacker:
     def _place_and_commit(self, record: ObjectRecord, new: Repacked, profile: Profile) -> None:
         """Place the new pack, commit, delete the old one: the steps whose order is the crash contract."""
         key = new.staged.key
-        with self._catalog.write() as writer:
+        with locked(self._paths.placing_lock), self._catalog.write() as writer:
             writer.add_intent(key, "repack")
         size = new.staged.summary.size
         self._tier.put(key, new.staged.path, new.staged.summary.sha256)

@@ -7,13 +7,15 @@ needs neither network nor key.  What lies where is the catalog's to know.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from dicomfs.errors import UsageError
+from dicomfs.model import ObjectKey
 from dicomfs.ownership import Ownership
 from dicomfs.tiers.base import Tier
 from dicomfs.tiers.metered import MeteredTier
+from dicomfs.tiers.sealed import SealedTier
 
 LOCAL = "local"
 
@@ -70,6 +72,18 @@ class TierSet:
         if found.ownership is not None:
             found.ownership.require()
         return found.tier
+
+    def destroy(self, name: str, keys: Collection[ObjectKey]) -> None:
+        """Delete objects for ever: from a tier that encrypts their keys go first, so that no copy is of use.
+
+        Raises as `writable` does, and where something cannot be deleted.
+        """
+        tier = self.writable(name)
+        if isinstance(tier, SealedTier):
+            tier.destroy(keys)
+            return
+        for key in keys:
+            tier.delete(key)
 
     def opened(self, name: str) -> OpenTier:
         """The tier of a name with its owner; raises as ``[]`` does."""

@@ -57,6 +57,19 @@ def _is_empty_set(mark: pytest.Mark) -> bool:
     return str(mark.kwargs.get("reason", "")).startswith("got empty parameter set")
 
 
+@pytest.fixture(scope="session")
+def tiered_archives(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """Two patients, packed and copied to the laboratory in plain bytes (True) or encrypted; to be copied."""
+    from tests.tiered import copy_all, packed
+
+    made = {}
+    for plain in (True, False):
+        made[plain] = tmp_path_factory.mktemp("tiered")
+        with packed(made[plain], plain=plain) as archive:
+            copy_all(archive)
+    return made
+
+
 @pytest.fixture(autouse=True)
 def _logging_of_one_test_only() -> Iterator[None]:
     """Take back what a command that ran in this process set up: its stream is closed when the test ends."""

@@ -15,6 +15,9 @@ from dicomfs.format.digest import digest64
 from dicomfs.format.header import HeaderPackWriter, InstanceEntry, SeriesPart, needed_features
 from dicomfs.format.journal import (
     CountersReserved,
+    HoldsReleased,
+    HoldsSet,
+    InstancesForgotten,
     JournalEntry,
     NodesMade,
     PinsChanged,
@@ -26,17 +29,20 @@ from dicomfs.format.keys import pack_key
 from dicomfs.format.pack import PackWriter
 from dicomfs.format.pack_notes import Decision, Packing, StoodFor
 from dicomfs.model import (
+    INSTANCE_LEVEL,
     CodedPiece,
     ConflictClass,
     FramePiece,
     HeaderPiece,
     InstanceId,
+    Level,
     PackKind,
     PatientNode,
     PixelLayout,
     SeriesNode,
     StreamPiece,
     StudyNode,
+    Subject,
     TranscodedPiece,
 )
 from tests import samples
@@ -241,6 +247,9 @@ def journal_entries() -> tuple[JournalEntry, ...]:
         NodesMade((part.patient,), (part.study,), (part.series,)),
         VersionsDecided((VersionDecision(InstanceId(3, 9), InstanceId(4, 1), 2, ConflictClass.PIXELS),)),
         PinsChanged((3, 9), (4,)),
+        InstancesForgotten((InstanceId(3, 9), InstanceId(3, 2), InstanceId(5, 0)), "asked for"),
+        HoldsSet((Subject(Level.PATIENT, 1), Subject(INSTANCE_LEVEL, 3, 7)), "trial"),
+        HoldsReleased((Subject(Level.PATIENT, 1),), "trial over"),
     )
 
 

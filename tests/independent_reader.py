@@ -77,6 +77,9 @@ class JournalObject:
     decisions: list[Decision]
     pins: list[tuple[list[int], list[int]]]
     """Series pinned, and no longer pinned."""
+    forgotten: set[tuple[int, int]]
+    holds: list[tuple[bool, int, int, int]]
+    """Set or released, level, number, position."""
 
 
 @dataclass(frozen=True)
@@ -245,21 +248,32 @@ def read_journal(data: bytes, sequence: int) -> JournalObject:
     number, time_ns, writer, entries = fields(structure(payload(data, needed[1], TABLE_LIMIT)), 4)
     if number != sequence.to_bytes(8, "little"):
         raise Refused(f"a journal object of another number lies under {sequence}")
-    found = JournalObject(sequence, time_ns, writer, [], {}, [], [])
+    found = JournalObject(sequence, time_ns, writer, [], {}, [], [], set(), [])
     for tag, *rest in entries:
-        if tag == 1:
-            for level, values in zip((_patient, _study, _series), fields(rest, 3), strict=True):
-                found.nodes.extend(map(level, values))
-        elif tag == 2:
-            found.counters.update(zip(("patient", "study", "series"), fields(rest, 3), strict=True))
-        elif tag == 3:
-            found.decisions.extend(Decision(*fields(one, 6)) for one in fields(rest, 1)[0])
-        elif tag == 10:
-            pinned, unpinned = fields(rest, 2)
-            found.pins.append((list(pinned), list(unpinned)))
-        else:
-            raise Unsupported(f"entry tag {tag}")
+        _take_entry(found, tag, rest)
     return found
+
+
+def _take_entry(found: JournalObject, tag: int, rest: list[Any]) -> None:
+    if tag == 1:
+        for level, values in zip((_patient, _study, _series), fields(rest, 3), strict=True):
+            found.nodes.extend(map(level, values))
+    elif tag == 2:
+        found.counters.update(zip(("patient", "study", "series"), fields(rest, 3), strict=True))
+    elif tag == 3:
+        found.decisions.extend(Decision(*fields(one, 6)) for one in fields(rest, 1)[0])
+    elif tag == 10:
+        pinned, unpinned = fields(rest, 2)
+        found.pins.append((list(pinned), list(unpinned)))
+    elif tag == 11:
+        series, _reason = fields(rest, 2)
+        found.forgotten.update((number, one) for number, places in series for one in places)
+    elif tag == 12:
+        found.holds.extend((True, *fields(one, 3)) for one in fields(rest, 2)[0])
+    elif tag == 13:
+        found.holds.extend((False, *fields(one, 3)) for one in fields(rest, 2)[0])
+    else:
+        raise Unsupported(f"entry tag {tag}")
 
 
 # A tier ----------------------------------------------------------------------------------------------------
@@ -362,14 +376,19 @@ class TierReader:
         for document in self.journal:
             for node in document.nodes:
                 nodes.setdefault((node.level, node.number), node)
+        forgotten: set[tuple[int, int]] = set().union(*(document.forgotten for document in self.journal))
         parts: list[tuple[tuple[int, bool, int, int, str], list[Instance]]] = []
         for path in sorted((self._tier / "header").glob("??/*")):
             key = str(path.relative_to(self._tier))
             pack = self.pack(key)
             for place, number in pack.tables.parts:
                 part = part_of(pack, place, number)
-                found = list(instances_of(part, key, nodes, partial(self._plain, pack, key)))
-                parts.append(((part[2][0], self._misses(found), -part[5], part[3], key), found))
+                found = [
+                    one
+                    for one in instances_of(part, key, nodes, partial(self._plain, pack, key))
+                    if (part[2][0], one.position) not in forgotten
+                ]
+                parts.append(((part[2][0], self._misses(found), -len(found), part[3], key), found))
         taken: set[tuple[int, int]] = set()
         for (series, *_), found in sorted(parts, key=lambda one: one[0]):
             places = {(series, one.position) for one in found}

@@ -92,3 +92,11 @@ def evict_all(archive: Archive, tier: str = "local") -> TieringReport:
     """Evict everything from a tier that another one has."""
     tiering = archive.tiering()
     return tiering.evict(tier, tiering.objects(), NullProgress())
+
+
+def copy_of(root: Path, to: Path) -> Archive:
+    """An archive of `two_tiers` that nobody has open, copied with its tiers and opened."""
+    shutil.copytree(root, to, symlinks=True)
+    settings = to / "archive" / config.FILE_NAME
+    settings.write_text(settings.read_text(encoding="utf-8").replace(str(root), str(to)), encoding="utf-8")
+    return Archive.open(to / "archive")

@@ -35,7 +35,7 @@ def command(state: State, url: str, key_file: Path | None, as_json: bool) -> int
     if as_json:
         output.emit_json(dataclasses.asdict(report))
     else:
-        for problem in report.problems:
+        for problem in (*report.problems, *report.notes):
             output.note(problem)
         output.say(
             f"recovered {report.instances} instances of {report.series} series from {report.objects} objects,"

@@ -24,10 +24,15 @@ def command(state: State, deep: bool, as_json: bool) -> int:
     else:
         for text in report.notes:
             output.note(f"note: {text}")
+        for name, reason in report.unreachable.items():
+            output.note(f"tier {name} could not be asked: {reason}")
         for problem in report.problems:
             output.say(problem)
         output.say(
             f"checked {report.objects} objects and {report.instances} instances,"
             f" read {output.size(report.bytes_read)}: {len(report.problems) or 'no'} problems"
+            + (f", {report.unchecked} could not be checked" if report.unchecked else "")
         )
-    return ExitCode.PART_FAILED if report.problems else ExitCode.DONE
+    if report.problems:
+        return ExitCode.PART_FAILED
+    return ExitCode.STORAGE if report.unreachable else ExitCode.DONE

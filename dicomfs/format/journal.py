@@ -7,6 +7,7 @@ effect (docs/architecture.md).
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -20,17 +21,21 @@ from dicomfs.format.nodes import PatientRecord, SeriesNumber, SeriesRecord, Stud
 from dicomfs.format.version import JOURNAL_OBJECT, MAX_INDEX, Section
 from dicomfs.format.wire import decode_wire, encode_wire, pack_section
 from dicomfs.model import (
+    INSTANCE_LEVEL,
     POSITION_BITS,
     ConflictClass,
     InstanceId,
+    Level,
     PatientNode,
     SeriesNode,
     StudyNode,
+    Subject,
 )
 
 _ARTEFACT = "journal object"
 _LEVEL = 12
 _NODES, _COUNTERS, _VERSIONS, _PINS = 1, 2, 3, 10
+_FORGOTTEN, _HELD, _RELEASED = 11, 12, 13
 
 _Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 58)]
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
@@ -84,7 +89,40 @@ class PinsChanged:
     unpinned: tuple[int, ...] = ()
 
 
-JournalEntry = NodesMade | CountersReserved | VersionsDecided | PinsChanged
+@dataclass(frozen=True, slots=True)
+class InstancesForgotten:
+    """Tombstones: these instances do not exist, whatever packs and the spool hold of them."""
+
+    instances: tuple[InstanceId, ...]
+    """By series and position.  Bytes that are accepted again later are another instance."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldsSet:
+    """What these subjects are or have, now and later, may not be forgotten."""
+
+    subjects: tuple[Subject, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldsReleased:
+    """Ends the holds on exactly these subjects."""
+
+    subjects: tuple[Subject, ...]
+    reason: str = ""
+
+
+JournalEntry = (
+    NodesMade
+    | CountersReserved
+    | VersionsDecided
+    | PinsChanged
+    | InstancesForgotten
+    | HoldsSet
+    | HoldsReleased
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +227,53 @@ class _PinsRecord(msgspec.Struct, frozen=True, array_like=True, tag=_PINS):
         return PinsChanged(self.pinned, self.unpinned)
 
 
+class _ForgottenRecord(msgspec.Struct, frozen=True, array_like=True, tag=_FORGOTTEN):
+    series: tuple[tuple[SeriesNumber, tuple[_Position, ...]], ...]
+    """Series, and positions in it."""
+    reason: str
+
+    @classmethod
+    def of(cls, entry: InstancesForgotten) -> _ForgottenRecord:
+        series = itertools.groupby(entry.instances, key=lambda instance: instance.series)
+        return cls(
+            tuple((number, tuple(one.position for one in instances)) for number, instances in series),
+            entry.reason,
+        )
+
+    def entry(self) -> InstancesForgotten:
+        instances = (InstanceId(series, position) for series, found in self.series for position in found)
+        return InstancesForgotten(tuple(instances), self.reason)
+
+
+class _SubjectRecord(msgspec.Struct, frozen=True, array_like=True):
+    level: Annotated[int, msgspec.Meta(ge=int(Level.PATIENT), le=INSTANCE_LEVEL)]
+    number: SeriesNumber
+    position: _Position
+
+    @classmethod
+    def of(cls, subject: Subject) -> _SubjectRecord:
+        return cls(subject.level, subject.number, subject.position)
+
+    def subject(self) -> Subject:
+        return Subject(self.level, self.number, self.position)
+
+
+class _HeldRecord(msgspec.Struct, frozen=True, array_like=True, tag=_HELD):
+    subjects: tuple[_SubjectRecord, ...]
+    reason: str
+
+    def entry(self) -> HoldsSet:
+        return HoldsSet(tuple(one.subject() for one in self.subjects), self.reason)
+
+
+class _ReleasedRecord(msgspec.Struct, frozen=True, array_like=True, tag=_RELEASED):
+    subjects: tuple[_SubjectRecord, ...]
+    reason: str
+
+    def entry(self) -> HoldsReleased:
+        return HoldsReleased(tuple(one.subject() for one in self.subjects), self.reason)
+
+
 class _Tag(msgspec.Struct, frozen=True, array_like=True):
     """The first element of any entry."""
 
@@ -258,16 +343,37 @@ def _encoded(entry: JournalEntry) -> bytes:
             return encode_wire(_VersionsRecord.of(entry))
         case PinsChanged():
             return encode_wire(_PinsRecord.of(entry))
+        case InstancesForgotten():
+            return encode_wire(_ForgottenRecord.of(entry))
+        case HoldsSet():
+            return encode_wire(_HeldRecord(tuple(map(_SubjectRecord.of, entry.subjects)), entry.reason))
+        case HoldsReleased():
+            return encode_wire(_ReleasedRecord(tuple(map(_SubjectRecord.of, entry.subjects)), entry.reason))
 
 
 def _entry(raw: bytes) -> JournalEntry:
     tag = decode_wire(raw, _Tag, _ARTEFACT).tag
-    if tag == _NODES:
-        return decode_wire(raw, _NodesRecord, _ARTEFACT).entry()
-    if tag == _COUNTERS:
-        return decode_wire(raw, _CountersRecord, _ARTEFACT).entry()
-    if tag == _VERSIONS:
-        return decode_wire(raw, _VersionsRecord, _ARTEFACT).entry()
-    if tag == _PINS:
-        return decode_wire(raw, _PinsRecord, _ARTEFACT).entry()
-    raise UnsupportedFeature(_ARTEFACT, [f"journal entry kind {tag}"])
+    kind = _RECORDS.get(tag)
+    if kind is None:
+        raise UnsupportedFeature(_ARTEFACT, [f"journal entry kind {tag}"])
+    return decode_wire(raw, kind, _ARTEFACT).entry()
+
+
+_Record = (
+    _NodesRecord
+    | _CountersRecord
+    | _VersionsRecord
+    | _PinsRecord
+    | _ForgottenRecord
+    | _HeldRecord
+    | _ReleasedRecord
+)
+_RECORDS: dict[int, type[_Record]] = {
+    _NODES: _NodesRecord,
+    _COUNTERS: _CountersRecord,
+    _VERSIONS: _VersionsRecord,
+    _PINS: _PinsRecord,
+    _FORGOTTEN: _ForgottenRecord,
+    _HELD: _HeldRecord,
+    _RELEASED: _ReleasedRecord,
+}

@@ -140,7 +140,8 @@ class Releaser:
         if instance is None:
             return True  # it was written since, and is listed again when it is accepted
         if not self._catalog.is_packed(instance):
-            return False
+            # What was forgotten is a file of its own from now on.
+            return self._catalog.is_forgotten(instance)
         with contextlib.closing(self._open(instance)) as reader:
             size, sha256 = reader.size, reader.sha256
         status = _settled(descriptor)

@@ -12,15 +12,26 @@ from contextlib import contextmanager
 
 from dicomfs.errors import NotFoundError
 from dicomfs.index.env import ReadTxn
+from dicomfs.index.holds import hold_on, list_holds
 from dicomfs.index.instances import (
     View,
     instance_text,
+    is_forgotten,
     part_infos,
     series_versions,
     spooled_record,
     spooled_records,
 )
-from dicomfs.index.keys import HOLDINGS, OBJECTS, SPOOLED, VERSIONS, Table, pack_object_key, unpack_object_key
+from dicomfs.index.keys import (
+    HOLDINGS,
+    META,
+    OBJECTS,
+    SPOOLED,
+    VERSIONS,
+    Table,
+    pack_object_key,
+    unpack_object_key,
+)
 from dicomfs.index.node_queries import NodeQueries
 from dicomfs.index.nodes import count_nodes
 from dicomfs.index.object_writer import (
@@ -28,6 +39,7 @@ from dicomfs.index.object_writer import (
     get_object,
     get_placed,
     get_references,
+    list_condemned,
     list_intents,
     list_pinned,
     list_references,
@@ -36,7 +48,9 @@ from dicomfs.index.object_writer import (
 )
 from dicomfs.index.records import (
     Change,
+    Condemned,
     Counts,
+    Hold,
     Holding,
     Intent,
     ObjectRecord,
@@ -47,7 +61,8 @@ from dicomfs.index.records import (
 from dicomfs.index.recount import recount
 from dicomfs.index.spool import FEED as SPOOL_FEED
 from dicomfs.index.spool import SpoolWriter, next_position, spool_totals
-from dicomfs.index.writer import CATALOG_FEED, CatalogWriter, catalog_totals
+from dicomfs.index.uses import all_uses, derived_uses, is_used, names_of, parts_using
+from dicomfs.index.writer import CATALOG_FEED, MISSED, CatalogWriter, catalog_totals
 from dicomfs.model import InstanceId, InstanceRow, Level, ObjectKey
 
 _SPOOL_MARK_BITS = 64
@@ -255,6 +270,66 @@ class Catalog(NodeQueries):
         """When each object was last read (ns), where that was noted."""
         with self._catalog.read() as txn:
             return list_used(txn)
+
+    def is_used(self, key: ObjectKey) -> bool:
+        """Whether a part, a header pack, or a name that is needed itself, needs an object."""
+        with self._catalog.read() as txn:
+            return is_used(txn, key)
+
+    def names_of(self, key: ObjectKey) -> list[ObjectKey]:
+        """Names of moved packs that are read by an object."""
+        with self._catalog.read() as txn:
+            return names_of(txn, key)
+
+    def parts_using(self, header_key: ObjectKey) -> list[tuple[int, int]]:
+        """Series and number of the parts whose instances a header pack holds."""
+        with self._catalog.read() as txn:
+            return parts_using(txn, header_key)
+
+    def places_in(self, header_key: ObjectKey) -> dict[int, list[int]]:
+        """Rows of a header pack that are known, by its parts."""
+        with self._view() as view:
+            found = {}
+            for series, number in parts_using(view.catalog, header_key):
+                for part, decoded in view.parts(series):
+                    if part == number:
+                        rows = range(decoded.head.rows)
+                        found[decoded.head.part_index] = [decoded.place(row) for row in rows]
+        return found
+
+    def recount_uses(self) -> tuple[int, int]:
+        """Records of who needs what that are missing, and that are wrong: for `verify`."""
+        with self._catalog.read() as txn:
+            recorded, derived = all_uses(txn), derived_uses(txn)
+        return len(derived - recorded), len(recorded - derived)
+
+    def condemned(self) -> list[Condemned]:
+        """Copies that are to go."""
+        with self._catalog.read() as txn:
+            return list_condemned(txn)
+
+    # decisions
+
+    @property
+    def missed_by_recovery(self) -> int:
+        """How many things the recovery that made this index missed; 0 where there was none."""
+        with self._catalog.read() as txn:
+            return int.from_bytes(txn.get(META, MISSED) or b"", "big")
+
+    def is_forgotten(self, instance: InstanceId) -> bool:
+        """Whether an instance was forgotten: it never comes back."""
+        with self._catalog.read() as txn:
+            return is_forgotten(txn, instance)
+
+    def holds(self) -> list[Hold]:
+        """All holds."""
+        with self._catalog.read() as txn:
+            return list_holds(txn)
+
+    def hold_on(self, instance: InstanceId) -> Hold | None:
+        """A hold that keeps an instance: on itself, or on a folder that it is in."""
+        with self._catalog.read() as txn:
+            return hold_on(txn, instance)
 
     # changes
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from dicomfs.errors import NotFoundError
 from dicomfs.index.env import ReadTxn
-from dicomfs.index.keys import MOVING, PARTS, SPOOLED, SPOOLED_NAMES, SPOOLED_UIDS, UIDS, VERSIONS
+from dicomfs.index.keys import FORGOTTEN, MOVING, PARTS, SPOOLED, SPOOLED_NAMES, SPOOLED_UIDS, UIDS, VERSIONS
 from dicomfs.index.parts import DecodedPart, Head, decode_part, part_info, read_head
 from dicomfs.index.records import (
     PartInfo,
@@ -130,7 +130,7 @@ class View:
         if found is None:
             raise NotFoundError("packed instance", instance_text(instance))
         _, part, row = found
-        return PartRef(part.head.header_key, part.head.part_index, row)
+        return PartRef(part.head.header_key, part.head.part_index, part.place(row))
 
     def overlap(self) -> tuple[int, int]:
         """Instances and bytes that are in a part and still in the spool."""
@@ -184,6 +184,16 @@ def find_packed(
             if row is not None:
                 return number, part, row
     return None
+
+
+def forgotten_of(txn: ReadTxn, series: int) -> set[int]:
+    """Positions of a series whose instances were forgotten."""
+    return {int.from_bytes(key[5:], "big") for key, _ in txn.scan(FORGOTTEN, FORGOTTEN.pack(series))}
+
+
+def is_forgotten(txn: ReadTxn, instance: InstanceId) -> bool:
+    """Whether an instance was forgotten."""
+    return txn.get(FORGOTTEN, FORGOTTEN.pack(instance.series, instance.position)) is not None
 
 
 def series_versions(txn: ReadTxn, series: int) -> dict[int, tuple[int, int]]:

@@ -41,7 +41,7 @@ class Table:
     duplicates: bool = False
     """Sorted values of one fixed size under each key (LMDB's DUPSORT and DUPFIXED)."""
     since: int = 1
-    """The schema version that brought it: an older index gets it when it is opened."""
+    """The schema version it came with: an older index gets it, empty, before it is upgraded."""
 
     def pack(self, *parts: int | bytes) -> bytes:
         """Bytes of a key, or of its first parts to scan by.  Raises OverflowError for numbers too large."""
@@ -147,6 +147,36 @@ USED = _table(
     "lost without harm",
     since=2,
 )
+USES = _table(
+    "uses",
+    CATALOG,
+    {"length of the object's key": Part.U8, "object, and who needs it": Part.TAIL},
+    "empty",
+    "CatalogWriter.commit_part, set_references, stand_in",
+    "parts, references, stand-ins",
+    since=2,
+)
+CONDEMNED = _table(
+    "condemned",
+    CATALOG,
+    {"object": Part.TAIL},
+    "StoredCondemned",
+    "CatalogWriter.condemn",
+    "not needed",
+    since=2,
+)
+FORGOTTEN = _table(
+    "forgotten", CATALOG, _SERIES_POSITION, "time u64", "CatalogWriter.forget", "journal", since=2
+)
+HELD = _table(
+    "held",
+    CATALOG,
+    {"level, 4 for instances": Part.U8, "number": Part.U40, "position": Part.U24},
+    "StoredHold",
+    "CatalogWriter.hold",
+    "journal",
+    since=2,
+)
 CHANGED = _table("changed", CATALOG, _LEVEL_NUMBER, "time u64", "every commit", "the time of recovery")
 FEED = _table("feed", CATALOG, {"sequence": Part.U64}, "list of changes", "every commit", "not needed")
 
@@ -170,7 +200,7 @@ SPOOL_FEED = _table("feed", SPOOL, {"sequence": Part.U64}, "list of changes", "e
 
 CATALOG_TABLES = (
     META, NODES, NODE_KEYS, CHILDREN, PARTS, HOLDINGS, UIDS, MOVING, VERSIONS, OBJECTS, REFERENCES, INTENTS,
-    NEEDS, PINS, USED, CHANGED, FEED,
+    USES, CONDEMNED, FORGOTTEN, HELD, NEEDS, PINS, USED, CHANGED, FEED,
 )  # fmt: skip
 SPOOL_TABLES = (SPOOL_META, SPOOLED, SPOOLED_UIDS, SPOOLED_NAMES, POSITIONS, SPOOL_CHANGED, SPOOL_FEED)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dicomfs.errors import CatalogError, NotFoundError
 from dicomfs.index.env import ReadTxn, WriteTxn
 from dicomfs.index.keys import (
+    CONDEMNED,
     INTENTS,
     NEEDS,
     OBJECTS,
@@ -18,14 +19,17 @@ from dicomfs.index.keys import (
     unpack_object_key,
 )
 from dicomfs.index.records import (
+    Condemned,
     Intent,
     ObjectRecord,
     PartInfo,
+    StoredCondemned,
     StoredIntent,
     StoredObject,
     pack_record,
     unpack_record,
 )
+from dicomfs.index.uses import add_use, is_used, names_of, object_user, remove_use
 from dicomfs.model import ObjectKey
 
 
@@ -95,6 +99,15 @@ def list_used(txn: ReadTxn) -> dict[ObjectKey, int]:
     return {unpack_object_key(key): int.from_bytes(value, "big") for key, value in txn.scan(USED)}
 
 
+def list_condemned(txn: ReadTxn) -> list[Condemned]:
+    """All copies that are to go."""
+    return [
+        Condemned(unpack_object_key(key), tier, since)
+        for key, value in txn.scan(CONDEMNED)
+        for tier, since in sorted(unpack_record(value, StoredCondemned).tiers.items())
+    ]
+
+
 class ObjectWriter:
     """The part of `CatalogWriter` that deals with objects."""
 
@@ -104,16 +117,27 @@ class ObjectWriter:
     def add_object(self, key: ObjectKey, size: int, tier: str, verified_ns: int, profile: str = "") -> None:
         """Records that ``tier`` holds an object, verified at ``verified_ns``; again: a later verification.
 
-        Raises CatalogError where the object is known with another size.
+        A copy that was condemned there is so no longer.  Raises CatalogError where the object is known with
+        another size.
         """
+        self._reprieve(key, tier)
         stored = self._stored(key)
         if stored is None or stored.stand_in:
+            if stored is not None:
+                self._end_stand_in(key, stored)
             stored = StoredObject(size, {})
         if stored.size != size:
             msg = f"catalog: object {key} has {stored.size} bytes, not {size}"
             raise CatalogError(msg)
         tiers = {**stored.tiers, tier: verified_ns}
         self._put(key, StoredObject(size, tiers, profile or stored.profile, stored.kept))
+
+    def note_verified(self, key: ObjectKey, tier: str, verified_ns: int) -> None:
+        """Records a later verification of a copy; nothing happens where it is not recorded (any more)."""
+        stored = self._stored(key)
+        if stored is not None and tier in stored.tiers:
+            tiers = {**stored.tiers, tier: verified_ns}
+            self._put(key, StoredObject(stored.size, tiers, stored.profile, stored.kept, stored.stand_in))
 
     def note_profile(self, key: ObjectKey, profile: str, kept: str) -> None:
         """Records with which profile an object was packed, and to which one moving it gains nothing.
@@ -126,6 +150,8 @@ class ObjectWriter:
     def stand_in(self, key: ObjectKey, stand_in: ObjectKey) -> None:
         """Records that an object is read by another name from now on; its own placements are forgotten."""
         stored = self._stored(key) or StoredObject(0, {})
+        self._end_stand_in(key, stored)
+        add_use(self._txn, stand_in, object_user(key))
         self._put(key, StoredObject(stored.size, {}, stand_in=pack_object_key(stand_in)))
 
     def remove_placement(self, key: ObjectKey, tier: str) -> None:
@@ -136,12 +162,34 @@ class ObjectWriter:
 
     def remove_object(self, key: ObjectKey) -> None:
         """Forgets an object, its placements and its references."""
+        stored = self._stored(key)
+        if stored is not None:
+            self._end_stand_in(key, stored)
+        self._end_references(key)
         self._txn.delete(OBJECTS, pack_object_key(key))
         self._txn.delete(REFERENCES, pack_object_key(key))
         self._txn.delete(USED, pack_object_key(key))
 
-    def set_references(self, header_key: ObjectKey, needed: Sequence[ObjectKey]) -> None:
-        """Records which other objects the instances of a header pack need."""
+    def remove_names(self, key: ObjectKey) -> None:
+        """Forgets the names that an object is read by besides its own; call it when the object goes."""
+        for name in names_of(self._txn, key):
+            self.remove_object(name)
+
+    def set_references(
+        self, header_key: ObjectKey, needed: Sequence[ObjectKey], *, may_be_missing: bool = False
+    ) -> None:
+        """Records which other objects the instances of a header pack need; those are condemned no longer.
+
+        Raises NotFoundError where one is not known (any more), unless it may be missing: for recovery.
+        """
+        for key in needed:
+            placed = get_placed(self._txn, key)
+            if not may_be_missing:
+                get_object(self._txn, placed)
+            self._reprieve(placed)
+        self._end_references(header_key)
+        for key in needed:
+            add_use(self._txn, key, object_user(header_key))
         value = pack_record([pack_object_key(key) for key in needed])
         self._txn.put(REFERENCES, pack_object_key(header_key), value)
 
@@ -149,6 +197,40 @@ class ObjectWriter:
         """Records which other objects the instances of one part need."""
         value = pack_record([pack_object_key(key) for key in sorted(needed)])
         self._txn.put(NEEDS, NEEDS.pack(series, part), value)
+
+    def is_used(self, key: ObjectKey) -> bool:
+        """Whether anything needs an object, or somebody is about to place it."""
+        return is_used(self._txn, key) or self._txn.get(INTENTS, pack_object_key(key)) is not None
+
+    def condemn(self, key: ObjectKey, tier: str, since_ns: int) -> None:
+        """Records that a copy is to go; the earlier time counts."""
+        tiers = self._condemned(key)
+        self._put_condemned(key, {**tiers, tier: min(since_ns, tiers.get(tier, since_ns))})
+
+    def let_go(self, key: ObjectKey, tier: str) -> bool:
+        """Forgets a condemned copy that is about to be deleted; False where it may not go after all.
+
+        A copy that is not recorded may go unless somebody is about to place it; one that is recorded only
+        while nobody needs the object.  With its last copy the object is forgotten, and its other names.
+        """
+        if tier not in self._condemned(key):
+            return False
+        stored = self._stored(key)
+        recorded = stored is not None and not stored.stand_in and tier in stored.tiers
+        about_to = self._txn.get(INTENTS, pack_object_key(key)) is not None
+        if about_to or (recorded and is_used(self._txn, key)):
+            self._reprieve(key, tier)
+            return False
+        if recorded:
+            self.remove_placement(key, tier)
+            if not get_object(self._txn, key).tiers:
+                self.remove_names(key)
+                self.remove_object(key)
+        return True
+
+    def end_condemned(self, key: ObjectKey, tier: str) -> None:
+        """Forgets that a copy is to go: it is gone, or it is needed."""
+        self._reprieve(key, tier)
 
     def add_intent(self, key: ObjectKey, owner: str) -> None:
         """Keeps an object that is about to be placed from being collected."""
@@ -171,6 +253,32 @@ class ObjectWriter:
             short = pack_object_key(key)
             if self._txn.get(OBJECTS, short) is not None:
                 self._txn.put(USED, short, used_ns.to_bytes(8, "big"))
+
+    def _reprieve(self, key: ObjectKey, tier: str | None = None) -> None:
+        """Forgets that the copy on a tier, or every copy, is to go."""
+        tiers = self._condemned(key)
+        if tiers:
+            self._put_condemned(
+                key, {name: since for name, since in tiers.items() if tier not in (None, name)}
+            )
+
+    def _condemned(self, key: ObjectKey) -> dict[str, int]:
+        value = self._txn.get(CONDEMNED, pack_object_key(key))
+        return {} if value is None else unpack_record(value, StoredCondemned).tiers
+
+    def _put_condemned(self, key: ObjectKey, tiers: dict[str, int]) -> None:
+        if tiers:
+            self._txn.put(CONDEMNED, pack_object_key(key), pack_record(StoredCondemned(tiers)))
+        else:
+            self._txn.delete(CONDEMNED, pack_object_key(key))
+
+    def _end_references(self, header_key: ObjectKey) -> None:
+        for key in get_references(self._txn, header_key):
+            remove_use(self._txn, key, object_user(header_key))
+
+    def _end_stand_in(self, key: ObjectKey, stored: StoredObject) -> None:
+        if stored.stand_in:
+            remove_use(self._txn, unpack_object_key(stored.stand_in), object_user(key))
 
     def _stored(self, key: ObjectKey) -> StoredObject | None:
         value = self._txn.get(OBJECTS, pack_object_key(key))

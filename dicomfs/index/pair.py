@@ -21,12 +21,13 @@ from dicomfs.index.instances import PartCache
 from dicomfs.index.keys import CATALOG_TABLES, META, SPOOL_META, SPOOL_TABLES
 from dicomfs.index.spool import FEED as SPOOL_FEED
 from dicomfs.index.spool import REBUILT
+from dicomfs.index.uses import fill_uses
 from dicomfs.index.writer import CATALOG_FEED
 
 SCHEMA = 2
 SPOOL_SCHEMA = 1
-UPGRADES: dict[int, Upgrade] = {1: lambda _: None}
-"""Version n to the step that makes n + 1 of it.  2 brought tables only, which opening makes."""
+UPGRADES: dict[int, Upgrade] = {1: fill_uses}
+"""Version n to the step that makes n + 1 of it."""
 _ARCHIVE_ID = b"archive"
 
 

@@ -1,7 +1,8 @@
 """The compact record of one part of a series: rows to blob and back.
 
 A fixed head (what counting and choosing a part need), the raw starts of the SHA-256, then the columns
-as msgpack, zstd-compressed where that gains.  The row's index is its row in the header pack.
+as msgpack, zstd-compressed where that gains.  The row's index is its row in the header pack, unless rows
+of it were forgotten: then a column says which are left.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class _Columns(msgspec.Struct, array_like=True, frozen=True):
     orders: IntColumn
     """Less the instance number."""
     uids: UidColumn
+    places: IntColumn | None = None
+    """Rows in the header pack's part, where rows of it are left out."""
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -67,8 +70,17 @@ class Head:
     size: int
 
 
-def encode_part(rows: Sequence[PartRow], header_key: ObjectKey, part_index: int, stamp: int) -> bytes:
-    """The blob of a part.  Raises ValueError for rows that break the limits of `PartRow`."""
+def encode_part(
+    rows: Sequence[PartRow],
+    header_key: ObjectKey,
+    part_index: int,
+    stamp: int,
+    places: Sequence[int] | None = None,
+) -> bytes:
+    """The blob of a part; ``places`` are the rows in the header pack, where they are not 0, 1, 2, ...
+
+    Raises ValueError for rows that break the limits of `PartRow`.
+    """
     _check(rows)
     positions = _ints([row.position for row in rows])
     usable = [usable_number(row.number) for row in rows]
@@ -84,6 +96,7 @@ def encode_part(rows: Sequence[PartRow], header_key: ObjectKey, part_index: int,
             encode_ints(_ints([row.mtime_ns for row in rows])),
             encode_ints(orders),
             encode_uids([row.sop_instance_uid for row in rows]),
+            None if places is None else encode_ints(_ints(list(places))),
         )
     )
     squeezed = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False).compress(columns)
@@ -146,6 +159,12 @@ class DecodedPart:
     orders: Ints
     uids: Uids
     sha_starts: bytes
+    places: Ints | None = None
+    """Rows in the header pack's part; None where they are the same."""
+
+    def place(self, row: int) -> int:
+        """The row in the header pack's part."""
+        return row if self.places is None else int(self.places[row])
 
     def row_at(self, position: int) -> int | None:
         """Row of a position, or None."""
@@ -167,6 +186,20 @@ class DecodedPart:
         number = int(self.numbers[row])
         return instance_name(
             None if number == _MISSING else number, self.uids[row], int(self.name_levels[row])
+        )
+
+    def row(self, row: int) -> PartRow:
+        """A row as it was given."""
+        number = int(self.numbers[row])
+        return PartRow(
+            int(self.positions[row]),
+            None if number == _MISSING else number,
+            int(self.name_levels[row]),
+            self.uids[row],
+            int(self.sizes[row]),
+            int(self.mtimes[row]),
+            self.sha_starts[row * SHA_START_BYTES : (row + 1) * SHA_START_BYTES],
+            int(self.orders[row]),
         )
 
     def instance(self, row: int, version: tuple[int, int]) -> InstanceRow:
@@ -237,6 +270,7 @@ def decode_part(series: int, blob: bytes) -> DecodedPart:
             decode_ints(column, head.rows) for column in (columns.sizes, columns.mtimes, columns.orders)
         )
         uids = Uids.decode(columns.uids, head.rows)
+        places = None if columns.places is None else decode_ints(columns.places, head.rows)
     except (ValueError, OverflowError, zstandard.ZstdError, msgspec.MsgspecError) as error:
         raise _damaged() from error
     in_range = head.first <= positions.min() <= positions.max() <= head.last
@@ -254,6 +288,7 @@ def decode_part(series: int, blob: bytes) -> DecodedPart:
         orders + numbers,
         uids,
         blob[head.size : at],
+        places,
     )
 
 

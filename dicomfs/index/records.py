@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from dicomfs.errors import CatalogError
-from dicomfs.model import InstanceId, ObjectKey
+from dicomfs.model import InstanceId, ObjectKey, Subject
 
 RECORD_VERSION = 1
 ROOT = 0
@@ -99,6 +99,25 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """What may not be forgotten."""
+
+    subject: Subject
+    reason: str
+    since_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Condemned:
+    """A copy of an object that is to go, unless somebody needs it again."""
+
+    key: ObjectKey
+    tier: str
+    since_ns: int
+    """0: at once, and so that nothing can bring it back."""
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One thing that the kernel may have cached and must forget."""
 
@@ -142,6 +161,19 @@ class StoredObject(msgspec.Struct, array_like=True, frozen=True):
     profile: str = ""
     kept: str = ""
     stand_in: bytes = b""
+
+
+class StoredCondemned(msgspec.Struct, array_like=True, frozen=True):
+    """Tiers whose copy of an object is to go, each with the time (ns) since when."""
+
+    tiers: dict[str, int]
+
+
+class StoredHold(msgspec.Struct, array_like=True, frozen=True):
+    """Why something is held, since when."""
+
+    reason: str
+    since_ns: int
 
 
 class StoredIntent(msgspec.Struct, array_like=True, frozen=True):

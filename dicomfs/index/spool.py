@@ -15,6 +15,8 @@ from dicomfs.index.feed import Feed
 from dicomfs.index.instances import (
     PartCache,
     find_packed,
+    instance_text,
+    is_forgotten,
     spooled_key,
     spooled_name,
     spooled_name_key,
@@ -87,12 +89,17 @@ class SpoolWriter:
     def add(self, record: SpooledRecord) -> None:
         """Lists an accepted instance.  The same record again changes nothing.
 
-        Raises CatalogError for a position that other bytes have, ValueError for an impossible record.
+        Raises CatalogError for a position that other bytes have or that was forgotten, ValueError for an
+        impossible record.
         """
         if not 0 <= record.id.position < 1 << POSITION_BITS or record.size < 0 or len(record.sha256) != 32:
             msg = f"impossible spool record {record.id}"
             raise ValueError(msg)
         instance_name(None, "", record.name_level)  # raises for a level that names no name
+        with self._catalog() as catalog:
+            if is_forgotten(catalog, record.id):
+                msg = f"catalog: instance {instance_text(record.id)} was forgotten"
+                raise CatalogError(msg)
         present = spooled_record(self._txn, record.id)
         if present is not None:
             if present != record:

@@ -7,7 +7,8 @@ and what the mount is told.  Objects and intents are in object_writer.py.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 
 from dicomfs.errors import CatalogError, NotFoundError
@@ -17,29 +18,55 @@ from dicomfs.index.feed import Feed
 from dicomfs.index.instances import (
     PartCache,
     find_packed,
+    forgotten_of,
     part_blobs,
     spooled_key,
     spooled_name,
     spooled_record,
     version_of,
 )
-from dicomfs.index.keys import CHANGED, FEED, HOLDINGS, META, MOVING, NEEDS, PARTS, SPOOLED, UIDS, VERSIONS
+from dicomfs.index.keys import (
+    CHANGED,
+    FEED,
+    FORGOTTEN,
+    HELD,
+    HOLDINGS,
+    META,
+    MOVING,
+    NEEDS,
+    PARTS,
+    SPOOLED,
+    UIDS,
+    VERSIONS,
+)
 from dicomfs.index.object_writer import ObjectWriter
-from dicomfs.index.parts import decode_part, encode_part, read_head
+from dicomfs.index.parts import DecodedPart, decode_part, encode_part, read_head
 from dicomfs.index.records import (
     ROOT,
     Change,
     Holding,
     PartRow,
+    StoredHold,
     Totals,
     pack_record,
     pack_version,
     unpack_record,
 )
 from dicomfs.index.uids import add_uids, remove_uid
-from dicomfs.model import ConflictClass, InstanceId, Level, ObjectKey, PatientNode, SeriesNode, StudyNode
+from dicomfs.index.uses import add_use, part_user, remove_use
+from dicomfs.model import (
+    ConflictClass,
+    InstanceId,
+    Level,
+    ObjectKey,
+    PatientNode,
+    SeriesNode,
+    StudyNode,
+    Subject,
+)
 
 TOTALS = b"totals"
+MISSED = b"missed by recovery"
 CATALOG_FEED = Feed(FEED, CHANGED)
 
 
@@ -124,15 +151,24 @@ class CatalogWriter(ObjectWriter):
     ) -> None:
         """Makes packed instances known.  The index of a row is its row in the header pack's part.
 
-        Instances that are in the spool change place without any visible change.  Raises NotFoundError
-        without the series, CatalogError where the part or an instance is packed already (`remove_part`
-        first to replace), ValueError for impossible rows.
+        Instances that are in the spool change place without any visible change; those that were forgotten
+        meanwhile are left out.  Raises NotFoundError without the series, CatalogError where the part or an
+        instance is packed already (`remove_part` first to replace), ValueError for impossible rows.
         """
         nodes.get_node(self._txn, Level.SERIES, series)
-        blob = encode_part(rows, header_key, part_index, self._stamp)
+        places = self._remembered(series, rows)
+        if len(places) < len(rows):
+            self._count(series, 0, 0, next_position=max(row.position for row in rows) + 1, next_part=part + 1)
+            rows = [rows[place] for place in places]
+            if not rows:
+                return
+        blob = encode_part(
+            rows, header_key, part_index, self._stamp, None if places == list(range(len(rows))) else places
+        )
         self._require_unpacked(series, part, {row.position for row in rows}, blob)
         key = PARTS.pack(series, part)
         self._txn.put(PARTS, key, blob)
+        add_use(self._txn, header_key, part_user(series, part))
         ids = [(row.sop_instance_uid, InstanceId(series, row.position)) for row in rows]
         add_uids(self._txn, UIDS, ids)
         size = sum(row.size for row in rows)
@@ -160,14 +196,33 @@ class CatalogWriter(ObjectWriter):
         self._txn.delete(PARTS, key)
         self._txn.delete(NEEDS, key)
         self._txn.delete(MOVING, key)
-        for row, position in enumerate(decoded.positions.tolist()):
-            instance = InstanceId(series, position)
-            remove_uid(self._txn, UIDS, decoded.uids[row], instance)
-            if instance in self._added:
-                self._added.remove(instance)
-            else:
-                self._removed[instance] = decoded.name(row)
-        self._count(series, -decoded.head.rows, -decoded.head.logical_bytes)
+        remove_use(self._txn, decoded.head.header_key, part_user(series, part))
+        self._take_out(decoded, range(decoded.head.rows))
+
+    def forget(self, instances: Collection[InstanceId]) -> None:
+        """Takes instances out for ever: whoever commits one later, from a pack or from the spool, is refused.
+
+        Their rows leave their parts; what the spool lists of them is the caller's to remove.  Objects stay.
+        """
+        by_series: dict[int, set[int]] = defaultdict(set)
+        for instance in instances:
+            by_series[instance.series].add(instance.position)
+            self._txn.put(FORGOTTEN, spooled_key(instance), self._stamp.to_bytes(8, "big"))
+            self._txn.delete(VERSIONS, VERSIONS.pack(instance.series, instance.position))
+        for series, positions in by_series.items():
+            self._count(series, 0, 0, next_position=max(positions) + 1)
+            for part, blob, head in list(part_blobs(self._txn, series)):
+                if any(head.first <= position <= head.last for position in positions):
+                    self._leave_out(series, part, decode_part(series, blob), positions)
+
+    def hold(self, subject: Subject, reason: str) -> None:
+        """Keeps what a subject is or has, now and later, from being forgotten."""
+        key = HELD.pack(subject.level, subject.number, subject.position)
+        self._txn.put(HELD, key, pack_record(StoredHold(reason, self._stamp)))
+
+    def release(self, subject: Subject) -> None:
+        """Ends the hold on exactly this subject; nothing happens without one."""
+        self._txn.delete(HELD, HELD.pack(subject.level, subject.number, subject.position))
 
     def raise_position(self, series: int, least: int) -> None:
         """Makes sure that positions below ``least`` are never given out (again).
@@ -199,6 +254,10 @@ class CatalogWriter(ObjectWriter):
             self._changes.add(Change(Level.SERIES, instance.series, None))
             self._changes.add(Change(Level.SERIES, instance.series, name))
 
+    def note_missed(self, problems: int) -> None:
+        """Records how many things a recovery missed: gc condemns nothing while there are any."""
+        self._txn.put(META, MISSED, problems.to_bytes(4, "big"))
+
     def finish(self) -> None:
         """Writes what the block gathered; `Catalog.write` calls it before the commit."""
         for instance in self._added - self._removed.keys():
@@ -216,6 +275,37 @@ class CatalogWriter(ObjectWriter):
         if new:
             self._changes.add(Change(ROOT if level is Level.PATIENT else level - 1, parent, None))
             self._changes.add(Change(level, node.number, None))
+
+    def _remembered(self, series: int, rows: Sequence[PartRow]) -> list[int]:
+        """The places of rows that were not forgotten."""
+        forgotten = forgotten_of(self._txn, series)
+        return [place for place, row in enumerate(rows) if row.position not in forgotten]
+
+    def _leave_out(self, series: int, part: int, decoded: DecodedPart, positions: set[int]) -> None:
+        gone = [row for row, position in enumerate(decoded.positions.tolist()) if position in positions]
+        if not gone:
+            return
+        if len(gone) == decoded.head.rows:
+            self.remove_part(series, part)
+            return
+        kept = [row for row in range(decoded.head.rows) if row not in set(gone)]
+        head = decoded.head
+        places = [decoded.place(row) for row in kept]
+        rows = [decoded.row(row) for row in kept]
+        blob = encode_part(rows, head.header_key, head.part_index, self._stamp, places)
+        self._txn.put(PARTS, PARTS.pack(series, part), blob)
+        self._take_out(decoded, gone)
+
+    def _take_out(self, decoded: DecodedPart, rows: Sequence[int]) -> None:
+        """Forgets UIDs of rows that left a part, counts, and notes what changed."""
+        for row in rows:
+            instance = InstanceId(decoded.series, int(decoded.positions[row]))
+            remove_uid(self._txn, UIDS, decoded.uids[row], instance)
+            if instance in self._added:
+                self._added.remove(instance)
+            else:
+                self._removed[instance] = decoded.name(row)
+        self._count(decoded.series, -len(rows), -sum(int(decoded.sizes[row]) for row in rows))
 
     def _holding(self, series: int) -> Holding:
         return Holding.unpack(self._txn.get(HOLDINGS, HOLDINGS.pack(series)))

@@ -69,7 +69,7 @@ def compare(
             run.check()
             _require_exact(source, frames, *row)
 
-    for _ in run.pool.map(check, _together(source, names, users)):
+    for _ in run.pool.map(check, _together(source, catalog, names, users)):
         pass
     if not users:
         _decode_all(frames, staged.key, old, run)
@@ -96,14 +96,16 @@ def _decode_all(frames: FrameReader, key: ObjectKey, old: PackReader, run: PackR
 
 
 def _together(
-    source: PackSource, names: Collection[ObjectKey], users: Sequence[User]
+    source: PackSource, catalog: Catalog, names: Collection[ObjectKey], users: Sequence[User]
 ) -> Iterator[list[_Row]]:
     """Rows with pieces in the pack, in the order of their frames, about a segment at a time."""
     for header, part in users:
         entries = source.part(header, part).entries
         rows: list[_Row] = []
         size = 0
-        for row in sorted(range(len(entries)), key=lambda row: entries[row].order):
+        # Those that were forgotten may need packs that are gone.
+        known = [row for row in catalog.places_in(header).get(part, []) if row < len(entries)]
+        for row in sorted(known, key=lambda row: entries[row].order):
             pieces = entries[row].pieces
             if not any(piece.pack in names for piece in pieces if not isinstance(piece, HeaderPiece)):
                 continue

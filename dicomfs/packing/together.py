@@ -112,7 +112,8 @@ class Gathering:
         with contextlib.closing(FrameReader(self._source, _CACHE_BYTES)) as frames:
             for part in self._together.parts:
                 table = self._source.identified_part(part.header_key, part.part_index)
-                for row in sorted(range(len(table.entries)), key=lambda row: table.entries[row].order):
+                rows = self._catalog.places_in(part.header_key).get(part.part_index, [])
+                for row in sorted(rows, key=lambda row: table.entries[row].order):
                     record = _record(part.series, table.entries[row])
                     header = self._source.header_bytes(part.header_key, part.part_index, row)
                     reader = PackedReader(table, row, header, frames, self._source)
@@ -156,7 +157,8 @@ class Gathering:
         others = [index for index in parts_in_use(self._catalog, self._source, header) if index not in ours]
         if not others:
             return None
-        return {key for index in others for key in self._source.part(header, index).packs}
+        places = self._catalog.places_in(header)
+        return set().union(*(self._source.needs(header, index, places[index]) for index in others))
 
     def _others_need(self, key: ObjectKey) -> bool:
         return not self._together.headers.issuperset(self._catalog.referring([key]))

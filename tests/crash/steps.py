@@ -8,17 +8,21 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from dicomfs.archive import Archive
+from dicomfs.forgetting import ForgetReport
 from dicomfs.incoming import marks
 from dicomfs.packing import repack as repacking
 from dicomfs.packing import together
 from dicomfs.recovery import recover
 from dicomfs.vfs import ROOT_INODE, Tree
+from tests.archives import rows
 from tests.clients import Client
 
+_YEAR = 366 * 86400 * 10**9
 Shown = dict[str, list[object]]
 """Path in the tree -> [SHA-256, inode number, mtime in ns]."""
 
@@ -66,6 +70,22 @@ def profiles(root: str) -> list[str]:
 def recover_in_place(root: str) -> list[str]:
     """Rebuild the index: problems."""
     return recover(Path(root), (Path(root) / "local").as_uri()).problems
+
+
+def forget(root: str, patient: str) -> list[str]:
+    """Forget all files of patients with this in their folder: what is left undone."""
+    with Archive.open(Path(root)) as archive:
+        found = [row.id for shown, row in rows(archive) if patient in shown[0]]
+        report = archive.decisions().forget(found, "") if found else ForgetReport()
+    return [reason for _, reason in (*report.unshipped, *report.left)]
+
+
+def collect(root: str) -> list[str]:
+    """Collect twice, long after: what failed."""
+    with Archive.open(Path(root)) as archive:
+        collector = archive.collector()
+        reports = [collector.collect(now_ns=time.time_ns() + turn * _YEAR) for turn in range(2)]
+    return [reason for report in reports for _, reason in report.failed] + reports[1].doubts
 
 
 def forget_boot(root: str) -> None:
@@ -189,19 +209,8 @@ def finish(root: str, *sources: str) -> dict[str, object]:
 
 
 _STEPS = (
-    *(
-        create,
-        import_files,
-        pack,
-        pack_together,
-        repack,
-        profiles,
-        recover_in_place,
-        forget_boot,
-        look,
-        finish,
-        copy,
-    ),
+    *(create, import_files, pack, pack_together, repack, profiles, recover_in_place),
+    *(forget, collect, forget_boot, look, finish, copy),
     *(write_incoming, rewrite_incoming, pack_incoming, look_incoming),
 )
 STEPS = {step.__name__: step for step in _STEPS}

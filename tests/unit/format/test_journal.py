@@ -61,6 +61,10 @@ def test_optional_sections_before_the_journal_are_skipped() -> None:
         _with_entries([[2, -1, 0, 0]]),
         _with_entries([[3, [[0, 1 << 23, 0, 0, 0, 0]]]]),
         _with_entries([[3, [[0, 0, 0, 0, 0, 9]]]]),
+        _with_entries([[11, [[0, [1 << 23]]], ""]]),
+        _with_entries([[11, [[0, [-1]]], ""]]),
+        _with_entries([[12, [[5, 1, 0]], ""]]),
+        _with_entries([[13, [[0, 1, 0]], ""]]),
     ],
 )
 def test_what_is_no_journal_object_is_refused(data: bytes) -> None:

@@ -174,7 +174,9 @@ def test_objects_carry_their_placements(catalog: Catalog) -> None:
         writer.remove_placement(key, "local")
     assert catalog.object(key).tiers == {"laboratory": 6}
     with catalog.write() as writer:
-        writer.set_references(key, [header_key(2)])
+        with pytest.raises(NotFoundError):
+            writer.set_references(key, [header_key(2)])
+        writer.set_references(key, [header_key(2)], may_be_missing=True)
         assert catalog.references(key) == []
     assert catalog.references(key) == [header_key(2)]
     with catalog.write() as writer:
