@@ -67,12 +67,17 @@ def spool_record(series: int, position: int) -> SpooledRecord:
 def make_catalog(folder: Path, series: int = 2) -> Catalog:
     """A new catalog with the patient, the study and this many empty series."""
     catalog = Catalog.create(folder, ARCHIVE_ID)
+    add_nodes(catalog, series)
+    return catalog
+
+
+def add_nodes(catalog: Catalog, series: int = 2) -> None:
+    """Adds the patient, the study and this many empty series."""
     with catalog.write() as writer:
         writer.add_patient(PATIENT)
         writer.add_study(STUDY)
         for number in range(1, series + 1):
             writer.add_series(series_node(number))
-    return catalog
 
 
 def spool(catalog: Catalog, series: int, *positions: int) -> None:

@@ -13,6 +13,7 @@ from dicomfs.model import Level, ObjectKey, PatientNode
 from tests.catalogs import (
     ARCHIVE_ID,
     PATIENT,
+    add_nodes,
     commit,
     header_key,
     make_catalog,
@@ -234,11 +235,12 @@ def test_an_index_of_the_first_schema_gets_the_tables_that_came_later(
     with monkeypatch.context() as older:
         older.setattr(pair, "SCHEMA", 1)
         older.setattr(pair, "CATALOG_TABLES", [table for table in CATALOG_TABLES if table.since == 1])
-        with make_catalog(tmp_path / "index") as catalog:
-            commit(catalog, 1, 0)
+        Catalog.create(tmp_path / "index", ARCHIVE_ID).close()
     with Catalog.open(tmp_path / "index") as catalog:
         assert catalog.pinned_series() == set()
-        assert catalog.used() == {}
+        assert (catalog.used(), catalog.holds(), catalog.condemned()) == ({}, [], [])
+        add_nodes(catalog)
+        commit(catalog, 1, 0)
         (part,) = catalog.parts(1)
         assert catalog.needs(1) == {part: [part.header_key]}
         with catalog.write() as writer:
