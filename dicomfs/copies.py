@@ -11,10 +11,11 @@ import contextlib
 import hashlib
 import logging
 import os
-import secrets
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from dicomfs.errors import (
     DicomfsError,
@@ -29,7 +30,6 @@ from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
 from dicomfs.locks import locked
 from dicomfs.model import ObjectKey
-from dicomfs.paths import create_private
 from dicomfs.tier_set import LOCAL, TierSet
 from dicomfs.tiers.base import ByteRange, Tier
 
@@ -212,23 +212,28 @@ class Copies:
             yield path if is_intact(tier, record.key, record.size) else None
             return
         # A file of another tier could be linked by who puts it: that would be no second copy.
-        temporary = self._folder / f"{os.getpid()}-{secrets.token_hex(6)}.copy"
-        try:
-            yield temporary if self._download(tier, record, temporary) else None
-        finally:
-            temporary.unlink(missing_ok=True)
+        with self._fetching(record.key) as file:
+            path = Path(f"/proc/self/fd/{file.fileno()}")
+            yield path if self._download(tier, record, file) else None
 
-    def _download(self, tier: Tier, record: ObjectRecord, temporary: Path) -> bool:
-        digest = hashlib.sha256()
+    def _fetching(self, key: ObjectKey) -> IO[bytes]:
+        """A file without a name, which goes with the process whatever ends it."""
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            with create_private(temporary) as file:
-                for offset in range(0, record.size, _STEP):
-                    piece = tier.get_range(record.key, ByteRange(offset, min(_STEP, record.size - offset)))
-                    digest.update(piece)
-                    file.write(piece)
+            return tempfile.TemporaryFile(dir=self._folder)
         except OSError as problem:
-            raise TierFull(LOCAL, record.key, f"cannot be fetched: {problem.strerror}") from problem
+            raise TierFull(LOCAL, key, f"cannot be fetched: {problem.strerror}") from problem
+
+    def _download(self, tier: Tier, record: ObjectRecord, file: IO[bytes]) -> bool:
+        digest = hashlib.sha256()
+        for offset in range(0, record.size, _STEP):
+            piece = tier.get_range(record.key, ByteRange(offset, min(_STEP, record.size - offset)))
+            digest.update(piece)
+            try:
+                file.write(piece)
+                file.flush()
+            except OSError as problem:
+                raise TierFull(LOCAL, record.key, f"cannot be fetched: {problem.strerror}") from problem
         return digest.hexdigest() == name_digest(record.key)
 
 
