@@ -29,7 +29,7 @@ FILES = [
 def two_tiers(root: Path, *, plain: bool = True) -> Archive:
     """An archive in ``root``/archive with a laboratory tier in ``root``/laboratory."""
     (root / LABORATORY).mkdir()
-    tier = config.TierSettings(url=(root / LABORATORY).as_uri(), plaintext=plain)
+    tier = config.TierSettings(url=(root / LABORATORY).as_uri(), plaintext=plain, retry_seconds=1)
     key = None if plain else root / "key"
     Archive.create(root / "archive", {LABORATORY: tier.url}, key).close()
     if plain:
