@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -99,5 +100,15 @@ def test_a_command_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> N
     )
     with pytest.raises(UsageError, match="no answer"):
         from_command(_python(code), seconds=3.0)
-    state = Path(f"/proc/{started.read_text()}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    end = time.monotonic() + 30
+    while _runs(int(started.read_text())):
+        assert time.monotonic() < end, "what the command started still runs"
+        time.sleep(0.02)
+
+
+def _runs(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state.rpartition(")")[2].split()[0] != "Z"
