@@ -119,9 +119,8 @@ def _incoming(archive: Archive, options: MountOptions) -> Iterator[Incoming | No
     try:
         incoming = archive.incoming(options.uid, options.gid)
     except OSError as problem:
-        if not archive.paths.incoming.is_dir() and (
-            not archive.writable or problem.errno in mounts.NOT_WRITABLE
-        ):
+        full = not archive.writable or problem.errno in mounts.NOT_WRITABLE
+        if full and not _holds_anything(archive.paths.incoming):
             _log.warning("mounted without incoming: %s", problem.strerror)
             yield None
             return
@@ -130,6 +129,14 @@ def _incoming(archive: Archive, options: MountOptions) -> Iterator[Incoming | No
         if archive.writable:
             incoming.start()
         yield incoming
+
+
+def _holds_anything(folder: Path) -> bool:
+    """Whether there is something in a folder, if there is a folder."""
+    try:
+        return any(folder.iterdir())
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -150,7 +151,11 @@ def small_disk(mountpoint: Path, mebibytes: int) -> Iterator[Path]:
     try:
         yield mountpoint
     finally:
-        subprocess.run(["umount", mountpoint], check=True)
+        # A process that ends may still hold a file for a moment.
+        end = time.monotonic() + 30
+        while subprocess.run(["umount", mountpoint], capture_output=True).returncode:
+            assert time.monotonic() < end, f"{mountpoint} is in use"
+            time.sleep(0.05)
 
 
 def fill(disk: Path, leave: int) -> Path:
