@@ -24,7 +24,7 @@ from dicomfs.index.catalog import Catalog
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.journal import Journal
 from dicomfs.locks import locked
-from dicomfs.model import InstanceId, ObjectKey, PackKind
+from dicomfs.model import InstanceId, ObjectKey, PackKind, is_header_pack
 from dicomfs.packs import PackSource
 from dicomfs.tier_set import LOCAL, TierSet
 
@@ -122,11 +122,11 @@ class Collector:
 
     def condemn_now(self, writer: CatalogWriter, keys: Iterable[ObjectKey]) -> None:
         """Condemn, on every tier and without grace, those of these objects that nobody needs."""
-        for key in sorted(keys, key=lambda key: not _is_header(key)):
+        for key in sorted(keys, key=lambda key: not is_header_pack(key)):
             # What is read by another name is not needed under its own.
             if writer.is_used(key) and self._catalog.placed(key) == key:
                 continue
-            if _is_header(key):
+            if is_header_pack(key):
                 # It is never read again: what it names need not wait until it is gone everywhere.
                 writer.set_references(key, [])
             for tier in self._tiers.names:
@@ -142,7 +142,7 @@ class Collector:
             self.condemn_now(writer, keys)
         left: list[tuple[ObjectKey, str]] = []
         due = [one for one in self._catalog.condemned() if one.since_ns == 0 and one.key in keys]
-        for one in sorted(due, key=lambda one: not _is_header(one.key)):
+        for one in sorted(due, key=lambda one: not is_header_pack(one.key)):
             recorded = self._catalog.find_object(one.key)
             try:
                 self._delete_one(one.tier, one.key, lasting=True)
@@ -186,7 +186,7 @@ class Collector:
     def _unknown_instances(self, survey: _Survey) -> list[str]:
         """Header packs that would go and hold instances that are nowhere else."""
         doubts = []
-        for key in sorted({key for _, key in survey.unneeded if _is_header(key)}):
+        for key in sorted({key for _, key in survey.unneeded if is_header_pack(key)}):
             if self._catalog.parts_using(key):
                 continue  # a spare copy of one that is in use
             names = [name for name, listed in survey.listed.items() if key in listed]
@@ -259,7 +259,7 @@ class Collector:
         lasting = {(one.tier, one.key) for one in self._catalog.condemned() if one.since_ns == 0}
         failed: set[str] = set()
         """Tiers where a header pack could not be deleted: what it names stays with it."""
-        for tier, key in sorted(due, key=lambda copy: (not _is_header(copy[1]), copy)):
+        for tier, key in sorted(due, key=lambda copy: (not is_header_pack(copy[1]), copy)):
             if stop.is_set():
                 report.stopped = True
                 return
@@ -271,7 +271,7 @@ class Collector:
                 raise
             except DicomfsError as problem:
                 report.failed.append((key, str(problem)))
-                if _is_header(key):
+                if is_header_pack(key):
                     failed.add(tier)
                 continue
             report.deleted += gone
@@ -310,7 +310,3 @@ class Collector:
                 report.failed.append((f"tier {name}", str(problem)))
             except DicomfsError as problem:
                 logger.info("journal not shipped", extra={"tier": name, "reason": str(problem)})
-
-
-def _is_header(key: ObjectKey) -> bool:
-    return key.startswith(PackKind.HEADER.prefix + "/")

@@ -153,6 +153,11 @@ class PackKind(enum.IntEnum):
         return self is not PackKind.PIXEL
 
 
+def is_header_pack(key: ObjectKey) -> bool:
+    """Whether an object is a header pack, by its name."""
+    return key.startswith(PackKind.HEADER.prefix + "/")
+
+
 FRAME_KINDS = frozenset({PackKind.PIXEL, PackKind.BURNED})
 """Packs of frames: what has a profile."""
 

@@ -17,7 +17,7 @@ from dicomfs.errors import DamagedError, ObjectNotFound
 from dicomfs.format.header import HeaderPackReader, SeriesPart
 from dicomfs.format.pack import PackReader
 from dicomfs.format.pack_notes import Packing, StoodFor
-from dicomfs.model import HeaderPiece, ObjectKey, PackKind
+from dicomfs.model import HeaderPiece, ObjectKey, is_header_pack
 from dicomfs.tiers.base import ByteRange, Tier
 
 _OPEN_PACKS = 256
@@ -113,7 +113,7 @@ class PackSource:
                 self._packs.move_to_end(key)
                 return reader
         read, size = self._ranges(key)
-        header = key.startswith(PackKind.HEADER.prefix + "/")
+        header = is_header_pack(key)
         reader = HeaderPackReader(read, size, key) if header else PackReader(read, size, key)
         with self._lock:
             self._packs[key] = reader

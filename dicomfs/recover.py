@@ -50,6 +50,7 @@ from dicomfs.model import (
     Level,
     ObjectKey,
     PackKind,
+    is_header_pack,
 )
 from dicomfs.nearest import Lookup
 from dicomfs.packing.commit import MOVED, part_rows
@@ -306,7 +307,7 @@ def _read_tiers(
         report.objects += 1
         for entry in document.entries:
             _take_decision(entry, found)
-    headers = [key for key in sorted(found.sizes) if key.startswith(PackKind.HEADER.prefix + "/")]
+    headers = [key for key in sorted(found.sizes) if is_header_pack(key)]
     progress.start(sum(found.sizes[key] for key in headers), "recovering")
     for key in headers:
         try:

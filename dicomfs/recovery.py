@@ -43,9 +43,9 @@ def recover(
     objects, each compared with its name; any other tier is attached to it, and read from where it is.
 
     Raises:
-        UsageError: ``root`` is another archive or not empty, the tier holds no archive, or its key is
-        missing.  CatalogBusy: the archive at ``root`` is in use.  TierError: the tier cannot be read or the
-        local one written.
+        UsageError: ``root`` is another archive or not empty, the tier holds no archive, its key is missing.
+        CatalogBusy: the archive at ``root`` is in use.
+        TierError: the tier cannot be read or the local one written.
     """
     progress = progress or NullProgress()
     paths = ArchivePaths(root)

@@ -19,7 +19,7 @@ from dicomfs.errors import CatalogError, DicomfsError, ObjectCold, TierError, Ti
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
 from dicomfs.journal import Journal
-from dicomfs.model import ObjectKey, PackKind
+from dicomfs.model import is_header_pack
 from dicomfs.object_facts import objects_of
 from dicomfs.pins import Pins
 from dicomfs.progress import Progress, SharedProgress
@@ -83,7 +83,7 @@ class Tiering:
     @staticmethod
     def ordered(records: Iterable[ObjectRecord]) -> list[ObjectRecord]:
         """Header packs last."""
-        return sorted(records, key=lambda record: (_is_header(record.key), record.key))
+        return sorted(records, key=lambda record: (is_header_pack(record.key), record.key))
 
     def copy(
         self,
@@ -104,8 +104,8 @@ class Tiering:
         report.already = len(objects) - len(due)
         if to != LOCAL:
             due += self._named(due, to)
-        headers = [record for record in due if _is_header(record.key)]
-        others = [record for record in due if not _is_header(record.key)]
+        headers = [record for record in due if is_header_pack(record.key)]
+        others = [record for record in due if not is_header_pack(record.key)]
         progress.start(sum(record.size for record in due), f"copying to {to}")
         run = _Run(report, SharedProgress(progress), stop or threading.Event(), tier.traits.connections)
         run.each(others, lambda record: self._copies.place(record.key, to))
@@ -129,7 +129,7 @@ class Tiering:
         named = {
             self._catalog.placed(key)
             for record in due
-            if _is_header(record.key)
+            if is_header_pack(record.key)
             for key in self._catalog.references(record.key)
         }
         found = map(self._catalog.find_object, sorted(named - {record.key for record in due}))
@@ -283,7 +283,3 @@ class _Run:
                 self._report.already += not moved
             self._progress.advance(record.size)
         return None
-
-
-def _is_header(key: ObjectKey) -> bool:
-    return key.startswith(PackKind.HEADER.prefix + "/")

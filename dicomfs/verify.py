@@ -18,7 +18,7 @@ from dicomfs.errors import DicomfsError, MismatchError, ObjectNotFound, TierErro
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
 from dicomfs.journal import Journal
-from dicomfs.model import InstanceId, ObjectKey, PackKind
+from dicomfs.model import InstanceId, ObjectKey, is_header_pack
 from dicomfs.packs import PackSource
 from dicomfs.progress import Progress
 from dicomfs.reconstruct import Reconstructor, check_whole
@@ -182,7 +182,7 @@ class Verifier:
     def _references(self, report: VerifyReport) -> None:
         """Count again what the instances of each header pack need, and compare it with the catalog."""
         for record in list(self._catalog.objects()):
-            if not record.key.startswith(PackKind.HEADER.prefix + "/"):
+            if not is_header_pack(record.key):
                 continue
             try:
                 needed, named = self._needs(record.key)
