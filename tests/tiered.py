@@ -26,10 +26,10 @@ FILES = [
 ]
 
 
-def two_tiers(root: Path, *, plain: bool = True) -> Archive:
+def two_tiers(root: Path, *, plain: bool = True, retry_seconds: int = 1) -> Archive:
     """An archive in ``root``/archive with a laboratory tier in ``root``/laboratory."""
     (root / LABORATORY).mkdir()
-    tier = config.TierSettings(url=(root / LABORATORY).as_uri(), plaintext=plain, retry_seconds=1)
+    tier = config.TierSettings(url=(root / LABORATORY).as_uri(), plaintext=plain, retry_seconds=retry_seconds)
     key = None if plain else root / "key"
     Archive.create(root / "archive", {LABORATORY: tier.url}, key).close()
     if plain:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from dicomfs import config
 from dicomfs.archive import Archive
 from dicomfs.errors import DicomfsError, TierError, TierFull, TransientTierError
 from dicomfs.model import InstanceId, ObjectKey
@@ -215,11 +214,9 @@ OPERATIONS: dict[str, Callable[[Archive], None]] = {
 def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """An archive before each operation, to be copied."""
     base = tmp_path_factory.mktemp("base")
-    with two_tiers(base) as archive:
+    with two_tiers(base, retry_seconds=0) as archive:
         archive.import_paths([write_sources(base / "in", FILES)])
         archive.pack()
-    settings = base / "archive" / config.FILE_NAME
-    settings.write_text(settings.read_text(encoding="utf-8") + "retry_seconds = 0\n", encoding="utf-8")
     made: dict[str, Path] = {"copy": base}
     for name in OPERATIONS:
         if name == "copy":
