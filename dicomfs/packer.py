@@ -32,7 +32,7 @@ from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.locks import locked
-from dicomfs.model import FRAME_KINDS, InstanceId, ObjectKey, PackKind
+from dicomfs.model import FRAME_KINDS, InstanceId, ObjectKey, is_header_pack
 from dicomfs.packing.build import BuiltBatch, build_batch
 from dicomfs.packing.commit import end_intents, part_rows
 from dicomfs.packing.encode import StackEncoder
@@ -153,7 +153,7 @@ class Packer:
         """Finish what a packer that died left behind: staged files, unplaced objects, packed raw bytes."""
         clear_staging(self._paths.staging)
         # Header packs first: while one is there, `recover` takes it for committed and needs what it names.
-        intents = sorted(self._catalog.intents(), key=lambda i: not i.key.startswith(PackKind.HEADER.prefix))
+        intents = sorted(self._catalog.intents(), key=lambda i: not is_header_pack(i.key))
         end_intents(self._catalog, self._tier, [intent.key for intent in intents])
         self._release([(file.id, file.sha256) for file in self._packed_files()])
         with locked(self._paths.accept_lock):
