@@ -70,6 +70,7 @@ from dicomfs.tiering import Tiering
 from dicomfs.tiers.folder import FolderTier
 from dicomfs.use_notes import UseNotes
 from dicomfs.verify import Verifier, VerifyReport
+from dicomfs.withdrawing import Withdrawer
 
 logger = logging.getLogger(__name__)
 
@@ -235,8 +236,9 @@ class Archive:
             except OSError as problem:
                 logger.warning("what dead workers left stays: %s", problem.strerror)
         reserve = self.settings.archive.minimum_free_bytes
-        intake = Intake(self.spool, self.catalog, self.acceptor(), reserve)
-        stubs = Stubs(self.reconstructor.open, folder.sealer(), lost=folder.is_lost())
+        withdraw = Withdrawer(self.paths, self.catalog, self.spool).withdraw
+        intake = Intake(self.spool, self.acceptor(), withdraw, reserve)
+        stubs = Stubs(self.reconstructor.open, folder.sealer(), folder.have_been)
         quiet_seconds = self.settings.pack.quiet_seconds
         return Incoming(self.paths.incoming, intake, stubs, folder.waiting, quiet_seconds)
 

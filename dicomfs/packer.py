@@ -296,7 +296,8 @@ class Packer:
             except UnreadableFile as problem:
                 instance = self._unreadable(group, problem)
                 rotten.add(instance)
-                report.fail(instance, str(problem))
+                if not self._catalog.is_forgotten(instance):
+                    report.fail(instance, str(problem))
                 continue
             if not wrong:
                 return plan, built

@@ -432,8 +432,12 @@ def rebuild_spool(catalog: Catalog, spool: Spool, decided: Iterable[VersionDecis
 
 
 def discard_forgotten(catalog: Catalog, spool: Spool) -> None:
-    """Remove raw bytes of instances that were forgotten, as a crash leaves them."""
-    spool.release([(file.id, file.sha256) for file in spool.files() if catalog.is_forgotten(file.id)])
+    """Remove raw bytes of instances that were forgotten or withdrawn, as a crash leaves them."""
+    gone = [file for file in spool.files() if catalog.is_forgotten(file.id)]
+    if gone:
+        with catalog.write_spool() as writer:
+            writer.remove([file.id for file in gone])
+    spool.release([(file.id, file.sha256) for file in gone])
 
 
 def _apply_versions(catalog: Catalog, decided: Iterable[VersionDecision]) -> None:

@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from dicomfs import marks
 from dicomfs.archive import Archive
 from dicomfs.forgetting import ForgetReport
-from dicomfs.incoming import marks
 from dicomfs.packing import repack as repacking
 from dicomfs.packing import together
 from dicomfs.recovery import recover

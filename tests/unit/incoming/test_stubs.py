@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dicomfs import system_calls
+from dicomfs import marks, system_calls
 from dicomfs.archive import Archive
 from dicomfs.errors import DicomfsError
-from dicomfs.incoming import marks, release
+from dicomfs.incoming import release
 from dicomfs.incoming.tree import Change
 from dicomfs.sources import digest_of
 from tests import samples
