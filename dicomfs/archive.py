@@ -60,7 +60,7 @@ from dicomfs.paths import (
 from dicomfs.pins import Pins
 from dicomfs.progress import NullProgress, Progress
 from dicomfs.reconstruct import Reconstructor
-from dicomfs.recover import rebuild_spool
+from dicomfs.recover import discard_forgotten, rebuild_spool
 from dicomfs.repacker import Repacker, RepackReport
 from dicomfs.residency import Residency
 from dicomfs.scrubbing import Scrubber
@@ -430,6 +430,7 @@ class Archive:
             with locked(self.paths.accept_lock):
                 if self.catalog.spool_stale:
                     self._repair_spool()
+                    discard_forgotten(self.catalog, self.spool)
                     with self.catalog.write_spool() as writer:
                         writer.mark_rebuilt()
 

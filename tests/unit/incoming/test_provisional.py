@@ -201,6 +201,21 @@ def test_another_mount_goes_on_with_it(archive: Archive, aborted: Client, cut: b
     later.close()
 
 
+def test_raw_bytes_that_a_power_cut_brought_back_are_removed(
+    archive: Archive, aborted: Client, cut: bytes
+) -> None:
+    (raw,) = archive.paths.spool.glob("0*/*")
+    empty(aborted)
+    aborted.close()
+    archive.close()
+    raw.parent.mkdir()
+    raw.write_bytes(cut)
+    (archive.paths.index / "boot").write_text("another boot", encoding="ascii")
+    with Archive.open(archive.paths.root) as again:
+        assert versions(again) == {}
+        assert not raw.exists()
+
+
 def test_after_a_reboot_it_stays(archive: Archive, aborted: Client, cut: bytes) -> None:
     """The spool's list is made anew, and nobody knows who asked for what."""
     aborted.close()
