@@ -1,8 +1,8 @@
 """Withdrawing: takes back an instance that was accepted provisionally, as if it had never come.
 
 Such an instance is shown and readable as any other.  It stays for good once its bytes came a second time,
-from anywhere, or were packed, or the file that it was taken from was quiet.  Until then it goes with that
-file's bytes: no version and no name is left of it, only a number that serves no other
+from anywhere, or were packed, or the file that it was taken from was quiet; also while it is held.  Until
+then it goes with that file's bytes: no version and no name is left of it, only a number that serves no other
 (docs/adr/0018-provisional-acceptance.md).
 """
 
@@ -23,7 +23,7 @@ class Withdrawer:
         self._catalog, self._spool = catalog, spool
 
     def withdraw(self, instance: InstanceId) -> bool:
-        """Take an instance back; False where it stays, since it is no longer provisional, or is gone.
+        """Take an instance back; False where it stays, as it is held or no longer provisional, or is gone.
 
         A packer that has it in hand leaves it out, as it does with what is forgotten.
 
@@ -33,6 +33,8 @@ class Withdrawer:
         with locked(self._lock):
             record = self._catalog.spooled(instance)
             if record is None or not self._catalog.is_provisional(instance):
+                return False
+            if self._catalog.hold_on(instance) is not None:
                 return False
             shown = self._catalog.row(instance).version == 0
             self._mark.touch(0o600)

@@ -14,6 +14,7 @@ from dicomfs.archive import Archive
 from dicomfs.errors import CatalogFull
 from dicomfs.incoming.tree import Change
 from dicomfs.marks import State
+from dicomfs.model import INSTANCE_LEVEL, Subject
 from dicomfs.packing.plan import BatchPlan
 from tests.archives import sha, versions
 from tests.clients import Client
@@ -114,6 +115,14 @@ def test_an_import_of_the_same_bytes_makes_it_stay(
     (tmp_path / "same.dcm").write_bytes(cut)
     assert archive.import_paths([tmp_path / "same.dcm"]).already == 1
     aborted.incoming.names.unlink(aborted.top, b"a.dcm")
+    assert versions(archive) == {sha(cut): 0}
+
+
+def test_one_that_is_held_stays(archive: Archive, aborted: Client, cut: bytes) -> None:
+    instance = marks.accepted_as(aborted.beneath("a.dcm"))
+    assert instance is not None
+    archive.decisions().hold([Subject(INSTANCE_LEVEL, instance.series, instance.position)], "asked for")
+    empty(aborted)
     assert versions(archive) == {sha(cut): 0}
 
 
