@@ -17,6 +17,7 @@ import mmap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from dicomfs.dicom.attributes import Attributes
 from dicomfs.dicom.compare import complete, conflict_class
@@ -72,6 +73,13 @@ class Outcome(enum.Enum):
     ALREADY = "already"
     CONFLICT = "conflict"
     """New bytes under a UID that the archive knows; both are kept."""
+
+
+class Accepted(NamedTuple):
+    """What became of a candidate, and the instance that holds its bytes."""
+
+    outcome: Outcome
+    instance: InstanceId
 
 
 @dataclass(slots=True)
@@ -137,13 +145,13 @@ class Acceptor:
             reconstructor,
         )
 
-    def accept(self, candidates: Sequence[Candidate]) -> list[Outcome]:
-        """Accept a batch; outcomes in the order of the candidates.  Durable when it returns.
+    def accept(self, candidates: Sequence[Candidate]) -> list[Accepted]:
+        """Accept a batch; what became of it in the order of the candidates.  Durable when it returns.
 
         Names and numbers depend on the set of candidates, not on their order.
         """
         waiting = sorted(range(len(candidates)), key=lambda index: _order_of(candidates[index]))
-        outcomes = [Outcome.NEW] * len(candidates)
+        outcomes: dict[int, Accepted] = {}
         with locked(self._lock):
             if self._mark.exists():
                 self._repair()
@@ -160,7 +168,7 @@ class Acceptor:
                 self._write(batch)
                 self._states = self._catalog.last_change(), batch.states
                 waiting = repeated
-        return outcomes
+        return [outcomes[index] for index in range(len(candidates))]
 
     def _known_states(self) -> dict[int, _SeriesState]:
         """What the last batch knew of its series, unless anybody has changed the archive since."""
@@ -169,13 +177,13 @@ class Acceptor:
         current = change == self._catalog.last_change() and len(states) <= _MOST_STATES
         return states if current else {}
 
-    def _decide(self, batch: _Batch, candidate: Candidate) -> Outcome:
+    def _decide(self, batch: _Batch, candidate: Candidate) -> Accepted:
         uid = candidate.attributes.sop_instance_uid
         there = self.find(uid, candidate.size, candidate.sha256)
         if there is not None:
             if there.spooled:
                 batch.settled.append(there.id)
-            return Outcome.ALREADY
+            return Accepted(Outcome.ALREADY, there.id)
         series = self._series(batch, candidate.attributes)
         state = self._state(batch, series.number)
         name, level, number = state.names.take(uid, candidate.attributes.instance_number)
@@ -195,13 +203,13 @@ class Acceptor:
         batch.records.append((candidate, record))
         shown = [row for row in self._known(uid) if row.version == 0]
         if not shown:
-            return Outcome.NEW
+            return Accepted(Outcome.NEW, instance)
         conflict, newer_wins = self._judge(shown[0], candidate)
         loser_id, loser_name = (shown[0].id, shown[0].name) if newer_wins else (instance, name)
         version = self._state(batch, loser_id.series).names.next_version(loser_name)
         winner_id = instance if newer_wins else shown[0].id
         batch.versions.append(VersionDecision(loser_id, winner_id, version, conflict))
-        return Outcome.CONFLICT
+        return Accepted(Outcome.CONFLICT, instance)
 
     def find(self, uid: str, size: int, sha256: bytes) -> InstanceRow | None:
         """The instance that holds exactly these bytes, if there is one that can be read."""

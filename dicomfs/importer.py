@@ -99,7 +99,7 @@ class Importer:
                 self._keep(file, top, keep_in, desk.new_path(), report)
             else:
                 report.not_taken.append(found)
-        for candidate, outcome in zip(candidates, self._acceptor.accept(candidates), strict=True):
+        for candidate, (outcome, _) in zip(candidates, self._acceptor.accept(candidates), strict=True):
             if outcome is Outcome.ALREADY:
                 report.already += 1
                 candidate.temporary.unlink()

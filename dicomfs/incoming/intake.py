@@ -61,9 +61,8 @@ class Intake:
         reserve_bytes: int,
     ) -> None:
         """``withdraw`` is that of a `Withdrawer`."""
-        self._spool, self._acceptor = spool, acceptor
+        self._spool, self._reserve_bytes = spool, reserve_bytes
         self.withdraw = withdraw
-        self._reserve_bytes = reserve_bytes
         self._desk: Desk | None = None
         self._opening = threading.Lock()
         self._group = GroupAcceptance(acceptor.accept)
@@ -100,9 +99,9 @@ class Intake:
         if not described.sop_instance_uid:
             return Taken(Verdict.PART if part else Verdict.OTHER)
         mtime_ns = temporary.stat().st_mtime_ns
-        self._group.accept(Candidate(temporary, size, mtime_ns, digest, described, provisional=part))
-        row = self._acceptor.find(described.sop_instance_uid, size, digest)
-        return Taken(Verdict.PART if part else Verdict.ACCEPTED, None if row is None else row.id)
+        candidate = Candidate(temporary, size, mtime_ns, digest, described, provisional=part)
+        _, instance = self._group.accept(candidate)
+        return Taken(Verdict.PART if part else Verdict.ACCEPTED, instance)
 
     def _require_space(self, size: int) -> None:
         if shutil.disk_usage(self._spool.folder).free < size + self._reserve_bytes:

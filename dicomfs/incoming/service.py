@@ -82,7 +82,7 @@ class Incoming:
                 return
             taken = self._intake.take(opened.descriptor, quiet=False)
             self._note(opened.number, opened.descriptor, taken)
-            if taken.verdict is Verdict.ACCEPTED and taken.instance is not None:
+            if taken.verdict is Verdict.ACCEPTED:
                 return
             if taken.verdict is Verdict.PART:
                 os.fsync(opened.descriptor)

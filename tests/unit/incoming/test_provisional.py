@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from dicomfs import marks, packer
+from dicomfs import marks
 from dicomfs.archive import Archive
 from dicomfs.errors import CatalogFull
 from dicomfs.incoming.tree import Change
 from dicomfs.marks import State
 from dicomfs.model import INSTANCE_LEVEL, Subject
-from dicomfs.packing.plan import BatchPlan
+from dicomfs.packing.plan import BatchPlan, plan_batch
 from tests.archives import sha, versions
 from tests.clients import Client
 
@@ -154,13 +154,12 @@ def test_one_that_is_being_packed_is_left_out(
     archive: Archive, aborted: Client, slices: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     aborted.put("b.dcm", slices[1])
-    plan = packer.plan_batch
 
     def withdrawn_first(*given: Any) -> BatchPlan:
         empty(aborted)
-        return plan(*given)
+        return plan_batch(*given)
 
-    monkeypatch.setattr(packer, "plan_batch", withdrawn_first)
+    monkeypatch.setattr("dicomfs.packer.plan_batch", withdrawn_first)
     report = archive.pack("fast")
     assert report.failed == []
     assert versions(archive) == {sha(slices[1]): 0}
