@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def test_other_work_on_the_machine_changes_nothing(tmp_path: Path, monkeypatch: 
         files = samples.ct_series(3, 32, 32, number, series=number)
         write_sources(tmp_path / "in" / str(number), files)
     hours = itertools.count(0.0, 3600.0)
-    monkeypatch.setattr(estimator.time, "monotonic", lambda: next(hours))
+    monkeypatch.setattr(time, "monotonic", lambda: next(hours))
     found = estimated(tmp_path / "in")
     assert [group.sampled_series for group in found.groups] == [4]
 

@@ -11,6 +11,7 @@ import pytest
 
 from dicomfs.archive import Archive
 from dicomfs.errors import DicomfsError
+from dicomfs.forgetting import ForgetReport
 from dicomfs.format.shared_texts import is_part_of
 from dicomfs.format.text_pack import read_text
 from dicomfs.model import InstanceId, ObjectKey, is_header_pack, is_text_pack
@@ -181,7 +182,8 @@ def test_a_text_that_was_collected_between_choosing_and_commit_is_made_again(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take(archive, tmp_path, *samples.long_headers("First^Patient", PROTOCOL))
-    real, forgotten = choosing.BatchTexts.choose, []
+    real = choosing.BatchTexts.choose
+    forgotten: list[ForgetReport] = []
 
     def choose(self: choosing.BatchTexts, *of_block: object) -> object:
         found = real(self, *of_block)  # type: ignore[arg-type]
