@@ -4,10 +4,10 @@
 
 Each folder below FOLDER is a series, or several; its header packs are written as the packer writes them.
 ``blocks`` are the header bytes, ``all`` is the whole header pack: SHA-256 (32 bytes an instance), mtimes,
-UIDs, places, names and framing included; no text is shared with other packs.  Peers get the header bytes alone: each through zstd -19, all
-together through zstd -19 --long=27 and xz -9e.  ``ms/block`` is the time of decoding a block, ``ms first``
-that of one header from a pack just opened, ``ms each`` that of one header when all are read in order; CPU
-time, best of three.
+UIDs, places, names and framing included, with no text shared.  Peers get the header bytes alone: each through
+zstd -19, all together through zstd -19 --long=27 and xz -9e.  ``ms/block`` is the time of decoding a block,
+``ms first`` that of one header from a pack just opened, ``ms each`` that of one header when all are read in
+order; CPU time, best of three.
 ``--together`` packs all folders as one batch; ``--split`` cuts every series in N, once as series of N studies
 and once as series of one.
 """

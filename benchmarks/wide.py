@@ -114,7 +114,8 @@ def row(what: str, words: Array) -> dict[str, object]:
     frames, rows, columns = words.shape
     layout = PixelLayout(
         rows, columns, 1, 8 * words.itemsize, 8 * words.itemsize, 8 * words.itemsize - 1,
-        signed=words.dtype.kind == "i", is_float=words.dtype.kind == "f",
+        signed=words.dtype.kind == "i",
+        big_endian=words.dtype.byteorder == ">", is_float=words.dtype.kind == "f",
     )  # fmt: skip
     raw = words.reshape(frames, -1).view(np.uint8)
     sizes = {"zstd -19": len(zstandard.ZstdCompressor(level=19).compress(raw.tobytes()))}

@@ -170,7 +170,8 @@ def encode_segment(
             continue
         if best is None or _stored(coded) < _stored(best):
             best = coded
-        if candidate is codec and _stored(coded) < raw.size * _HARDLY_SMALLER:
+        # What wide words repeat over many frames, a trial on a few did not see.
+        if candidate is codec and _stored(coded) < raw.size * _HARDLY_SMALLER and not is_wide(layout):
             break
     assert best is not None
     return best
