@@ -365,7 +365,7 @@ class Archive:
             "stored_bytes": stored,
             "pixel_bytes": by_kind[PackKind.PIXEL] + by_kind[PackKind.BURNED],
             "pixel_bytes_by_profile": dict(sorted(by_profile.items())),
-            "header_bytes": by_kind[PackKind.HEADER],
+            "header_bytes": by_kind[PackKind.HEADER] + by_kind[PackKind.TEXT],
             "opaque_bytes": by_kind[PackKind.OPAQUE],
             "journal_bytes": sum(journal),
             "index_bytes": _folder_bytes(self.paths.index),

@@ -340,7 +340,8 @@ class Packer:
         encoder = StackEncoder(plan, run)
         marks = number_marks(self._catalog)
         try:
-            built = build_batch(plan, staging, encoder, self._next_part, marks, run.progress.advance)
+            texts = self._linker.texts(staging)
+            built = build_batch(plan, staging, encoder, self._next_part, marks, run.progress.advance, texts)
         finally:
             encoder.close()
         assert built.headers is not None
