@@ -4,10 +4,10 @@
 
 Each folder below FOLDER is a series, or several; its header packs are written as the packer writes them.
 ``blocks`` are the header bytes, ``all`` is the whole header pack: SHA-256 (32 bytes an instance), mtimes,
-UIDs, places, names and framing included.  Peers get the header bytes alone: each through zstd -19, all
-together through zstd -19 --long=27 and xz -9e.  ``ms/block`` is the time of decoding a block, ``ms first``
-that of one header from a pack just opened, ``ms each`` that of one header when all are read in order; CPU
-time, best of three.
+UIDs, places, names and framing included, with no text shared.  Peers get the header bytes alone: each through
+zstd -19, all together through zstd -19 --long=27 and xz -9e.  ``ms/block`` is the time of decoding a block,
+``ms first`` that of one header from a pack just opened, ``ms each`` that of one header when all are read in
+order; CPU time, best of three.
 ``--together`` packs all folders as one batch; ``--split`` cuts every series in N, once as series of N studies
 and once as series of one.
 """
@@ -29,6 +29,8 @@ import zstandard
 
 from dicomfs.archive import Archive
 from dicomfs.format.header import HeaderPackReader, HeaderPackWriter, SeriesPart, needed_features
+from dicomfs.model import PackKind, is_text_pack
+from dicomfs.packs import PackSource
 
 _Parts = list[tuple[SeriesPart, list[bytes]]]
 _RUNS = 3
@@ -60,13 +62,14 @@ def parts_of(folder: Path, work: Path) -> _Parts:
     with Archive.create(work) as archive:
         archive.import_paths([folder])
         archive.pack("fast")
-        for path in sorted((archive.paths.local_tier / "header").rglob("*")):
-            if path.is_file():
-                data = path.read_bytes()
-                reader = HeaderPackReader(_range(data), len(data), path.name)
-                for number, summary in enumerate(reader.parts):
-                    headers = [reader.header(number, row) for row in range(summary.rows)]
-                    found.append((reader.part(number), headers))
+        source = PackSource(archive.tier)
+        for key, _ in archive.tier.list(PackKind.HEADER.prefix):
+            reader = source.headers(key)
+            for number, summary in enumerate(reader.parts):
+                part = reader.part(number)
+                packs = {key: digest for key, digest in part.packs.items() if not is_text_pack(key)}
+                headers = [reader.header(number, row) for row in range(summary.rows)]
+                found.append((replace(part, packs=packs), headers))
     return found
 
 

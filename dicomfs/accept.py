@@ -11,16 +11,18 @@ decided above; nothing here reads pixels.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from dicomfs.dicom.attributes import Attributes
 from dicomfs.dicom.compare import complete, conflict_class
 from dicomfs.dicom.part10 import scan
-from dicomfs.errors import CodecError, FormatError, MismatchError, ObjectNotFound
+from dicomfs.errors import CodecError, FormatError, MismatchError, NotFoundError, ObjectNotFound
 from dicomfs.format.journal import CountersReserved, JournalEntry, NodesMade, VersionDecision, VersionsDecided
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
@@ -60,6 +62,8 @@ class Candidate:
     mtime_ns: int
     sha256: bytes
     attributes: Attributes
+    provisional: bool = False
+    """Whether it may be withdrawn as long as it is not packed, see `dicomfs.withdrawing`."""
 
 
 class Outcome(enum.Enum):
@@ -69,6 +73,13 @@ class Outcome(enum.Enum):
     ALREADY = "already"
     CONFLICT = "conflict"
     """New bytes under a UID that the archive knows; both are kept."""
+
+
+class Accepted(NamedTuple):
+    """What became of a candidate, and the instance that holds its bytes."""
+
+    outcome: Outcome
+    instance: InstanceId
 
 
 @dataclass(slots=True)
@@ -93,6 +104,8 @@ class _Batch:
     uids: set[str] = field(default_factory=set)
     records: list[tuple[Candidate, SpooledRecord]] = field(default_factory=list)
     versions: list[VersionDecision] = field(default_factory=list)
+    settled: list[InstanceId] = field(default_factory=list)
+    """Spooled instances whose bytes came again: nobody withdraws them any more."""
 
     def decides(self) -> bool:
         """Whether there is anything for the catalog besides the instances."""
@@ -132,13 +145,13 @@ class Acceptor:
             reconstructor,
         )
 
-    def accept(self, candidates: Sequence[Candidate]) -> list[Outcome]:
-        """Accept a batch; outcomes in the order of the candidates.  Durable when it returns.
+    def accept(self, candidates: Sequence[Candidate]) -> list[Accepted]:
+        """Accept a batch; what became of it in the order of the candidates.  Durable when it returns.
 
         Names and numbers depend on the set of candidates, not on their order.
         """
         waiting = sorted(range(len(candidates)), key=lambda index: _order_of(candidates[index]))
-        outcomes = [Outcome.NEW] * len(candidates)
+        outcomes: dict[int, Accepted] = {}
         with locked(self._lock):
             if self._mark.exists():
                 self._repair()
@@ -155,7 +168,7 @@ class Acceptor:
                 self._write(batch)
                 self._states = self._catalog.last_change(), batch.states
                 waiting = repeated
-        return outcomes
+        return [outcomes[index] for index in range(len(candidates))]
 
     def _known_states(self) -> dict[int, _SeriesState]:
         """What the last batch knew of its series, unless anybody has changed the archive since."""
@@ -164,11 +177,13 @@ class Acceptor:
         current = change == self._catalog.last_change() and len(states) <= _MOST_STATES
         return states if current else {}
 
-    def _decide(self, batch: _Batch, candidate: Candidate) -> Outcome:
+    def _decide(self, batch: _Batch, candidate: Candidate) -> Accepted:
         uid = candidate.attributes.sop_instance_uid
-        known = [self._catalog.row(instance) for instance in self._catalog.by_uid(uid)]
-        if any(self.same_bytes(row, candidate.size, candidate.sha256) for row in known):
-            return Outcome.ALREADY
+        there = self.find(uid, candidate.size, candidate.sha256)
+        if there is not None:
+            if there.spooled:
+                batch.settled.append(there.id)
+            return Accepted(Outcome.ALREADY, there.id)
         series = self._series(batch, candidate.attributes)
         state = self._state(batch, series.number)
         name, level, number = state.names.take(uid, candidate.attributes.instance_number)
@@ -183,25 +198,35 @@ class Acceptor:
             size=candidate.size,
             mtime_ns=candidate.mtime_ns,
             sha256=candidate.sha256,
+            provisional=candidate.provisional,
         )
         batch.records.append((candidate, record))
-        shown = [row for row in known if row.version == 0]
+        shown = [row for row in self._known(uid) if row.version == 0]
         if not shown:
-            return Outcome.NEW
+            return Accepted(Outcome.NEW, instance)
         conflict, newer_wins = self._judge(shown[0], candidate)
         loser_id, loser_name = (shown[0].id, shown[0].name) if newer_wins else (instance, name)
         version = self._state(batch, loser_id.series).names.next_version(loser_name)
         winner_id = instance if newer_wins else shown[0].id
         batch.versions.append(VersionDecision(loser_id, winner_id, version, conflict))
-        return Outcome.CONFLICT
+        return Accepted(Outcome.CONFLICT, instance)
 
-    def same_bytes(self, row: InstanceRow, size: int, sha256: bytes) -> bool:
+    def find(self, uid: str, size: int, sha256: bytes) -> InstanceRow | None:
+        """The instance that holds exactly these bytes, if there is one that can be read."""
+        return next((row for row in self._known(uid) if self._same_bytes(row, size, sha256)), None)
+
+    def _known(self, uid: str) -> Iterator[InstanceRow]:
+        for instance in self._catalog.by_uid(uid):
+            with contextlib.suppress(NotFoundError):  # forgotten or withdrawn meanwhile
+                yield self._catalog.row(instance)
+
+    def _same_bytes(self, row: InstanceRow, size: int, sha256: bytes) -> bool:
         """Whether an instance holds exactly the bytes with this digest; one that is damaged does not."""
         if row.size != size or row.sha256_start != sha256[:8]:
             return False
         try:
             reader = self._reconstructor.open(row.id)
-        except _DAMAGE:
+        except (*_DAMAGE, NotFoundError):
             return False
         try:
             return reader.sha256 == sha256
@@ -210,6 +235,9 @@ class Acceptor:
 
     def _judge(self, shown: InstanceRow, candidate: Candidate) -> tuple[ConflictClass, bool]:
         """How the candidate differs from what is shown, and whether it takes its place."""
+        if self._catalog.is_provisional(shown.id):
+            # What may be withdrawn stands in nobody's way.
+            return ConflictClass.TRUNCATED, True
         if max(shown.size, candidate.size) > _COMPARE_BYTES:
             # Too large to hold twice: treated as other pixels, the first stays shown.
             return ConflictClass.PIXELS, False
@@ -223,8 +251,10 @@ class Acceptor:
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as new,
         ):
             conflict = conflict_class(old, new)
+            if candidate.provisional:
+                return conflict, False
             if conflict is ConflictClass.TRUNCATED:
-                return conflict, complete(scan(new)) and not complete(scan(old))
+                return conflict, complete(scan(new)) and (not complete(scan(old)) or len(new) > len(old))
             return conflict, conflict is not ConflictClass.PIXELS
 
     def _read_whole(self, instance: InstanceId) -> bytes:
@@ -277,6 +307,9 @@ class Acceptor:
 
     def _write(self, batch: _Batch) -> None:
         """Make a batch durable, then visible: the order of these steps is the crash contract."""
+        if batch.settled:
+            with self._catalog.write_spool() as spooled:
+                spooled.settle(batch.settled)
         if not batch.records:
             return
         self._reserve(batch)

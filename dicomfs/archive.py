@@ -60,7 +60,7 @@ from dicomfs.paths import (
 from dicomfs.pins import Pins
 from dicomfs.progress import NullProgress, Progress
 from dicomfs.reconstruct import Reconstructor
-from dicomfs.recover import rebuild_spool
+from dicomfs.recover import discard_forgotten, rebuild_spool
 from dicomfs.repacker import Repacker, RepackReport
 from dicomfs.residency import Residency
 from dicomfs.scrubbing import Scrubber
@@ -70,6 +70,7 @@ from dicomfs.tiering import Tiering
 from dicomfs.tiers.folder import FolderTier
 from dicomfs.use_notes import UseNotes
 from dicomfs.verify import Verifier, VerifyReport
+from dicomfs.withdrawing import Withdrawer
 
 logger = logging.getLogger(__name__)
 
@@ -235,8 +236,9 @@ class Archive:
             except OSError as problem:
                 logger.warning("what dead workers left stays: %s", problem.strerror)
         reserve = self.settings.archive.minimum_free_bytes
-        intake = Intake(self.spool, self.catalog, self.acceptor(), reserve)
-        stubs = Stubs(self.reconstructor.open, folder.sealer(), lost=folder.is_lost())
+        withdraw = Withdrawer(self.paths, self.catalog, self.spool).withdraw
+        intake = Intake(self.spool, self.acceptor(), withdraw, reserve)
+        stubs = Stubs(self.reconstructor.open, folder.sealer(), folder.have_been)
         quiet_seconds = self.settings.pack.quiet_seconds
         return Incoming(self.paths.incoming, intake, stubs, folder.waiting, quiet_seconds)
 
@@ -363,7 +365,7 @@ class Archive:
             "stored_bytes": stored,
             "pixel_bytes": by_kind[PackKind.PIXEL] + by_kind[PackKind.BURNED],
             "pixel_bytes_by_profile": dict(sorted(by_profile.items())),
-            "header_bytes": by_kind[PackKind.HEADER],
+            "header_bytes": by_kind[PackKind.HEADER] + by_kind[PackKind.TEXT],
             "opaque_bytes": by_kind[PackKind.OPAQUE],
             "journal_bytes": sum(journal),
             "index_bytes": _folder_bytes(self.paths.index),
@@ -428,6 +430,7 @@ class Archive:
             with locked(self.paths.accept_lock):
                 if self.catalog.spool_stale:
                     self._repair_spool()
+                    discard_forgotten(self.catalog, self.spool)
                     with self.catalog.write_spool() as writer:
                         writer.mark_rebuilt()
 

@@ -53,7 +53,7 @@ class _SpoolFile:
         if not described.sop_instance_uid:
             raise NotTakenError("the data set", "has no SOP Instance UID")
         candidate = Candidate(self.part.path, self.part.size, mtime_ns, self.part.sha256, described)
-        if self.group.accept(candidate) is Outcome.ALREADY:
+        if self.group.accept(candidate).outcome is Outcome.ALREADY:
             self.part.path.unlink(missing_ok=True)
 
     def discard(self) -> None:

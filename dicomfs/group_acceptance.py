@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dicomfs.accept import Candidate, Outcome
+from dicomfs.accept import Accepted, Candidate
 
 
 @dataclass(slots=True)
@@ -18,21 +18,21 @@ class _Ticket:
     """A candidate in the queue, later what became of it."""
 
     candidate: Candidate
-    outcome: Outcome | None = None
+    outcome: Accepted | None = None
     problem: Exception | None = None
 
 
 class GroupAcceptance:
     """Accepts one candidate a call, those of many threads together."""
 
-    def __init__(self, accept: Callable[[Sequence[Candidate]], list[Outcome]]) -> None:
+    def __init__(self, accept: Callable[[Sequence[Candidate]], list[Accepted]]) -> None:
         """``accept`` is that of an `Acceptor`."""
         self._accept = accept
         self._guard = threading.Lock()
         self._turn = threading.Lock()
         self._waiting: list[_Ticket] = []
 
-    def accept(self, candidate: Candidate) -> Outcome:
+    def accept(self, candidate: Candidate) -> Accepted:
         """Accept; durable when it returns.  Who comes first does it for all that wait.
 
         Raises:

@@ -99,7 +99,7 @@ class Importer:
                 self._keep(file, top, keep_in, desk.new_path(), report)
             else:
                 report.not_taken.append(found)
-        for candidate, outcome in zip(candidates, self._acceptor.accept(candidates), strict=True):
+        for candidate, (outcome, _) in zip(candidates, self._acceptor.accept(candidates), strict=True):
             if outcome is Outcome.ALREADY:
                 report.already += 1
                 candidate.temporary.unlink()
@@ -137,12 +137,12 @@ class Importer:
         return Candidate(temporary, size, temporary.stat().st_mtime_ns, digest, described)
 
     def _has(self, described: Attributes, descriptor: int, size: int) -> bool:
-        rows = [self._catalog.row(instance) for instance in self._catalog.by_uid(described.sop_instance_uid)]
-        rows = [row for row in rows if row.size == size]
-        if not rows:
+        """Whether its bytes are there, and to stay: what may be withdrawn is accepted once more."""
+        uid = described.sop_instance_uid
+        if not self._catalog.by_uid(uid):
             return False
-        digest = digest_of(descriptor)
-        return any(self._acceptor.same_bytes(row, size, digest) for row in rows)
+        row = self._acceptor.find(uid, size, digest_of(descriptor))
+        return row is not None and not self._catalog.is_provisional(row.id)
 
     def _check_space(self, file: Path, size: int) -> None:
         if shutil.disk_usage(self._spool.folder).free < size + self._reserve_bytes:

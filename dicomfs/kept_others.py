@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from dicomfs import marks
 from dicomfs.paths import sync_folder
 from dicomfs.sources import copy_still, digest_of, opened
 
@@ -39,6 +40,7 @@ def keep(file: Path, relative: Path, folder: Path, temporary: Path) -> None:
                 return
         try:
             copy_still(file, descriptor, temporary)
+            marks.set_written(temporary)
             # A link fails where another process took the name meanwhile; renaming would replace its file.
             os.link(temporary, target)
         finally:

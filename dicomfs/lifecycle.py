@@ -18,6 +18,8 @@ from dicomfs.model import ObjectKey, PackKind
 
 DAY_NS = 86_400 * 10**9
 _HEADER = PackKind.HEADER.prefix
+_AT_HOME = frozenset((_HEADER, PackKind.TEXT.prefix))
+"""What is small and read first: it stays local."""
 
 
 class Move(enum.Enum):
@@ -236,7 +238,7 @@ def _least_used(objects: Iterable[Facts], tier: str, policy: Policy) -> list[Fac
         if tier in facts.tiers
         and facts.series
         and _forbidden(facts, tier, policy) is None
-        and not (tier == LOCAL and facts.kind == _HEADER)
+        and not (tier == LOCAL and facts.kind in _AT_HOME)
     ]
     return sorted(candidates, key=lambda facts: (facts.touched_ns, facts.key))
 
@@ -321,7 +323,7 @@ def _copy_term(facts: Facts, tier: str, policy: Policy) -> _Term:
 
 
 def _evict_term(facts: Facts, tier: str, policy: Policy) -> _Term:
-    header_at_home, keep = tier == LOCAL and facts.kind == _HEADER, policy.tiers[tier]
+    header_at_home, keep = tier == LOCAL and facts.kind in _AT_HOME, policy.tiers[tier]
     for number, rule in enumerate(policy.rules, 1):
         if rule.evict_from != tier or rule.evict_after_days is None or (header_at_home and not rule.kinds):
             continue
@@ -332,7 +334,9 @@ def _evict_term(facts: Facts, tier: str, policy: Policy) -> _Term:
             return _Term(rule.evict_after_days, since_ns, unused_days, by)
     since_ns = max(one.accepted_ns for one in facts.series)
     if header_at_home:
-        return _Term("never", since_ns, 0.0, "header packs stay local unless a rule names their kind")
+        return _Term(
+            "never", since_ns, 0.0, "headers and their texts stay local unless a rule names their kind"
+        )
     by = (
         "nothing evicts it"
         if keep.keep_days == "never"

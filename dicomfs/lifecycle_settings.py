@@ -20,7 +20,7 @@ Days = Annotated[float, Meta(ge=0)] | Literal["never"]
 """Days, parts of them too, or never."""
 Watermark = Annotated[int, Meta(ge=0)] | Annotated[str, Meta(pattern=r"^[0-9]{1,2}(\.[0-9]+)?%$")]
 """Bytes that the archive's objects take on a tier, or share of its file system that is used, by anybody."""
-Kind = Literal["pixel", "burned", "opaque", "header"]
+Kind = Literal["pixel", "burned", "opaque", "header", "text"]
 _WINDOW = re.compile(r"([0-9]{1,2}):([0-9]{2})-([0-9]{1,2}):([0-9]{2})")
 
 
@@ -60,7 +60,7 @@ class RuleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     modalities: list[str] = []
     """Modality (0008,0060) of the series, any of these; any at all when empty."""
     kinds: list[Kind] = []
-    """What the object holds, any of these; when empty, anything, except that header packs stay local."""
+    """What the object holds, any of these; when empty, anything, but headers and their texts stay local."""
     profiles: list[Literal["fast", "dense", "archive"]] = []
     """How frames are packed, any of these; when empty, anything, also what holds no frames."""
     at_least_bytes: Annotated[int, Meta(ge=0)] = 0

@@ -141,6 +141,8 @@ class PackKind(enum.IntEnum):
     """Chunks of byte streams: identity class."""
     HEADER = 4
     """Instance tables and header blocks: identity class."""
+    TEXT = 5
+    """Bytes that header blocks have in common: identity class."""
 
     @property
     def prefix(self) -> str:
@@ -158,8 +160,15 @@ def is_header_pack(key: ObjectKey) -> bool:
     return key.startswith(PackKind.HEADER.prefix + "/")
 
 
+def is_text_pack(key: ObjectKey) -> bool:
+    """Whether an object is a text pack, by its name."""
+    return key.startswith(PackKind.TEXT.prefix + "/")
+
+
 FRAME_KINDS = frozenset({PackKind.PIXEL, PackKind.BURNED})
 """Packs of frames: what has a profile."""
+STREAM_KINDS = frozenset({PackKind.OPAQUE, PackKind.TEXT})
+"""Packs of byte streams."""
 
 
 @dataclass(frozen=True, slots=True)

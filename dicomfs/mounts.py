@@ -118,27 +118,33 @@ def refuse_mounted(mountpoint: Path, table: Path = MOUNT_TABLE) -> None:
 def claimed(run: Path, mountpoint: Path) -> Iterator[None]:
     """Say, for as long as this process serves it, that it serves `mountpoint`; `run` is the archive's.
 
-    Where nothing can be written, on a full or read-only disk, nothing is said: `unmount` cannot wait for the
-    end of the process then.
+    It is said in `runtime_folder` where the archive's disk is full or read-only.  Where that takes nothing
+    either, `unmount` cannot wait for the end of the process.
     """
+    with contextlib.ExitStack() as held:
+        for folder in (run, runtime_folder()):
+            try:
+                path, descriptor = _claim(folder, mountpoint)
+            except OSError as problem:
+                if folder == run and problem.errno not in NOT_WRITABLE:
+                    raise
+                _log.warning("%s: cannot tell that a mount is served: %s", folder, problem.strerror)
+                continue
+            held.callback(os.close, descriptor)
+            held.callback(path.unlink, missing_ok=True)
+            break
+        yield
+
+
+def runtime_folder() -> Path:
+    """Return the folder in memory for what concerns this user's running processes: it may not be there."""
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or "/run") / "dicomfs"
+
+
+def _claim(run: Path, mountpoint: Path) -> tuple[Path, int]:
+    run.mkdir(mode=0o700, exist_ok=True)
+    _sweep(run)
     path = run / f"mount-{os.getpid()}.lock"
-    try:
-        _sweep(run)
-        descriptor = _claim(path, mountpoint)
-    except OSError as problem:
-        if problem.errno not in NOT_WRITABLE:
-            raise
-        _log.warning("nobody can be told that this process serves a mount: %s", problem.strerror)
-        yield
-        return
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _claim(path: Path, mountpoint: Path) -> int:
     descriptor = try_lock(path)
     if descriptor is None:
         raise MountBusy(str(mountpoint), f"{path.name} is held by another process")
@@ -148,15 +154,19 @@ def _claim(path: Path, mountpoint: Path) -> int:
         os.close(descriptor)
         path.unlink(missing_ok=True)
         raise
-    return descriptor
+    return path, descriptor
 
 
 def claim_of(run: Path, mountpoint: str) -> Path | None:
-    """Return the claim file of the process that serves `mountpoint`, None when none lives."""
-    with contextlib.suppress(OSError):
-        for path in sorted(run.glob("mount-*.lock")):
-            if path.read_bytes() == os.fsencode(mountpoint) and not ended(path):
-                return path
+    """Return the claim file of the process that serves `mountpoint`, None when none lives.
+
+    `run` is that of the archive; the machine's folder is looked through as well.
+    """
+    for folder in (run, runtime_folder()):
+        with contextlib.suppress(OSError):
+            for path in sorted(folder.glob("mount-*.lock")):
+                if path.read_bytes() == os.fsencode(mountpoint) and not ended(path):
+                    return path
     return None
 
 

@@ -296,7 +296,8 @@ class Packer:
             except UnreadableFile as problem:
                 instance = self._unreadable(group, problem)
                 rotten.add(instance)
-                report.fail(instance, str(problem))
+                if not self._catalog.is_forgotten(instance):
+                    report.fail(instance, str(problem))
                 continue
             if not wrong:
                 return plan, built
@@ -339,7 +340,8 @@ class Packer:
         encoder = StackEncoder(plan, run)
         marks = number_marks(self._catalog)
         try:
-            built = build_batch(plan, staging, encoder, self._next_part, marks, run.progress.advance)
+            texts = self._linker.texts(staging)
+            built = build_batch(plan, staging, encoder, self._next_part, marks, run.progress.advance, texts)
         finally:
             encoder.close()
         assert built.headers is not None

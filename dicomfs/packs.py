@@ -17,12 +17,15 @@ from dicomfs.errors import DamagedError, ObjectNotFound
 from dicomfs.format.header import HeaderPackReader, SeriesPart
 from dicomfs.format.pack import PackReader
 from dicomfs.format.pack_notes import Packing, StoodFor
-from dicomfs.model import HeaderPiece, ObjectKey, is_header_pack
+from dicomfs.format.shared_texts import TextRef
+from dicomfs.format.text_pack import read_text
+from dicomfs.model import ObjectKey, is_header_pack
 from dicomfs.tiers.base import ByteRange, Tier
 
 _OPEN_PACKS = 256
 _OPEN_PARTS = 64
 _BLOCK_BYTES = 64 << 20
+_TEXT_BYTES = 16 << 20
 
 ReadRange = Callable[[int, int], bytes]
 """(offset, length) -> bytes; short only at the end of the object."""
@@ -85,6 +88,7 @@ class PackSource:
         self._packs: OrderedDict[ObjectKey, PackReader | HeaderPackReader] = OrderedDict()
         self._parts: OrderedDict[tuple[ObjectKey, int], SeriesPart] = OrderedDict()
         self._blocks: BytesCache[tuple[ObjectKey, int]] = BytesCache(_BLOCK_BYTES)
+        self._texts: BytesCache[ObjectKey] = BytesCache(_TEXT_BYTES)
         self.note_used: Callable[[ObjectKey], None] = _unnoted
         """Called with each pack that a file is read from, from a cache or not."""
 
@@ -114,7 +118,7 @@ class PackSource:
                 return reader
         read, size = self._ranges(key)
         header = is_header_pack(key)
-        reader = HeaderPackReader(read, size, key) if header else PackReader(read, size, key)
+        reader = HeaderPackReader(read, size, key, self.text) if header else PackReader(read, size, key)
         with self._lock:
             self._packs[key] = reader
             while len(self._packs) > _OPEN_PACKS:
@@ -202,6 +206,16 @@ class PackSource:
             raise ObjectNotFound(self._tier.name, key)
         return reader
 
+    def text(self, ref: TextRef) -> bytes:
+        """A shared text, read once and kept; raises as `pack` does."""
+
+        def read() -> dict[ObjectKey, bytes]:
+            self.require(ref.key, ref.index_digest)
+            return {ref.key: read_text(self.pack(ref.key))}
+
+        self.note_used(ref.key)
+        return self._texts.fetch(ref.key, ref.key, read)
+
     def part(self, key: ObjectKey, index: int) -> SeriesPart:
         """The instance table of one series part; raises as `pack` does.
 
@@ -220,17 +234,14 @@ class PackSource:
         return part
 
     def needs(self, key: ObjectKey, index: int, rows: Iterable[int]) -> set[ObjectKey]:
-        """The packs that these rows of a series part have pieces in.
+        """The packs that these rows of a series part have pieces in, and the texts that its headers need.
 
         Raises as `pack` does, DamagedError also where there is no such row.
         """
-        entries = self.part(key, index).entries
-        found: set[ObjectKey] = set()
-        for row in rows:
-            if not 0 <= row < len(entries):
-                raise DamagedError(key, "has fewer instances than the catalog says")
-            found |= {piece.pack for piece in entries[row].pieces if not isinstance(piece, HeaderPiece)}
-        return found
+        part, wanted = self.part(key, index), list(rows)
+        if not all(0 <= row < len(part.entries) for row in wanted):
+            raise DamagedError(key, "has fewer instances than the catalog says")
+        return part.needs(part.entries[row] for row in wanted)
 
     def identified_part(self, key: ObjectKey, index: int) -> SeriesPart:
         """A series part with all SOP Instance UIDs; decodes its header blocks, raises as `pack` does."""

@@ -10,7 +10,7 @@ import array
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,6 @@ from dicomfs.errors import (
     TierFull,
     UsageError,
 )
-from dicomfs.format.header import InstanceEntry
 from dicomfs.format.journal import (
     CountersReserved,
     InstancesForgotten,
@@ -44,7 +43,6 @@ from dicomfs.journal import PREFIX as JOURNAL_PREFIX
 from dicomfs.journal import Journal, apply_decision
 from dicomfs.model import (
     ConflictClass,
-    HeaderPiece,
     InstanceId,
     InstanceRow,
     Level,
@@ -349,7 +347,7 @@ def _read_headers(source: PackSource, key: ObjectKey, found: _Found) -> None:
         if not entries:
             continue
         positions = array.array("I", [entry.position for entry in entries])
-        needed = _needed(entries)
+        needed = frozenset(part.needs(entries))
         found.parts[part.series.number].append(_Part(part.part, key, index, positions, needed))
 
 
@@ -392,11 +390,6 @@ def _disjoint(found: _Found, series: int, report: RecoverReport) -> list[_Part]:
     return chosen
 
 
-def _needed(entries: Sequence[InstanceEntry]) -> frozenset[ObjectKey]:
-    pieces = (piece for entry in entries for piece in entry.pieces)
-    return frozenset(piece.pack for piece in pieces if not isinstance(piece, HeaderPiece))
-
-
 def rebuild_spool(catalog: Catalog, spool: Spool, decided: Iterable[VersionDecision]) -> int:
     """Bring the spool's index in line with the spool folder, and journaled decisions into effect.
 
@@ -432,8 +425,12 @@ def rebuild_spool(catalog: Catalog, spool: Spool, decided: Iterable[VersionDecis
 
 
 def discard_forgotten(catalog: Catalog, spool: Spool) -> None:
-    """Remove raw bytes of instances that were forgotten, as a crash leaves them."""
-    spool.release([(file.id, file.sha256) for file in spool.files() if catalog.is_forgotten(file.id)])
+    """Remove raw bytes of instances that were forgotten or withdrawn, as a crash leaves them."""
+    gone = [file for file in spool.files() if catalog.is_forgotten(file.id)]
+    if gone:
+        with catalog.write_spool() as writer:
+            writer.remove([file.id for file in gone])
+    spool.release([(file.id, file.sha256) for file in gone])
 
 
 def _apply_versions(catalog: Catalog, decided: Iterable[VersionDecision]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dicomfs.errors import DicomfsError
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
-from dicomfs.model import HeaderPiece, InstanceId, ObjectKey
+from dicomfs.model import InstanceId, ObjectKey
 from dicomfs.nearest import NearestCopy
 from dicomfs.object_facts import objects_of
 from dicomfs.packs import PackSource
@@ -51,8 +51,7 @@ class Residency:
         """The objects that a packed instance is read from.  Raises NotFoundError."""
         place = self._catalog.part_of(instance)
         try:
-            pieces = self._source.part(place.header_key, place.part_index).entries[place.row].pieces
-            packs = {piece.pack for piece in pieces if not isinstance(piece, HeaderPiece)}
+            packs = self._source.needs(place.header_key, place.part_index, [place.row])
         except DicomfsError:
             # Its header pack cannot be had now: it may need any of those that its part does.
             parts = self._catalog.needs(instance.series)

@@ -18,7 +18,7 @@ from dicomfs.errors import DicomfsError, MismatchError, ObjectNotFound, TierErro
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
 from dicomfs.journal import Journal
-from dicomfs.model import InstanceId, ObjectKey, is_header_pack
+from dicomfs.model import InstanceId, ObjectKey, is_header_pack, is_text_pack
 from dicomfs.packs import PackSource
 from dicomfs.progress import Progress
 from dicomfs.reconstruct import Reconstructor, check_whole
@@ -64,7 +64,7 @@ class Verifier:
             self._objects(pool, report, deep)
             self._instances(pool, report, progress, deep)
         self._journal_objects(report)
-        self._references(report)
+        self._references(report, deep=deep)
         counted = self._catalog.recount()
         if counted != counts:
             report.problems.append(
@@ -179,7 +179,7 @@ class Verifier:
             return size, f"{what}: {problem}"
         return size, ""
 
-    def _references(self, report: VerifyReport) -> None:
+    def _references(self, report: VerifyReport, *, deep: bool) -> None:
         """Count again what the instances of each header pack need, and compare it with the catalog."""
         for record in list(self._catalog.objects()):
             if not is_header_pack(record.key):
@@ -189,6 +189,7 @@ class Verifier:
             except DicomfsError:
                 continue  # listed where the object itself was checked
             recorded = set(self._catalog.references(record.key))
+            report.problems += self._strange_texts(record.key, deep=deep)
             missing = sorted(key for key in needed if not self._catalog.has_object(self._catalog.placed(key)))
             # Rows that were forgotten may be counted or not: it depends on whether they could be read then.
             if not needed <= recorded <= named:
@@ -203,6 +204,17 @@ class Verifier:
                 f"catalog: {lost} records of who needs which object are missing and {wrong} are wrong; "
                 "run `recover`"
             )
+
+    def _strange_texts(self, header: ObjectKey, *, deep: bool) -> list[str]:
+        """Blocks of a header pack that need a shared text with more in it than they hold themselves."""
+        if not deep or not any(map(is_text_pack, self._catalog.references(header))):
+            return []
+        reader = self._source.headers(header)
+        try:
+            strange = [n for n in range(reader.block_count) if not reader.has_whole_text(n)]
+        except DicomfsError:
+            return []  # listed where the instances were read
+        return [f"{header}: header block {number} needs a text that is not all its own" for number in strange]
 
     def _needs(self, header: ObjectKey) -> tuple[set[ObjectKey], set[ObjectKey]]:
         """What the instances of a header pack need that the catalog knows, and what all of them name."""

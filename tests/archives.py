@@ -55,6 +55,16 @@ def tree(archive: Archive) -> dict[Shown, tuple[int, int, bytes]]:
     return shown
 
 
+def sha(data: bytes) -> str:
+    """SHA-256 in hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def versions(archive: Archive) -> dict[str, int]:
+    """SHA-256 of every instance -> its version."""
+    return {sha(read_whole(archive, row.id)): row.version for _, row in rows(archive)}
+
+
 def numbers(archive: Archive) -> dict[Shown, tuple[InstanceId, int]]:
     """What is shown -> what names its bytes for ever."""
     return {place: (row.id, instance_ino(row.id)) for place, row in rows(archive)}

@@ -28,6 +28,9 @@ from dicomfs.format.journal import (
 from dicomfs.format.keys import pack_key
 from dicomfs.format.pack import PackWriter
 from dicomfs.format.pack_notes import Decision, Packing, StoodFor
+from dicomfs.format.shared_texts import FEATURE as TEXTS
+from dicomfs.format.shared_texts import SharedText, TextRef, pieces
+from dicomfs.format.text_pack import write_text
 from dicomfs.model import (
     INSTANCE_LEVEL,
     CodedPiece,
@@ -256,3 +259,24 @@ def journal_entries() -> tuple[JournalEntry, ...]:
 def journal_sample() -> bytes:
     """A journal object with one entry of each kind."""
     return encode_journal(journal_entries(), 2**63 + 5, ARCHIVE_ID, 1_600_000_000_000_000_000, "1.0")
+
+
+def shared_text_sample() -> tuple[bytes, bytes, SharedText]:
+    """A text pack, and a header pack with a block that needs it."""
+    text = b"".join(pieces(samples.protocol("shared", 500)))
+    file = io.BytesIO()
+    summary = write_text(file, ARCHIVE_ID, text)
+    shared = SharedText(TextRef(summary.key, summary.index_digest), text)
+    headers = [
+        data[:-512] for data in samples.long_headers("Text^Patient", samples.protocol("shared", 520), 3)
+    ]
+    part, _ = series_part(2, len(headers), 0)
+    entries = [
+        dataclasses.replace(entry, pieces=(HeaderPiece(len(header)),), size=len(header))
+        for entry, header in zip(part.entries, headers, strict=True)
+    ]
+    packed = io.BytesIO()
+    writer = HeaderPackWriter(packed, ARCHIVE_ID, (TEXTS,), lambda *_: shared)
+    writer.add_part(dataclasses.replace(part, entries=entries, packs={}), headers)
+    writer.finish()
+    return file.getvalue(), packed.getvalue(), shared

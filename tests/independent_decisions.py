@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
+import numpy as np
+
 from tests.independent_kernel import demand
 
-RATES = [655360 // (10 * count + 24) for count in range(401)]
+f32 = np.float32
+
 SIMPLE_LIMIT, MIXED_LIMIT = 255, 400
 NODES, SETS, CURVES = 48, 20, 40
 MASK = (1 << 64) - 1
@@ -36,6 +39,11 @@ SQUASH = _squash()
 STRETCH = _stretch()
 
 
+def share(error: int, count: int) -> int:
+    """The part of an error that what has learnt so many times moves by."""
+    return int(f32(error) / (f32(count) + f32(2.4)))
+
+
 class Slots:
     """Slots that are at hand, probability and count in two lists."""
 
@@ -46,7 +54,7 @@ class Slots:
     def learn(self, index: int, bit: int, limit: int) -> None:
         """Let a slot learn a bit."""
         s, n = self.s[index], self.n[index]
-        self.s[index] = s + (((4194303 if bit else 0) - s) * RATES[n] >> 16)
+        self.s[index] = s + share((4194303 if bit else 0) - s, n)
         if n < limit:
             self.n[index] = n + 1
 
@@ -102,7 +110,7 @@ class Bias:
     def learn(self, key: Hashable, distance: int) -> None:
         """Learn how far a prediction was off."""
         mean, count = self.means[key]
-        self.means[key] = [mean + ((256 * distance - mean) * RATES[count] >> 16), min(255, count + 1)]
+        self.means[key] = [mean + share(256 * distance - mean, count), min(255, count + 1)]
 
 
 class Mixing:
@@ -113,7 +121,7 @@ class Mixing:
         self.tables: list[defaultdict[Hashable, Slots]] = [
             defaultdict(lambda: Slots(NODES)) for _ in range(self.count)
         ]
-        first = [65536 // self.count] * self.count + [0]
+        first = [16384 // self.count] * self.count + [0]
         self.mixers = [
             [[first.copy() for _ in range(SETS)] for _ in range(NODES)] for _ in range(2 if level else 1)
         ]
@@ -129,14 +137,13 @@ class Mixing:
         inputs = [STRETCH[each.s[node] >> 10] for each in slots]
         inputs.append(256)
         weights = [mixer[node][one] for mixer, one in zip(self.mixers, sets, strict=False)]
-        sums = [_clamp(sum(map(int.__mul__, each, inputs)) >> 16, -2047, 2047) for each in weights]
+        sums = [_clamp(sum(map(int.__mul__, each, inputs)) >> 14, -2047, 2047) for each in weights]
         p = self._refined(node, sums, curve) if self.level else SQUASH[sums[0] + 2048]
         found = self.coder.bit(_clamp(p, 24, 65512))
         for each, total in zip(weights, sums, strict=True):
-            miss = (65535 if found else 0) - SQUASH[total + 2048]
+            miss = ((65535 if found else 0) - SQUASH[total + 2048]) >> 3
             for index, value in enumerate(inputs):
-                changed = each[index] + ((value * miss + 32768) >> 16)
-                each[index] = (changed + 2**31) % 2**32 - 2**31
+                each[index] = _clamp(each[index] + ((value * miss + 16384) >> 15), -32768, 32767)
         for one in slots:
             one.learn(node, found, MIXED_LIMIT)
         if self.level:

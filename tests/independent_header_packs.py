@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.independent_codecs import Refused, unzstd
-from tests.independent_columns import integers, texts
-from tests.independent_headers import plain_block
+from tests.independent_columns import integers
+from tests.independent_columns import texts as texts_of
+from tests.independent_headers import Texts, no_texts, plain_block
 from tests.independent_objects import (
     BLOCK_LIMIT,
     SERIES_PART,
@@ -30,10 +31,10 @@ def uids_of(
 ) -> Callable[[int, int, int], str]:
     """Give the UID of a row, told where its header bytes begin."""
     if places is None:
-        known = texts(stored, rows)
+        known = texts_of(stored, rows)
         return lambda row, _block, _offset: known[row]
     offsets, lengths = (integers(one, rows) for one in fields(places, 2))
-    there = iter(texts(stored, lengths.count(0)))
+    there = iter(texts_of(stored, lengths.count(0)))
 
     def uid(row: int, block: int, offset: int) -> str:
         if not lengths[row]:
@@ -45,7 +46,7 @@ def uids_of(
     return uid
 
 
-def plain_bytes_of(pack: Pack, number: int, *, as_dictionary: bool = False) -> bytes:
+def plain_bytes_of(pack: Pack, number: int, *, as_dictionary: bool = False, texts: Texts = no_texts) -> bytes:
     """Plain bytes of a header block, compared with its digest."""
     block: Block | None = pack.tables.blocks.get(number)
     if block is None:
@@ -54,7 +55,7 @@ def plain_bytes_of(pack: Pack, number: int, *, as_dictionary: bool = False) -> b
         raise Refused("a dictionary behind a dictionary")
     stored = cut(pack.data, block.place, block.stored)
     if block.rows:
-        plain = plain_block(stored, _base(pack, block.base), block.rows, block.plain)
+        plain = plain_block(stored, _base(pack, block.base), block.rows, block.plain, texts)
     elif block.plain > BLOCK_LIMIT:
         raise Refused("a header block")
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,10 +15,19 @@ from tests.independent_codecs import Refused, Unsupported, unzstd
 
 DICTIONARIES = Path(__file__).parents[1] / "dicomfs" / "format" / "dictionaries"
 DICTIONARY_DIGESTS = {1: "13bb010f278463765a295d06598662a5"}
-STREAM_LIMIT, PLAIN_LIMIT, ROW_LIMIT = 16 << 20, 32 << 20, 4096
+STREAM_LIMIT, PLAIN_LIMIT, ROW_LIMIT, TEXT_LIMIT = 16 << 20, 32 << 20, 4096, 1 << 20
 TEMPLATES, OPERATIONS, DEPTH, ELEMENTS, STEPS = 1 << 16, 1 << 20, 64, 1 << 20, 1 << 22
 LITERAL, COLUMN, LIST, OPEN, CLOSE = range(5)
 LENGTHS = {0: (0, "little"), 1: (2, "little"), 2: (4, "little"), 3: (2, "big"), 4: (4, "big")}
+
+
+Texts = Callable[[bytes, bytes], bytes]
+"""Gives a shared text, told the SHA-256 of its pack and the digest of that pack's plain index."""
+
+
+def no_texts(_name: bytes, _index: bytes) -> bytes:
+    """For packs that are read alone."""
+    raise Refused("a shared text is missing")
 
 
 class Stream:
@@ -73,20 +82,50 @@ class Template:
     columns: int = 0
 
 
-def streams_of(payload: bytes) -> list[Stream]:
+def streams_of(payload: bytes, texts: Texts = no_texts) -> list[Stream]:
     """Program, text, numbers and raw."""
     rest = Stream(payload)
-    heads = []
-    for _ in range(4):
-        method, plain = rest.take(1)[0], rest.number(STREAM_LIMIT)
-        heads.append((method, plain, rest.number() if method else plain))
-    found = [Stream(plain_stream(method, rest.take(stored), plain)) for method, plain, stored in heads]
+    heads = [_stream_head(rest, STREAM_LIMIT) for _ in range(4)]
+    found = [
+        Stream(plain_stream(method, rest.take(stored), plain, texts(*text) if text else b""))
+        for method, plain, stored, text in heads
+    ]
     if not rest.empty:
         raise Refused("bytes behind the streams")
     return found
 
 
-def plain_stream(method: int, stored: bytes, plain: int) -> bytes:
+def _stream_head(rest: Stream, limit: int) -> tuple[int, int, int, tuple[bytes, bytes] | None]:
+    method, plain = rest.take(1)[0], rest.number(limit)
+    stored = rest.number() if method else plain
+    return method, plain, stored, (rest.take(32), rest.take(8)) if method == 3 else None
+
+
+def shared_text(stream: bytes) -> bytes:
+    """The text in the stream of a text pack."""
+    rest = Stream(stream)
+    method, plain, stored, text = _stream_head(rest, TEXT_LIMIT)
+    if text is not None:
+        raise Refused("a text needs a text")
+    found = plain_stream(method, rest.take(stored), plain)
+    if not rest.empty:
+        raise Refused("bytes behind a text")
+    return found
+
+
+def pieces_of(text: bytes) -> list[bytes]:
+    """The pieces of a text."""
+    found, start = [], 0
+    for end in range(len(text) + 1):
+        window = int.from_bytes(text[max(0, end - 8) : end], "little")
+        cut = end >= 8 and window * 0x9E3779B97F4A7C15 % (1 << 64) >> 58 == 1 and end - start >= 32
+        if cut or end - start == 1024:
+            found.append(text[start:end])
+            start = end
+    return found
+
+
+def plain_stream(method: int, stored: bytes, plain: int, text: bytes = b"") -> bytes:
     """A stream decompressed."""
     if method == 0:
         return stored
@@ -94,14 +133,21 @@ def plain_stream(method: int, stored: bytes, plain: int) -> bytes:
         return unzstd(stored, plain)
     if method == 2:
         return unlzma(stored, plain)
+    if method == 3:
+        return unzstd(stored, plain, shipped(1) + text)
     if method < 16:
         raise Refused("method of a stream")
-    if method - 16 not in DICTIONARY_DIGESTS:
-        raise Unsupported(f"dictionary {method - 16}")
-    dictionary = (DICTIONARIES / f"{method - 16}.zdict").read_bytes()
-    if not hashlib.sha256(dictionary).hexdigest().startswith(DICTIONARY_DIGESTS[method - 16]):
+    return unzstd(stored, plain, shipped(method - 16))
+
+
+def shipped(number: int) -> bytes:
+    """A shipped dictionary."""
+    if number not in DICTIONARY_DIGESTS:
+        raise Unsupported(f"dictionary {number}")
+    dictionary = (DICTIONARIES / f"{number}.zdict").read_bytes()
+    if not hashlib.sha256(dictionary).hexdigest().startswith(DICTIONARY_DIGESTS[number]):
         raise Refused("another dictionary")
-    return unzstd(stored, plain, dictionary)
+    return dictionary
 
 
 def unlzma(stored: bytes, plain: int) -> bytes:
@@ -363,12 +409,12 @@ def _decimal(value: int, decimals: int, flags: int, width: int) -> bytes:
     return text.rjust(width, "0" if flags & 2 else " ").encode()
 
 
-def plain_block(payload: bytes, base: bytes | None, rows: int, plain: int) -> bytes:
+def plain_block(payload: bytes, base: bytes | None, rows: int, plain: int, texts: Texts = no_texts) -> bytes:
     """The plain bytes of a block of columns; ``base`` is the payload of the block with its templates."""
     if not 0 < rows <= ROW_LIMIT or plain > PLAIN_LIMIT:
         raise Refused("size of a block")
-    streams = streams_of(payload)
-    program, text = (streams if base is None else streams_of(base))[:2]
+    streams = streams_of(payload, texts)
+    program, text = (streams if base is None else streams_of(base, texts))[:2]
     roots, templates = templates_of(program, text)
     made = b"".join(Filling(streams, roots, templates, plain).rows(rows))
     if len(made) != plain or not all(stream.empty for stream in streams):

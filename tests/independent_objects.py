@@ -19,13 +19,14 @@ from tests.independent_codecs import Layout, Refused, Unsupported, unzstd
 MAGIC = bytes.fromhex("d1434d46530d0a1a")
 END_MAGIC = bytes.fromhex("d1434d454e440a1a")
 HEAD, SEGMENT, CHUNK, HEADER_BLOCK, SERIES_PART, JOURNAL, INDEX, STANDS_FOR, SERIES_PARTS = range(1, 10)
-FEATURES = {"codestreams", "columns"}
-KINDS = {"pixel": 1, "burned": 2, "opaque": 3, "header": 4, "journal": 16}
+FEATURES = {"codestreams", "columns", "texts"}
+KINDS = {"pixel": 1, "burned": 2, "opaque": 3, "header": 4, "text": 5, "journal": 16}
 ALLOWED = {
     1: {HEAD, STANDS_FOR, SEGMENT, INDEX},
     2: {HEAD, STANDS_FOR, SEGMENT, INDEX},
     3: {HEAD, CHUNK, INDEX},
     4: {HEAD, HEADER_BLOCK, SERIES_PART, SERIES_PARTS, INDEX},
+    5: {HEAD, CHUNK, INDEX},
     16: {HEAD, JOURNAL},
 }
 TABLE_LIMIT, BLOCK_LIMIT, CHUNK_LIMIT, DESCRIPTION_LIMIT = 64 << 20, 4 << 20, 1 << 20, 16 << 20

@@ -18,6 +18,7 @@ from tests.independent_codecs import Refused, Unsupported, decode_band, unzstd
 from tests.independent_codestreams import make
 from tests.independent_columns import integers
 from tests.independent_header_packs import part_of, plain_bytes_of, uids_of
+from tests.independent_headers import shared_text
 from tests.independent_objects import (
     CHUNK_LIMIT,
     HEAD,
@@ -432,7 +433,15 @@ class TierReader:
             versions.update((one, free + k) for k, one in enumerate(undecided[:-1]))
 
     def _plain(self, pack: Pack, key: str, block: int) -> bytes:
-        return self._blocks.get(f"{key} {block}", lambda: plain_bytes_of(pack, block))
+        return self._blocks.get(f"{key} {block}", lambda: plain_bytes_of(pack, block, texts=self._text))
+
+    def _text(self, name: bytes, index: bytes) -> bytes:
+        """A shared text."""
+        key = f"text/{name.hex()[:2]}/{name.hex()}"
+        pack = self.pack(key)
+        if pack.index_digest not in (b"", index):
+            raise Refused(f"{key} is another pack")
+        return shared_text(self._range(key, 0, 0, pack.tables.streams[0]))
 
     def _header(self, instance: Instance) -> bytes:
         length = sum(piece.numbers[0] if piece.kind == "H" else piece.recipe for piece in instance.pieces)

@@ -6,6 +6,7 @@ mistake there cannot hide one of ours.  Everything follows from its arguments: e
 
 from __future__ import annotations
 
+import random
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
@@ -258,6 +259,23 @@ def ct_series(
         raw = pixels.astype(how.order + "i2").tobytes()
         data_set = write([*attributes, (PIXEL_DATA, "OW", raw)], how)
         files.append(part10(data_set, syntax, CT_IMAGE, uid(patient, series, index + 1)))
+    return files
+
+
+def protocol(seed: object, lines: int = 900) -> bytes:
+    """A private text as scanners write them: 30 kB that compress to a third, another one for each seed."""
+    rng = random.Random(str(seed))
+    return b"".join(b"sPar.lItem[%d] = %s\n" % (n, str(rng.getrandbits(60)).encode()) for n in range(lines))
+
+
+def long_headers(patient: str, text: bytes, count: int = 2, *, series: object = "p") -> list[bytes]:
+    """A series of small slices whose headers hold a private text."""
+    files = []
+    for index, pixels in enumerate(volume(count, 16, 16, 3)):
+        head = identity(patient, index + 1, series=series) + plane(2.5 * index) + image(16, 16, signed=True)
+        head += [(0x00290010, "LO", "SAMPLE WORKS"), (0x00291020, "OB", text)]
+        data = write([*head, (PIXEL_DATA, "OW", pixels.astype("<i2").tobytes())])
+        files.append(part10(data, instance=uid(patient, series, index + 1)))
     return files
 
 

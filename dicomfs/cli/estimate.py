@@ -26,9 +26,9 @@ _NUMBERS = ("series", "files", "now", "packed", "share", "packing")
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),
-    default=120.0,
+    default=240.0,
     show_default=True,
-    help="How long series are measured; every modality and transfer syntax gets one at least.",
+    help="Processor time of measuring series; every modality and transfer syntax gets one at least.",
 )
 @as_json
 def command(paths: tuple[Path, ...], profile: str, seconds: float, as_json: bool) -> int:
@@ -75,10 +75,12 @@ def _tell(found: Estimate) -> None:
     if not all(group.sampled_series for group in found.groups):
         output.note("what is marked with a dash was not measured, and counts as nothing")
     output.table(_COLUMNS, [_row(group) for group in found.groups], _NUMBERS)
+    low, high = found.range_bytes
     output.say(
         f"{sum(group.instances for group in found.groups)} instances, {output.size(found.raw_bytes)}, would"
         f" take about {output.size(found.stored_bytes)}"
-        f" ({output.share(found.stored_bytes, found.raw_bytes)}) in profile {found.profile};"
+        f" ({output.share(found.stored_bytes, found.raw_bytes)}; {output.size(low)} to {output.size(high)}"
+        f" in 19 of 20 cases) in profile {found.profile};"
         f" packing about {output.duration(found.seconds)} with {found.workers} processors"
     )
 
@@ -105,6 +107,7 @@ def _document(found: Estimate) -> dict[str, object]:
         "instances": sum(group.instances for group in found.groups),
         "raw_bytes": found.raw_bytes,
         "stored_bytes": found.stored_bytes,
+        "stored_bytes_range": list(found.range_bytes),
         "packing_seconds": round(found.seconds, 1),
         "processors": found.workers,
         "stopped": found.stopped,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dicomfs.store_sink import Sink
 
 _PATIENCE_SECONDS = 60.0
+_LOOK_SECONDS = 1.0
 
 
 @click.command("scp")
@@ -65,7 +66,9 @@ def command(  # noqa: PLR0913, PLR0917  one an option
     with _sink(state, into) as (sink, default_reserve):
         reserve_bytes = default_reserve if reserve is None else reserve
         with asked_by_signals() as stop, serving(sink, settings, reserve_bytes, _PATIENCE_SECONDS):
-            stop.wait()
+            # A signal that the system hands to another thread would not end a wait without a limit.
+            while not stop.wait(_LOOK_SECONDS):
+                pass
 
 
 @contextlib.contextmanager

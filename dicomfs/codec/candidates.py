@@ -66,11 +66,9 @@ def candidates(layout: PixelLayout, profile: Profile, *, single: bool) -> tuple[
     """
     plain = Settings(_EFFORT[profile])
     ids = [CodecId.RAW, CodecId.ZSTD]
-    if layout.is_float or layout.bits_allocated not in (8, 16):
-        return tuple(Candidate(codec, plain) for codec in ids)
-    ids += [CodecId.FAST, *STILL]
-    if not single:
-        ids += VIDEO
+    ids.append(CodecId.FAST)
+    if layout.bits_allocated in (8, 16):
+        ids += STILL if single else (*STILL, *VIDEO)
     found = [Candidate(codec, _settings(codec, plain)) for codec in ids]
     if profile is not Profile.FAST:
         found.append(Candidate(CodecId.DENSE, plain))

@@ -5,12 +5,13 @@ sample planes and codecs; does not choose codecs (``trial``) and does not check 
 
 Payload of a band: for `CodecId.RAW` the raw bytes of all frames and nothing else.  Otherwise one byte of
 kind (0 = nothing to store, 1 = words as they are, 2 = words in the other byte order than little-endian,
-3 = sample planes, 4 = the same with a stream for each sample of the pixel), for kinds 3 and 4 the header of
-``planes``, then the codec's payload.
+3 = sample planes, 4 = the same with a stream for each sample of the pixel, 5 = planes of wide words), for
+kinds 3 and 4 the header of ``planes``, for 5 that of ``wide``, then the codec's payload.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomfs.codec.base import CodecId, FrameCodec, Profile, Settings
+from dicomfs.codec.base import FROM_DISK, ON_DISK, CodecId, FrameCodec, Profile, Settings
 from dicomfs.codec.components import decode_components, encode_components
 from dicomfs.codec.planes import parse_header, plane_shape, to_planes, to_raw
 from dicomfs.codec.registry import codec as codec_by_id
+from dicomfs.codec.wide import cuts, is_wide, joined, narrow, pack, unpack
 from dicomfs.errors import CodecError
 from dicomfs.model import PixelLayout
 
@@ -37,7 +39,7 @@ _HARDLY_SMALLER = 0.95
 _DEFAULT = Settings()
 _SEGMENT_BYTES = {Profile.FAST: 8 * _MIB, Profile.DENSE: 4 * _MIB, Profile.ARCHIVE: 4 * _MIB}
 
-_EMPTY, _WORDS, _SWAPPED_WORDS, _SAMPLES, _COMPONENTS = range(5)
+_EMPTY, _WORDS, _SWAPPED_WORDS, _SAMPLES, _COMPONENTS, _WIDE = range(6)
 _OF_ONE_SAMPLE = (CodecId.FAST, CodecId.DENSE, CodecId.HEVC)
 """Codecs that know no colour: they get a plane for each sample."""
 
@@ -99,6 +101,8 @@ def encode_band(
         return bytes([_SWAPPED_WORDS if swapped else _WORDS]) + coder.encode(
             planes, 8 * word.itemsize, settings
         )
+    if is_wide(layout):
+        return bytes([_WIDE]) + _encode_wide(raw, layout, rows, codec, settings)
     found = to_planes(raw, layout, rows)
     if found.bits and found.planes.ndim > 3 and codec in _OF_ONE_SAMPLE:
         coded = encode_components(coder, found.planes, found.bits, settings)
@@ -166,7 +170,8 @@ def encode_segment(
             continue
         if best is None or _stored(coded) < _stored(best):
             best = coded
-        if candidate is codec and _stored(coded) < raw.size * _HARDLY_SMALLER:
+        # What wide words repeat over many frames, a trial on a few did not see.
+        if candidate is codec and _stored(coded) < raw.size * _HARDLY_SMALLER and not is_wide(layout):
             break
     assert best is not None
     return best
@@ -227,11 +232,55 @@ def decode_frames(
         stored = word.newbyteorder(">") if kind == _SWAPPED_WORDS else word
         for index, words in coder.decode(view[1:], shape, word, 8 * word.itemsize, chosen):
             yield index, words.astype(stored, copy=False).tobytes()
+    elif kind == _WIDE and is_wide(layout):
+        yield from _decode_wide(view[1:], layout, rows, frames, chosen)
     elif kind == _SAMPLES or (kind == _COMPONENTS and layout.samples > 1 and codec in _OF_ONE_SAMPLE):
         apart = kind == _COMPONENTS
         yield from _decode_samples(view[1:], layout, rows, frames, coder, chosen, apart=apart)
     else:
         raise CodecError(codec.name.lower(), "unknown kind of band")
+
+
+def _encode_wide(
+    raw: npt.NDArray[np.uint8], layout: PixelLayout, rows: int, codec: CodecId, settings: Settings
+) -> bytes:
+    """The smallest way to make planes of a band, each of them coded as a band of its own."""
+    found = []
+    for wide, planes in cuts(raw, layout, rows):
+        words = [plane.astype("<u2").reshape(len(raw), -1).view(np.uint8) for plane in planes]
+        found.append(pack(wide, [_encode_plane(one, layout, rows, codec, settings) for one in words]))
+    return min(found, key=len)
+
+
+def _encode_plane(
+    words: npt.NDArray[np.uint8], layout: PixelLayout, rows: int, codec: CodecId, settings: Settings
+) -> bytes:
+    """Of the codec or, where that is smaller, of Zstandard or raw bytes."""
+    tried = []
+    for one in (codec, CodecId.ZSTD, CodecId.RAW):
+        with contextlib.suppress(CodecError):
+            coded = encode_band(words, narrow(layout), rows, one, settings)
+            tried.append(bytes([ON_DISK[one]]) + coded)
+    return min(tried, key=len)
+
+
+def _decode_wide(
+    view: memoryview, layout: PixelLayout, rows: int, frames: int, chosen: Collection[int]
+) -> Iterator[tuple[int, bytes]]:
+    wide, streams = unpack(view, layout)
+    shape = (rows, layout.columns * layout.samples)
+    planes = []
+    for stream in streams:
+        codec = FROM_DISK.get(stream[0]) if len(stream) > 0 else None
+        if codec is None:
+            raise CodecError("wide", "a plane of an unknown codec")
+        planes.append(decode_frames(stream[1:], narrow(layout), rows, frames, codec, chosen))
+    if not planes:
+        constant = joined(wide, [], shape, layout)
+        yield from ((index, constant) for index in chosen)
+    for found in zip(*planes, strict=True):
+        words = [np.frombuffer(data, "<u2") for _, data in found]
+        yield found[0][0], joined(wide, words, shape, layout)
 
 
 def _decode_samples(

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from dicomfs.codec.base import CodecId, Profile, Settings, at_level
 from dicomfs.codec.candidates import OWN, STILL, VIDEO, Candidate, candidates, reference_sets
 from dicomfs.codec.segment import band_rows, decode_band, encode_band, segment_frames
+from dicomfs.codec.wide import is_wide
 from dicomfs.errors import CodecError
 from dicomfs.model import PixelLayout
 
@@ -261,7 +262,8 @@ class _Choice:
         least = min(one.price(row.bytes, self._profile) for one, row in rows.items())
 
         def goes_on(one: Candidate, row: TrialRow) -> bool:
-            if one.codec is CodecId.RAW:
+            if one.codec is CodecId.RAW or is_wide(self._layout):
+                # Of wide words Zstandard shows what it can do in earnest only, and there are few others.
                 return True
             reach = _ALMOST if one.codec in VIDEO or one.codec is CodecId.JPEGXL else _NEAR
             return one.price(row.bytes, self._profile) <= least * reach + _SLACK_BYTES

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from dicomfs.codec.base import CodecId, Planes, Settings
+from dicomfs.codec.base import EFFORT_DENSE, CodecId, Planes, Settings
 from dicomfs.errors import CodecError
 
 _SHUFFLE, _DELTA = 1, 2
 _LEVELS = (1, 1, 3, 5, 7, 9, 13, 17, 19, 19)
 _TRIAL_BYTES = 1 << 18
+_WIDE = 4
 
 
 def squeeze(data: bytes, level: int = 9) -> bytes:
@@ -90,7 +91,9 @@ class Zstd:
         sample = np.ascontiguousarray(sample)
         variants = (0, _DELTA) if planes.itemsize == 1 else (0, _SHUFFLE, _DELTA, _SHUFFLE | _DELTA)
         best = min(variants, key=lambda variant: len(squeeze(_filter(sample, variant), min(level, 5))))
-        return bytes([best]) + squeeze(_filter(planes, best), level)
+        # Wide words may repeat far away, which filters hide and a sample does not show.
+        kept = {0, best} if planes.itemsize >= _WIDE and settings.effort >= EFFORT_DENSE else {best}
+        return min((bytes([one]) + squeeze(_filter(planes, one), level) for one in sorted(kept)), key=len)
 
     def decode(
         self,

@@ -6,6 +6,7 @@ Owns which series are measured and in which order.  What one series takes, says 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import time
@@ -29,8 +30,10 @@ from dicomfs.packing.run import PackRun, Stopped
 from dicomfs.packing.spooled import UnreadableFile
 from dicomfs.progress import Progress, SharedProgress
 
-DEFAULT_SECONDS = 120.0
-"""Of measuring; every group gets one series, however long it takes."""
+DEFAULT_SECONDS = 240.0
+"""Processor time of measuring; every group gets one series, however long it takes."""
+_UNKNOWN_SPREAD = 0.5
+"""By how much, as a share, series of a group are taken to differ where one of them was measured."""
 _SAMPLE_BYTES = 1 << 30
 _HEADERS_TOGETHER = 32 << 20
 """Header bytes of small series that wait to be coded together."""
@@ -48,7 +51,8 @@ def estimate(
 ) -> Estimate:
     """What an archive of the instances at and below ``sources`` would take, and how long packing would.
 
-    Nothing is written.  ``seconds`` bound the measuring, ``most_files`` the files that are opened.  Once
+    Nothing is written.  ``seconds`` of processor time bound the measuring, so that the answer does not depend
+    on what else the machine does; ``most_files`` bound the files that are opened.  Once
     ``stop`` is set the answer comes from what was measured so far.
     """
     found = survey(sources, progress, stop, most_files)
@@ -56,14 +60,14 @@ def estimate(
     for series in found.series:
         groups.setdefault(series.group, _Group(*series.group)).series.append(series)
     workers = os.cpu_count() or 1
-    deadline = time.monotonic() + seconds
+    deadline = time.process_time() + seconds
     progress.start(None, "measuring")
     seen: set[tuple[int, int, int]] = set()
     studies: dict[str, int] = {}
     with ThreadPoolExecutor(workers, thread_name_prefix="estimate") as pool:
         run = PackRun(pool, workers, profile, reorder_bytes, SharedProgress(progress), stop)
         for turn, (group, series) in enumerate(_turns(list(groups.values()))):
-            late = turn >= len(groups) and time.monotonic() > deadline
+            late = turn >= len(groups) and time.process_time() > deadline
             if stop.is_set() or late:
                 break
             study = studies.setdefault(series.described.study_uid, len(studies) + 1)
@@ -100,6 +104,8 @@ class _Group:
     sampled: int = 0
     codecs: Counter[str] = field(default_factory=Counter)
     waiting: list[tuple[SeriesPart, list[bytes]]] = field(default_factory=list)
+    shares: list[tuple[int, float]] = field(default_factory=list)
+    """Bytes of each measured series, and what its pixels and streams take."""
 
     def in_turn(self) -> list[FoundSeries]:
         """The series, study by study, in an order that has nothing to do with what they are."""
@@ -111,6 +117,7 @@ class _Group:
     def add(self, series: FoundSeries, found: Measured) -> None:
         """Count a measured series."""
         self.measured += 1
+        self.shares.append((series.size, found.pixel_bytes + found.stream_bytes))
         self.raw += series.size
         self.raw_pixels += series.pixel_size
         self.instances += len(series.files)
@@ -144,6 +151,21 @@ class _Group:
         self.cpu_s += time.process_time() - started
         self.waiting.clear()
 
+    def _deviation(self, scale: float) -> float:
+        """Standard deviation of what is expected of the series that were not measured (ratio estimator)."""
+        count, mean = len(self.shares), self.raw / max(1, len(self.shares))
+        others = scale * sum(one.size for one in self.series) - self.raw
+        if not count or not mean or others < 1:
+            return 0.0
+        stored = sum(one for _, one in self.shares)
+        if count == 1:
+            spread = (_UNKNOWN_SPREAD * stored) ** 2
+        else:
+            ratio = stored / self.raw
+            spread = sum((one - ratio * raw) ** 2 for raw, one in self.shares) / (count - 1)
+        # They differ from each other, and the ratio of those that were measured from that of all.
+        return math.sqrt(spread * (others / mean + (others / mean) ** 2 / count))
+
     def finish(self, scale: float) -> GroupEstimate:
         """Scale up from what was measured to all series, and to ``scale`` times the bytes of those found."""
         self._code_headers()
@@ -167,6 +189,7 @@ class _Group:
             sampled_bytes=self.sampled,
             sampled_series=self.measured,
             codecs=self.codecs,
+            deviation=self._deviation(scale),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,10 @@ from pathlib import Path
 from dicomfs.dicom.attributes import Attributes
 from dicomfs.errors import NotTakenError
 from dicomfs.format.header import SeriesPart
+
+_DEVIATIONS = 2
+_WITHIN_SERIES = 0.01
+"""By how much a series that was measured may be off, since some of its segments stand for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,8 @@ class GroupEstimate:
     sampled_bytes: int = 0
     sampled_series: int = 0
     codecs: Counter[str] = field(default_factory=Counter)
+    deviation: float = 0.0
+    """Standard deviation of ``stored_bytes``, from how much measured series differ from each other."""
 
     @property
     def stored_bytes(self) -> int:
@@ -142,6 +149,13 @@ class Estimate:
     def stored_bytes(self) -> int:
         """What the archive would take."""
         return sum(group.stored_bytes for group in self.groups)
+
+    @property
+    def range_bytes(self) -> tuple[int, int]:
+        """Between what the archive would take in nineteen of twenty cases."""
+        deviation = math.sqrt(sum(group.deviation**2 for group in self.groups))
+        margin = _DEVIATIONS * deviation + _WITHIN_SERIES * self.stored_bytes
+        return round(max(0.0, self.stored_bytes - margin)), round(self.stored_bytes + margin)
 
     @property
     def seconds(self) -> float:

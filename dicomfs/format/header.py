@@ -8,6 +8,7 @@ CR, DX and SR have one to four instances, and a pack of their own would cost mor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
 from dicomfs.errors import FormatError
@@ -15,7 +16,7 @@ from dicomfs.format import header_blocks
 from dicomfs.format.digest import DIGEST_BYTES, digest64
 from dicomfs.format.framing import SectionWriter
 from dicomfs.format.head import new_head, write_head, write_index
-from dicomfs.format.header_blocks import Block, make_blocks, make_joint_block
+from dicomfs.format.header_blocks import Block, ChooseText, make_blocks, make_joint_block, no_shared_text
 from dicomfs.format.header_index import (
     BlockDescription,
     BlockRecord,
@@ -36,7 +37,8 @@ from dicomfs.format.header_table import (
 from dicomfs.format.header_table import features as needed_features
 from dicomfs.format.keys import pack_key
 from dicomfs.format.pack import PackSummary
-from dicomfs.format.version import FEATURE_COLUMNS, MAX_BLOCK, MIB, Section
+from dicomfs.format.shared_texts import FEATURE as TEXTS
+from dicomfs.format.version import FEATURE_COLUMNS, KIB, MAX_BLOCK, MIB, Section
 from dicomfs.format.wire import decode_wire, describe, encode_wire
 from dicomfs.model import ObjectKey, PackKind
 
@@ -56,8 +58,13 @@ _OWN_ROWS = 16
 """Rows of a part that share a block with parts of the same study only; smaller ones do with any."""
 _SHARED_ROWS, _SHARED_BYTES = 128, 2 * MIB
 """A shared block is written before it has more."""
+LEAST_SHARING = 8 * KIB
+"""Bytes of a header that may have text to share; such headers are in no block with those of other studies."""
 _DICTIONARY_BYTES = 1 * MIB
 """Header bytes that tables are compressed against: those of their own rows, to be lost with them at most."""
+
+
+_Row = tuple[int, SeriesPart, Sequence[bytes], int]
 
 
 class _Shared:
@@ -66,24 +73,25 @@ class _Shared:
     def __init__(self, number: int, study: int | None, most: tuple[int, int]) -> None:
         """``study`` is that of all parts, None where they may be of any; ``most`` are rows and bytes."""
         self.number, self.study, self._most = number, study, most
-        self.headers: list[Sequence[bytes]] = []
+        self.size = self.rows = 0
+        self.parts: list[_Row] = []
+        """Number, part, headers and their place in the block, of each part."""
+
+    @property
+    def headers(self) -> list[Sequence[bytes]]:
         """Those of each part."""
-        self.size = self._rows = 0
-        self.parts: list[tuple[int, PartRecord]] = []
-        """Numbers and tables of the parts."""
+        return [headers for _, _, headers, _ in self.parts]
 
     def has_room(self, headers: Sequence[bytes]) -> bool:
         """Whether these headers fit."""
         rows, size = self._most
-        return self._rows + len(headers) <= rows and self.size + sum(map(len, headers)) <= size
+        return self.rows + len(headers) <= rows and self.size + sum(map(len, headers)) <= size
 
     def add(self, number: int, part: SeriesPart, headers: Sequence[bytes]) -> None:
         """Take a part in."""
-        record = encode_part(part, [(self.number, self.size, len(headers))], headers)
-        self.headers.append(headers)
+        self.parts.append((number, part, headers, self.size))
         self.size += sum(map(len, headers))
-        self._rows += len(headers)
-        self.parts.append((number, record))
+        self.rows += len(headers)
 
 
 class HeaderPackWriter:
@@ -93,7 +101,17 @@ class HeaderPackWriter:
     ``file`` makes the writer unusable.  Durability (fsync) is the caller's.
     """
 
-    def __init__(self, file: BinaryIO, archive_id: bytes, features: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        archive_id: bytes,
+        features: Sequence[str] = (),
+        choose: ChooseText = no_shared_text,
+    ) -> None:
+        """``choose`` gives shared texts, asked where the feature of that name is among ``features``."""
+        self._choose = choose if TEXTS in features else no_shared_text
+        self.parts: list[SeriesPart] = []
+        """What was added, complete after ``finish``: ``packs`` names the shared texts, too."""
         self._head = new_head(PackKind.HEADER, archive_id, (FEATURE_COLUMNS, *features))
         self._writer = SectionWriter(file)
         self._blocks: dict[int, BlockRecord] = {}
@@ -133,12 +151,17 @@ class HeaderPackWriter:
         _check_readable(part, headers)
         number = len(self._parts)
         self._parts.append(None)
+        self.parts.append(part)
         if not headers:
             self._write_parts([(number, encode_part(part, (), ()))], None, b"")
-        elif len(headers) < _OWN_ROWS and sum(map(len, headers)) <= _SHARED_BYTES:
+        elif (
+            len(headers) < _OWN_ROWS
+            and sum(map(len, headers)) <= _SHARED_BYTES
+            and not (self._choose is not no_shared_text and may_share_text(headers))
+        ):
             if self._small is None or not self._small.has_room(headers):
                 self._flush_small()
-                self._small = self._opened(None, (_SHARED_ROWS, _SHARED_BYTES))
+                self._small = self._opened(None, (min(_SHARED_ROWS, _block_limits()[0]), _SHARED_BYTES))
             self._small.add(number, part, headers)
         elif len(headers) <= (most := _block_limits())[0] and sum(map(len, headers)) <= most[1]:
             study = part.study.number
@@ -147,7 +170,8 @@ class HeaderPackWriter:
                 self._study = self._opened(study, most)
             self._study.add(number, part, headers)
         else:
-            runs = self._write_blocks(headers)
+            runs, part = self._write_blocks(part, headers)
+            self.parts[number] = part
             self._write_parts([(number, encode_part(part, runs, headers))], None, b"")
 
     def finish(self) -> PackSummary:
@@ -161,13 +185,17 @@ class HeaderPackWriter:
         self._summary = PackSummary(self._writer.sha256, self._writer.size, PackKind.HEADER, digest)
         return self._summary
 
-    def _write_blocks(self, headers: Sequence[bytes]) -> list[Run]:
+    def _write_blocks(self, part: SeriesPart, headers: Sequence[bytes]) -> tuple[list[Run], SeriesPart]:
         runs: list[Run] = []
-        for block in make_blocks(headers):
+        for block in make_blocks(headers, self._chooser(headers)):
             runs.append((self._next, 0, block.rows))
             self._write(self._next, block)
+            part = _needing(part, block)
             self._next += 1
-        return runs
+        return runs, part
+
+    def _chooser(self, headers: Sequence[bytes]) -> ChooseText:
+        return self._choose if may_share_text(headers) else no_shared_text
 
     def _opened(self, study: int | None, most: tuple[int, int]) -> _Shared:
         self._next += 1
@@ -178,24 +206,43 @@ class HeaderPackWriter:
         shared, self._study = self._study, None
         if shared is None:
             return
-        if len(shared.headers) == 1:
-            (block,) = make_blocks(shared.headers[0])
+        choose = self._chooser([header for each in shared.headers for header in each])
+        if len(shared.parts) == 1:
+            (block,) = make_blocks(shared.headers[0], choose)
         else:
-            block = make_joint_block(shared.headers)
+            block = make_joint_block(shared.headers, choose)
         self._write(shared.number, block)
-        for one in shared.parts:
-            self._write_parts([one], None, b"")
+        if shared.rows < _OWN_ROWS and block.text is None:
+            self._write_tables(shared, block)
+            return
+        # Tables are to be read without any other object.
+        for number, record in self._records(shared, block):
+            self._write_parts([(number, record)], None, b"")
 
     def _flush_small(self) -> None:
         """Write the block of small parts and their tables, if there are any."""
         shared, self._small = self._small, None
         if shared is None:
             return
-        headers = [header for each in shared.headers for header in each]
-        for block in make_blocks(headers):
-            self._write(shared.number, block)
-        dictionary = b"".join(headers)[:_DICTIONARY_BYTES]
-        self._write_parts(shared.parts, DictionaryPlace(shared.number, 0, len(dictionary)), dictionary)
+        # Of several patients: no text is shared that one of them has alone.
+        (block,) = make_blocks([header for each in shared.headers for header in each])
+        self._write(shared.number, block)
+        self._write_tables(shared, block)
+
+    def _write_tables(self, shared: _Shared, block: Block) -> None:
+        """Write the tables of small parts as one section, compressed against the block."""
+        dictionary = block.plain[:_DICTIONARY_BYTES]
+        place = DictionaryPlace(shared.number, 0, len(dictionary))
+        self._write_parts(self._records(shared, block), place, dictionary)
+
+    def _records(self, shared: _Shared, block: Block) -> list[tuple[int, PartRecord]]:
+        """Numbers and tables of the parts that share a block."""
+        found = []
+        for number, part, headers, offset in shared.parts:
+            self.parts[number] = _needing(part, block)
+            run = (shared.number, offset, len(headers))
+            found.append((number, encode_part(self.parts[number], [run], headers)))
+        return found
 
     def _write_parts(
         self, parts: Sequence[tuple[int, PartRecord]], place: DictionaryPlace | None, dictionary: bytes
@@ -223,6 +270,18 @@ class HeaderPackWriter:
         self._blocks[number] = BlockRecord(
             place, len(block.payload), len(block.plain), digest, None, block.rows, base
         )
+
+
+def may_share_text(headers: Sequence[bytes]) -> bool:
+    """Whether one of these headers is so long that a shared text may be worth an object."""
+    return max(map(len, headers), default=0) >= LEAST_SHARING
+
+
+def _needing(part: SeriesPart, block: Block) -> SeriesPart:
+    """The part, with the shared text of one of its blocks among what it needs."""
+    if block.text is None:
+        return part
+    return replace(part, packs={**part.packs, block.text.key: block.text.index_digest})
 
 
 def _block_limits() -> tuple[int, int]:

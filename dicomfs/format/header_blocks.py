@@ -6,8 +6,8 @@ handed out: where a reading of headers does not bring them back, they are stored
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from dicomfs.format.header_columns import BlockStreams, assemble, templates_of
 from dicomfs.format.header_model import Draft, DraftList, aligned, by_shape, walk
 from dicomfs.format.header_parse import parse_header
 from dicomfs.format.header_values import Column
+from dicomfs.format.shared_texts import SharedText, TextRef
 from dicomfs.format.templates import CLOSE, COLUMN, LIST, LITERAL, OPEN, Open
 from dicomfs.format.token_forms import StreamsWriter, put_column
 from dicomfs.format.varints import put_unsigned
@@ -39,6 +40,16 @@ class Block:
     payload: bytes
     base: int | None
     """How many blocks before this one in the same call the block with its templates is; None: its own."""
+    text: TextRef | None = None
+    """The shared text that it needs."""
+
+
+ChooseText = Callable[[bytes, Sequence[bytes]], SharedText | None]
+"""Gives a shared text for a text stream, of which it holds no other piece, and headers it is of; or None."""
+
+
+def no_shared_text(text: bytes, headers: Sequence[bytes]) -> None:
+    """For packs that are to stand alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +73,13 @@ class _Plan:
         return BlockStreams(bytes(out.program), bytes(out.text), bytes(out.numbers), bytes(out.raw))
 
 
-def make_blocks(headers: Sequence[bytes]) -> Iterator[Block]:
+def make_blocks(headers: Sequence[bytes], choose: ChooseText = no_shared_text) -> Iterator[Block]:
     """Blocks that hold ``headers``, of at most 4 MiB each, one after the other."""
     for start, stop in _cuts(headers, 1 << 62, _PLAN_BYTES):
-        yield from _with_templates(headers[start:stop])
+        yield from _with_templates(headers[start:stop], choose)
 
 
-def make_joint_block(series: Sequence[Sequence[bytes]]) -> Block:
+def make_joint_block(series: Sequence[Sequence[bytes]], choose: ChooseText = no_shared_text) -> Block:
     """One block of the headers of several series, of at most `BLOCK_ROWS` and `BLOCK_BYTES` together.
 
     Each has templates of its own, and what these have in common is compressed together.
@@ -83,8 +94,11 @@ def make_joint_block(series: Sequence[Sequence[bytes]]) -> Block:
         which += [len(drafts) + number for number in found.which]
         drafts += found.drafts
     plan = _Plan(DraftList([], which, drafts))
-    payload = _checked(plan.block(0, len(headers), templates=True), None, len(headers), plain)
-    return _as_they_are(headers) if payload is None else Block(len(headers), plain, payload, None)
+    streams = plan.block(0, len(headers), templates=True)
+    payload = _checked(streams, None, len(headers), plain)
+    if payload is None:
+        return _as_they_are(headers)
+    return _sharing(Block(len(headers), plain, payload, None), streams, [each[0] for each in series], choose)
 
 
 def _cuts(headers: Sequence[bytes], most_rows: int, most_bytes: int) -> Iterator[tuple[int, int]]:
@@ -99,7 +113,18 @@ def _cuts(headers: Sequence[bytes], most_rows: int, most_bytes: int) -> Iterator
         yield start, len(headers)
 
 
-def _with_templates(headers: Sequence[bytes]) -> Iterator[Block]:
+def _sharing(block: Block, streams: BlockStreams, headers: Sequence[bytes], choose: ChooseText) -> Block:
+    """The block with its text compressed against a shared one, where there is one and that gains."""
+    shared = choose(streams.text, headers)
+    if shared is None:
+        return block
+    payload = streams.pack(shared)
+    if len(payload) >= len(block.payload):
+        return block
+    return replace(block, payload=payload, text=shared.ref)
+
+
+def _with_templates(headers: Sequence[bytes], choose: ChooseText) -> Iterator[Block]:
     cuts = list(_cuts(headers, BLOCK_ROWS, BLOCK_BYTES))
     best = _best(headers, cuts[0])
     if best is None:
@@ -107,7 +132,8 @@ def _with_templates(headers: Sequence[bytes]) -> Iterator[Block]:
             yield _as_they_are(headers[start:stop])
         return
     payload, plan = best
-    yield Block(cuts[0][1], b"".join(headers[slice(*cuts[0])]), payload, None)
+    first = Block(cuts[0][1], b"".join(headers[slice(*cuts[0])]), payload, None)
+    yield _sharing(first, plan.block(*cuts[0], templates=True), headers[:1], choose)
     templates = plan.block(0, 0, templates=True)
     for number, (start, stop) in enumerate(cuts[1:], 1):
         plain = b"".join(headers[start:stop])

@@ -7,18 +7,27 @@ Owns the streams of such a payload and their limits.  What templates and columns
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dicomfs.errors import DamagedError
 from dicomfs.format.compression import compress, compress_lzma, decompress, decompress_lzma
 from dicomfs.format.dictionaries import DICTIONARY, dictionary
+from dicomfs.format.digest import DIGEST_BYTES
+from dicomfs.format.keys import pack_key, parse_pack_key
+from dicomfs.format.shared_texts import MAX_TEXT, ReadText, SharedText, TextRef, no_text
 from dicomfs.format.templates import Assembler, TemplateSet, read_templates
 from dicomfs.format.tokens import Streams
 from dicomfs.format.varints import Numbers, put_unsigned
 from dicomfs.format.vectors import VectorReader
 from dicomfs.format.version import MAX_STREAM, MIB
+from dicomfs.model import PackKind
 
-STORED, ZSTD, LZMA, ZSTD_DICTIONARY = 0, 1, 2, 16
+STORED, ZSTD, LZMA, ZSTD_TEXT, ZSTD_DICTIONARY = 0, 1, 2, 3, 16
 """How a stream is compressed; from 16 on with the shipped dictionary of number method - 16."""
+_FIRST = 1
+"""The shipped dictionary that stands in front of a shared text."""
+_REF_BYTES = 32 + DIGEST_BYTES
+"""SHA-256 of a text pack, digest of its plain index."""
 _LEVEL = 19
 _LZMA_LIMIT = 2 * MIB
 """Longer streams are of headers that have little in common: LZMA would be slow and gain little."""
@@ -39,8 +48,8 @@ class BlockStreams:
     raw: bytes
     """What has no structure."""
 
-    def pack(self) -> bytes:
-        """The stored form: each stream compressed as it becomes smallest."""
+    def pack(self, shared: SharedText | None = None) -> bytes:
+        """The stored form: each stream compressed as it becomes smallest, the text with ``shared`` if any."""
         out = bytearray()
         bodies = []
         for plain, contexts, primed in (
@@ -49,11 +58,16 @@ class BlockStreams:
             (self.numbers, _BINARY_CONTEXTS, False),
             (self.raw, _BINARY_CONTEXTS, False),
         ):
-            method, stored = _smallest(plain, contexts, primed=primed)
+            if shared is not None and plain is self.text:
+                method, stored = ZSTD_TEXT, compress(plain, _LEVEL, dictionary(_FIRST) + shared.data)
+            else:
+                method, stored = _smallest(plain, contexts, primed=primed)
             out.append(method)
             put_unsigned(out, len(plain))
             if method != STORED:
                 put_unsigned(out, len(stored))
+            if method == ZSTD_TEXT and shared is not None:
+                out += _put_ref(shared.ref)
             bodies.append(stored)
         return bytes(out) + b"".join(bodies)
 
@@ -69,22 +83,76 @@ def _smallest(plain: bytes, contexts: tuple[tuple[int, int, int], ...], *, prime
     return min(forms, key=lambda form: len(form[1]))
 
 
-def unpack(payload: bytes, artefact: str) -> BlockStreams:
-    """The streams of a payload; DamagedError, UnsupportedFeature for an unknown dictionary."""
+def unpack(payload: bytes, artefact: str, read_text: ReadText = no_text) -> BlockStreams:
+    """The streams of a payload; DamagedError, UnsupportedFeature for an unknown dictionary.
+
+    Raises as ``read_text`` does where a stream needs a shared text.
+    """
     # Methods and lengths are few: a payload that has none of them ends early.
     numbers = Numbers(payload, artefact)
-    heads = []
-    for _ in range(4):
-        method, plain = numbers.unsigned(255), numbers.unsigned(MAX_STREAM)
-        heads.append((method, plain, plain if method == STORED else numbers.unsigned(2 * MAX_STREAM)))
-    streams = [_plain(method, numbers.take(stored), plain, artefact) for method, plain, stored in heads]
+    heads = _heads(numbers)
+    bodies = [(head, numbers.take(head.stored)) for head in heads]
     numbers.finish()
-    return BlockStreams(*streams)
+    return BlockStreams(*(_plain(head, stored, artefact, read_text) for head, stored in bodies))
 
 
-def _plain(method: int, stored: bytes, plain: int, artefact: str) -> bytes:
+def text_of(payload: bytes, artefact: str) -> TextRef | None:
+    """The shared text that a payload needs, None for most; DamagedError."""
+    return next((head.text for head in _heads(Numbers(payload, artefact)) if head.text is not None), None)
+
+
+def pack_text(plain: bytes) -> bytes:
+    """One text on its own, as a stream of a block with its head."""
+    method, stored = _smallest(plain, _TEXT_CONTEXTS, primed=True)
+    out = bytearray([method])
+    put_unsigned(out, len(plain))
+    if method != STORED:
+        put_unsigned(out, len(stored))
+    return bytes(out) + stored
+
+
+def unpack_text(payload: bytes, artefact: str) -> bytes:
+    """What `pack_text` stored, at most 1 MiB; DamagedError, UnsupportedFeature for an unknown dictionary."""
+    numbers = Numbers(payload, artefact)
+    head = _head(numbers, MAX_TEXT)
+    plain = _plain(head, numbers.take(head.stored), artefact, no_text)
+    numbers.finish()
+    return plain
+
+
+class _StreamHead(NamedTuple):
+    method: int
+    plain: int
+    stored: int
+    text: TextRef | None
+
+
+def _heads(numbers: Numbers) -> list[_StreamHead]:
+    return [_head(numbers, MAX_STREAM) for _ in range(4)]
+
+
+def _head(numbers: Numbers, most: int) -> _StreamHead:
+    method, plain = numbers.unsigned(255), numbers.unsigned(most)
+    stored = plain if method == STORED else numbers.unsigned(2 * most)
+    text = _ref(numbers.take(_REF_BYTES)) if method == ZSTD_TEXT else None
+    return _StreamHead(method, plain, stored, text)
+
+
+def _put_ref(ref: TextRef) -> bytes:
+    return parse_pack_key(ref.key)[1] + ref.index_digest.to_bytes(DIGEST_BYTES, "little")
+
+
+def _ref(stored: bytes) -> TextRef:
+    key = pack_key(PackKind.TEXT, stored[:-DIGEST_BYTES].hex())
+    return TextRef(key, int.from_bytes(stored[-DIGEST_BYTES:], "little"))
+
+
+def _plain(head: _StreamHead, stored: bytes, artefact: str, read_text: ReadText) -> bytes:
+    method, plain, _, text = head
     if method == STORED:
         return stored
+    if text is not None:
+        return decompress(stored, plain, artefact, dictionary(_FIRST, artefact) + read_text(text))
     if method == ZSTD:
         return decompress(stored, plain, artefact)
     if method == LZMA:

@@ -18,7 +18,7 @@ from dicomfs.format.compression import decompress
 from dicomfs.format.digest import digest64
 from dicomfs.format.framing import Read, SectionHeader, open_section, read_exactly, scan_sections
 from dicomfs.format.head import Head, index_head, load_index, pack_kind
-from dicomfs.format.header_columns import assemble, templates_of, unpack
+from dicomfs.format.header_columns import assemble, templates_of, text_of, unpack
 from dicomfs.format.header_index import (
     BlockDescription,
     BlockRecord,
@@ -28,6 +28,7 @@ from dicomfs.format.header_index import (
 )
 from dicomfs.format.header_parts import decode_parts
 from dicomfs.format.header_table import PartRecord, SeriesPart, decode_part, header_lengths
+from dicomfs.format.shared_texts import ReadText, is_part_of, no_text
 from dicomfs.format.templates import TemplateSet
 from dicomfs.format.version import MAX_BLOCK, MAX_COLUMN_BLOCK, MAX_INDEX, Section
 from dicomfs.format.wire import decode_wire, read_description
@@ -60,19 +61,19 @@ class _Places(NamedTuple):
 class HeaderPackReader:
     """Index of one header pack and access to tables and header bytes.
 
-    ``read`` as for PackReader.  Usable from several threads when ``read`` is: what is remembered inside is
-    replaced whole, and only ever by an equal value.  Opening raises DamagedError, UnsupportedVersion or
-    UnsupportedFeature.
+    ``read`` as for PackReader; ``read_text`` gives shared texts.  Usable from several threads when these are:
+    what is remembered inside is replaced whole, and only ever by an equal value.  Opening raises
+    DamagedError, UnsupportedVersion or UnsupportedFeature.
     """
 
-    def __init__(self, read: Read, size: int, name: str) -> None:
+    def __init__(self, read: Read, size: int, name: str, read_text: ReadText = no_text) -> None:
         head, payload, limit = load_index(read, size, name)
-        self._init(read, name, head, _index(payload, limit, name))
+        self._init(read, name, head, _index(payload, limit, name), read_text)
 
-    def _init(self, read: Read, name: str, head: Head, index: _Index) -> None:
+    def _init(self, read: Read, name: str, head: Head, index: _Index, read_text: ReadText) -> None:
         if pack_kind(head.kind, name) is not PackKind.HEADER:
             raise DamagedError(name, "not a header pack")
-        self._read = read
+        self._read, self._read_text = read, read_text
         self.name = name
         """For messages only."""
         self.archive_id = head.archive_id
@@ -103,14 +104,14 @@ class HeaderPackReader:
         return others + [summary for _, summary in sorted(numbered.items())]
 
     @classmethod
-    def rebuild(cls, read: Read, size: int, name: str) -> HeaderPackReader:
+    def rebuild(cls, read: Read, size: int, name: str, read_text: ReadText = no_text) -> HeaderPackReader:
         """Open a pack by scanning its sections, for a lost or damaged index (verify, recover).
 
         Reads the whole object in bounded memory.  Lost parts are missing; header bytes of lost blocks raise
         DamagedError.  Raises DamagedError when neither head nor index is left.
         """
         reader = cls.__new__(cls)
-        reader._init(read, name, *_scan(read, size, name))
+        reader._init(read, name, *_scan(read, size, name), read_text)
         return reader
 
     @property
@@ -155,12 +156,16 @@ class HeaderPackReader:
         return int(places.block[row]), int(places.offset[row]), int(places.length[row])
 
     def block(self, number: int) -> bytes:
-        """The plain bytes of a block, at most 16 MiB, checked; DamagedError, UnsupportedFeature."""
+        """The plain bytes of a block, at most 16 MiB, checked; DamagedError, UnsupportedFeature.
+
+        Raises as ``read_text`` does where it needs a shared text.
+        """
         record = self._block(number)
         data = read_exactly(self._read, record.place, record.stored, self.name)
         if record.rows:
             templates = None if record.base is None else self._templates_of(record.base)
-            plain = assemble(unpack(data, self.name), templates, record.rows, record.plain, self.name)
+            streams = unpack(data, self.name, self._read_text)
+            plain = assemble(streams, templates, record.rows, record.plain, self.name)
         elif record.plain > MAX_BLOCK:
             raise DamagedError(self.name, "header block is too long", record.place)
         else:
@@ -169,6 +174,13 @@ class HeaderPackReader:
         if digest64(plain) != int.from_bytes(record.digest, "little"):
             raise DamagedError(self.name, "header block digest does not match", record.place)
         return plain
+
+    def has_whole_text(self, number: int) -> bool:
+        """Whether a block has all pieces of the shared text that it needs, if any; raises as `block` does."""
+        record = self._block(number)
+        data = read_exactly(self._read, record.place, record.stored, self.name)
+        ref = text_of(data, self.name) if record.rows else None
+        return ref is None or is_part_of(self._read_text(ref), unpack(data, self.name, self._read_text).text)
 
     def header(self, part: int, row: int) -> bytes:
         """The header bytes of a row; decodes its whole block.  NotFoundError, DamagedError."""
@@ -210,7 +222,7 @@ class HeaderPackReader:
         if not record.rows or record.base is not None:
             raise DamagedError(self.name, f"header block {number} has no templates", record.place)
         data = read_exactly(self._read, record.place, record.stored, self.name)
-        found = templates_of(unpack(data, self.name), self.name)
+        found = templates_of(unpack(data, self.name, self._read_text), self.name)
         self._templates = (number, found)
         return found
 

@@ -5,7 +5,7 @@ Owns InstanceEntry and SeriesPart and their validation.  Does not hold header by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -49,6 +49,8 @@ from dicomfs.model import (
     StreamPiece,
     StudyNode,
     TranscodedPiece,
+    is_header_pack,
+    is_text_pack,
 )
 
 _WRITING = "series part being written"
@@ -117,8 +119,17 @@ class SeriesPart:
     """Counters ("patient", "study", "series"): numbers below these may have been given out."""
     entries: list[InstanceEntry]
     packs: dict[ObjectKey, int]
-    """The packs that pieces refer to, each with the digest of its plain index: a pack under another's name is
-    noticed when it is opened, not only when all its bytes are compared."""
+    """The packs that pieces refer to, and the shared texts of its header blocks, each with the digest of its
+    plain index: a pack under another's name is noticed when it is opened, not only when all its bytes are
+    compared."""
+
+    def needs(self, entries: Iterable[InstanceEntry]) -> set[ObjectKey]:
+        """The objects without which these entries of it cannot be read."""
+        found: set[ObjectKey] | None = None
+        for entry in entries:
+            found = {key for key in self.packs if is_text_pack(key)} if found is None else found
+            found |= {piece.pack for piece in entry.pieces if not isinstance(piece, HeaderPiece)}
+        return found or set()
 
 
 Run = tuple[
@@ -159,8 +170,8 @@ class PartRecord(msgspec.Struct, frozen=True, array_like=True):
     notes: tuple[str, ...]
     note: IntColumn
     """Index in ``notes``."""
-    keys: tuple[tuple[Annotated[int, msgspec.Meta(ge=1, le=3)], _Digest, _IndexDigest], ...]
-    """Packs that pieces refer to: kind, digest in the object's name, digest of the plain index."""
+    keys: tuple[tuple[Annotated[int, msgspec.Meta(ge=1, le=5)], _Digest, _IndexDigest], ...]
+    """Packs that pieces and header blocks need: kind, digest in its name, that of the plain index."""
     shapes: tuple[bytes, ...]
     """Sequences of piece kinds: H header, F frames, S stream, C and T codestreams."""
     shape: IntColumn
@@ -201,6 +212,9 @@ def encode_part(part: SeriesPart, runs: Sequence[Run], headers: Sequence[bytes])
     for piece in pieces:
         if not isinstance(piece, HeaderPiece):
             keys.setdefault(piece.pack, len(keys))
+    for key in part.packs:
+        if is_text_pack(key):
+            keys.setdefault(key, len(keys))
     if keys.keys() != part.packs.keys():
         raise FormatError(_WRITING, "its list of packs is not that of its pieces")
     frames = [
@@ -260,6 +274,8 @@ def decode_part(
     }
     if len(packs) != len(record.keys):
         raise DamagedError(artefact, "a pack is listed twice")
+    if any(map(is_header_pack, packs)):
+        raise DamagedError(artefact, "pieces lie in a header pack")
     return SeriesPart(
         record.patient.node(),
         record.study.node(),

@@ -7,7 +7,7 @@ import re
 from dicomfs.errors import DamagedError
 from dicomfs.model import ObjectKey, PackKind
 
-_PACK_KEY = re.compile(r"(pixel|burned|opaque|header)/([0-9a-f]{2})/([0-9a-f]{64})")
+_PACK_KEY = re.compile(r"(pixel|burned|opaque|header|text)/([0-9a-f]{2})/([0-9a-f]{64})")
 _JOURNAL_KEY = re.compile(r"journal/([0-9a-f]{16})")
 JOURNAL_PREFIX = "journal"
 

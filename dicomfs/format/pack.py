@@ -36,7 +36,7 @@ from dicomfs.format.pack_notes import Decision, Packing, StandsFor, StoodFor, pr
 from dicomfs.format.pack_reader import PackReader
 from dicomfs.format.version import MAX_CHUNK, MAX_LENGTH, MAX_STACKS, MAX_STREAMS, Section
 from dicomfs.format.wire import decode_wire, describe, encode_wire
-from dicomfs.model import ObjectKey, PackKind, PixelLayout
+from dicomfs.model import STREAM_KINDS, ObjectKey, PackKind, PixelLayout
 
 __all__ = ["PackReader", "PackSummary", "PackWriter"]
 
@@ -81,7 +81,7 @@ class _Stream:
 
 
 class PackWriter:
-    """Appends stacks (pixel, burned) or streams (opaque) to ``file``, which must be empty.
+    """Appends stacks (pixel, burned) or streams (opaque, text) to ``file``, which must be empty.
 
     ``profile`` and ``stands_for`` are noted for those who come later: how the frames were coded, and in the
     place of which packs this one is read, oldest first.
@@ -130,8 +130,8 @@ class PackWriter:
 
     def add_stack(self, layout: PixelLayout, frames: int, decision: Decision | None = None) -> int:
         """Declare a stack of ``frames`` frames; returns its number in the pack, from 0."""
-        if self._kind is PackKind.OPAQUE:
-            raise FormatError(_WRITING, "opaque packs hold no stacks")
+        if self._kind in STREAM_KINDS:
+            raise FormatError(_WRITING, "opaque and text packs hold no stacks")
         if len(self._stacks) == MAX_STACKS:
             raise FormatError(_WRITING, "too many stacks")
         record = StackRecord(LayoutRecord.of(layout), frames)
@@ -184,8 +184,8 @@ class PackWriter:
 
     def add_stream(self, length: int) -> int:
         """Declare an opaque stream of ``length`` bytes; returns its number in the pack, from 0."""
-        if self._kind is not PackKind.OPAQUE:
-            raise FormatError(_WRITING, "only opaque packs hold streams")
+        if self._kind not in STREAM_KINDS:
+            raise FormatError(_WRITING, "only opaque and text packs hold streams")
         if len(self._streams) == MAX_STREAMS:
             raise FormatError(_WRITING, "too many streams")
         if not 0 <= length <= MAX_LENGTH:

@@ -37,7 +37,7 @@ from dicomfs.format.pack_index import (
 from dicomfs.format.pack_notes import Decision, Packing, StandsFor, StoodFor
 from dicomfs.format.version import KIB, MAX_INDEX, Section
 from dicomfs.format.wire import decode_wire, read_description
-from dicomfs.model import PackKind, PixelLayout
+from dicomfs.model import STREAM_KINDS, PackKind, PixelLayout
 
 _MAX_HEAD = 64 * KIB
 _LOST_LAYOUT = PixelLayout(0, 0, 1, 8, 8, 7, signed=False)
@@ -79,7 +79,7 @@ class PackReader:
         """What was noted; of a rebuilt pack only what it stands for."""
         if self.kind is PackKind.HEADER:
             raise DamagedError(name, "a header pack where a pixel or opaque pack was expected")
-        if self.stacks if self.kind is PackKind.OPAQUE else self.streams:
+        if self.stacks if self.kind in STREAM_KINDS else self.streams:
             raise DamagedError(name, "contents do not fit the kind of the pack")
 
     @classmethod

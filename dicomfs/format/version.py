@@ -15,7 +15,7 @@ MINOR: Final = 1
 """A reader accepts any minor version of a known major: minors only add what may be ignored."""
 FEATURE_COLUMNS: Final = "columns"
 """Header blocks are blocks of columns, and SOP Instance UIDs may lie in header bytes."""
-KNOWN_FEATURES: Final[frozenset[str]] = frozenset({FEATURE_COLUMNS, "codestreams"})
+KNOWN_FEATURES: Final[frozenset[str]] = frozenset({FEATURE_COLUMNS, "codestreams", "texts"})
 """Feature names that this version can read; an unknown name in an object refuses it."""
 
 SECTION_MAGIC: Final = b"\xd1CMFS\r\n\x1a"
@@ -42,7 +42,7 @@ class Section(enum.IntEnum):
 
 
 JOURNAL_OBJECT: Final = 16
-"""Object kind of a journal object in its head; packs use the values of model.PackKind (1 to 4)."""
+"""Object kind of a journal object in its head; packs use the values of model.PackKind (1 to 5)."""
 
 FLAG_OPTIONAL: Final = 0x01
 """Section flag: a reader that does not know the section's kind skips it instead of refusing the object."""

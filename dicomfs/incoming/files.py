@@ -15,8 +15,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dicomfs import system_calls
-from dicomfs.incoming import marks
+from dicomfs import marks, system_calls
 from dicomfs.incoming.inodes import NAMING, InodeTable, Known
 from dicomfs.incoming.stubs import Stubs
 from dicomfs.incoming.tree import Caller, give_to
@@ -45,12 +44,6 @@ class OpenFile:
     changed: bool = False
     """Whether something was written since the last flush."""
 
-    def begin_change(self) -> None:
-        """Take the mark of acceptance away: what follows was not accepted.  Raises OSError."""
-        if not self.changed:
-            self.changed = True
-            marks.remove_mark(self.descriptor)
-
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of a range.  Raises OSError, DicomfsError."""
         if self.reader is not None:
@@ -69,8 +62,11 @@ class OpenFile:
 class Files:
     """The open files of one mount.  Any thread may call it, for one handle several at once."""
 
-    def __init__(self, inodes: InodeTable, stubs: Stubs, settle: Settle) -> None:
-        self._inodes, self._stubs, self._settle = inodes, stubs, settle
+    def __init__(
+        self, inodes: InodeTable, stubs: Stubs, settle: Settle, give_up: Callable[[int], None]
+    ) -> None:
+        """``give_up`` is called with a descriptor before its file's bytes change, or go."""
+        self._inodes, self._stubs, self._settle, self._give_up = inodes, stubs, settle, give_up
         self._handles = itertools.count(HANDLE_MARK + 1)
         self._open: dict[int, OpenFile] = {}
         self._lock = threading.Lock()
@@ -117,7 +113,7 @@ class Files:
     def write(self, handle: int, offset: int, data: bytes) -> int:
         """Write at an offset; how many bytes were written, fewer than given when the disk became full."""
         opened = self._open[handle]
-        opened.begin_change()
+        self._begin_change(opened)
         view = memoryview(data)
         done = 0
         while done < len(view):
@@ -153,15 +149,14 @@ class Files:
         """Change the length of a file."""
         if handle is not None:
             opened = self._open[handle]
-            opened.begin_change()
+            self._begin_change(opened)
             os.ftruncate(opened.descriptor, size)
             return
-        opened = self._opened(number, os.O_WRONLY | (0 if size else os.O_TRUNC))
+        own = self.open(number, os.O_WRONLY | (0 if size else os.O_TRUNC))
         try:
-            opened.begin_change()
-            os.ftruncate(opened.descriptor, size)
+            self.truncate(number, own, size)
         finally:
-            opened.close()
+            self.release(own)
 
     def sync(self, handle: int, *, data_only: bool) -> None:
         """Make the bytes durable."""
@@ -205,9 +200,20 @@ class Files:
 
     def _empty(self, opened: OpenFile) -> None:
         """Remove all bytes, of a stub too: first its length, which makes the reference void."""
-        opened.begin_change()
+        opened.changed = True
+        self._give_up(opened.descriptor)
+        marks.remove_mark(opened.descriptor)
         os.ftruncate(opened.descriptor, 0)
         marks.remove_reference(opened.descriptor)
+        # Not before: both together do not fit into an inode of 256 bytes.
+        marks.set_written(opened.descriptor)
+
+    def _begin_change(self, opened: OpenFile) -> None:
+        """Change the mark of acceptance: what follows was not accepted.  Raises OSError."""
+        if not opened.changed:
+            opened.changed = True
+            self._give_up(opened.descriptor)
+            marks.set_written(opened.descriptor)
 
     def _make_whole(self, opened: OpenFile) -> None:
         instance = self._stubs.rehydrate(opened.descriptor)

@@ -17,13 +17,13 @@ import os
 import stat
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from dicomfs.incoming import marks
-from dicomfs.incoming.marks import Reference
+from dicomfs import marks
 from dicomfs.index.inodes import MARK
+from dicomfs.marks import Reference
 from dicomfs.system_calls import handle_of, open_handle
 
 NAMING = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -99,10 +99,11 @@ class InodeTable:
                     os.close(self._held.pop(number))
 
     @contextlib.contextmanager
-    def outliving(self, folder: int, name: bytes) -> Iterator[None]:
+    def outliving(self, folder: int, name: bytes, gone: Callable[[int], None]) -> Iterator[None]:
         """Around what takes a name away: an inode that loses its last one stays usable until it is forgotten.
 
-        Somebody's working folder may be removed, and what a descriptor only names may be unlinked.
+        Somebody's working folder may be removed, and what a descriptor only names may be unlinked.  ``gone``
+        is called then with such a descriptor.
         """
         try:
             descriptor = os.open(name, NAMING, dir_fd=folder)
@@ -112,9 +113,12 @@ class InodeTable:
         try:
             yield
             status = os.fstat(descriptor)
+            if status.st_nlink:
+                return
             with self._lock:
-                if status.st_nlink == 0 and status.st_ino in self._counts and status.st_ino not in self._held:
+                if status.st_ino in self._counts and status.st_ino not in self._held:
                     self._held[status.st_ino] = os.dup(descriptor)
+            gone(descriptor)
         finally:
             os.close(descriptor)
 

@@ -11,16 +11,15 @@ import errno
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from dicomfs.accept import Acceptor, Candidate
-from dicomfs.dicom.attributes import Attributes, attributes
-from dicomfs.dicom.part10 import Scan, scan
-from dicomfs.dicom.tags import Tag
+from dicomfs.dicom.attributes import attributes
+from dicomfs.dicom.part10 import scan
 from dicomfs.errors import NotTakenError
 from dicomfs.group_acceptance import GroupAcceptance
-from dicomfs.index.catalog import Catalog
 from dicomfs.model import InstanceId
 from dicomfs.packing.spooled import file_bytes
 from dicomfs.sources import copy_still
@@ -36,13 +35,16 @@ class Verdict(enum.Enum):
 
     ACCEPTED = "accepted"
     PART = "part"
-    """It announces more than it holds, or changes: to be looked at again when it is quiet."""
+    """It announces more than it holds, or changes: to be looked at again when it is quiet.
+
+    With an instance it was accepted provisionally.
+    """
     OTHER = "other"
     """No instance, as far as can be told."""
 
 
 class Taken(NamedTuple):
-    """A verdict, and the instance for one that was accepted."""
+    """A verdict, and the instance for one that was accepted, be it provisionally."""
 
     verdict: Verdict
     instance: InstanceId | None = None
@@ -51,17 +53,24 @@ class Taken(NamedTuple):
 class Intake:
     """Takes files into the archive.  Any thread may call it; what arrives together is accepted together."""
 
-    def __init__(self, spool: Spool, catalog: Catalog, acceptor: Acceptor, reserve_bytes: int) -> None:
-        self._spool, self._catalog, self._acceptor = spool, catalog, acceptor
-        self._reserve_bytes = reserve_bytes
+    def __init__(
+        self,
+        spool: Spool,
+        acceptor: Acceptor,
+        withdraw: Callable[[InstanceId], bool],
+        reserve_bytes: int,
+    ) -> None:
+        """``withdraw`` is that of a `Withdrawer`."""
+        self._spool, self._reserve_bytes = spool, reserve_bytes
+        self.withdraw = withdraw
         self._desk: Desk | None = None
         self._opening = threading.Lock()
         self._group = GroupAcceptance(acceptor.accept)
 
     def take(self, descriptor: int, *, quiet: bool) -> Taken:
-        """Take an open file: a whole Part 10 file now, anything with a SOP Instance UID once it is quiet.
+        """Take an open file: a Part 10 file now, anything else with a SOP Instance UID once it is quiet.
 
-        Durable when it says accepted.
+        One that is cut short is accepted provisionally until it is quiet.  Durable when it names an instance.
 
         Raises:
             OSError: it cannot be read or copied; ENOSPC below the space that the archive keeps free.
@@ -86,18 +95,13 @@ class Intake:
             found = scan(data)
             size = len(data)
         described = attributes(found)
-        if not quiet and not _is_whole(found):
-            return Taken(Verdict.PART)
+        part = not quiet and not found.complete
         if not described.sop_instance_uid:
-            return Taken(Verdict.OTHER)
-        self._group.accept(Candidate(temporary, size, temporary.stat().st_mtime_ns, digest, described))
-        return Taken(Verdict.ACCEPTED, self._find(described, size, digest))
-
-    def _find(self, described: Attributes, size: int, digest: bytes) -> InstanceId | None:
-        for instance in self._catalog.by_uid(described.sop_instance_uid):
-            if self._acceptor.same_bytes(self._catalog.row(instance), size, digest):
-                return instance
-        return None
+            return Taken(Verdict.PART if part else Verdict.OTHER)
+        mtime_ns = temporary.stat().st_mtime_ns
+        candidate = Candidate(temporary, size, mtime_ns, digest, described, provisional=part)
+        _, instance = self._group.accept(candidate)
+        return Taken(Verdict.PART if part else Verdict.ACCEPTED, instance)
 
     def _require_space(self, size: int) -> None:
         if shutil.disk_usage(self._spool.folder).free < size + self._reserve_bytes:
@@ -114,14 +118,6 @@ class Intake:
         """Remove what was being copied."""
         if self._desk is not None:
             self._desk.close()
-
-
-def _is_whole(found: Scan) -> bool:
-    """Whether nothing is missing at the end, as far as the file itself tells.
-
-    An image that ends before its pixel value parses well up to there.
-    """
-    return found.complete and (found.pixel is not None or Tag.ROWS not in found.values or bool(found.note))
 
 
 def _looks_like_instance(descriptor: int, size: int) -> bool:

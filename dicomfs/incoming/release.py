@@ -16,12 +16,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dicomfs import system_calls
+from dicomfs import marks, system_calls
 from dicomfs.errors import DicomfsError
-from dicomfs.incoming import marks
-from dicomfs.incoming.marks import Reference, Sealer
 from dicomfs.incoming.waiting import WaitingList
 from dicomfs.index.catalog import Catalog
+from dicomfs.marks import Reference, Sealer
 from dicomfs.model import InstanceId
 from dicomfs.paths import create_private, sync_folder
 from dicomfs.reconstruct import InstanceReader
@@ -67,25 +66,16 @@ class StubFolder:
         except FileNotFoundError:
             return None
 
-    def is_lost(self) -> bool:
-        """Whether references of stubs are gone: the folder was restored without extended attributes."""
-        return self._sentinel.exists() and not _has(self._sentinel, marks.MARK)
+    def have_been(self) -> bool:
+        """Whether there ever were stubs."""
+        return self._sentinel.exists()
 
     def set_sentinel(self) -> None:
         """Note, before the first stub, that there are some.  Raises OSError."""
         if self._sentinel.exists():
             return
-        fresh = self._folder / "sentinel.part"
-        with create_private(fresh) as file:
-            marks.set_mark(file.fileno(), InstanceId(0, 0))
-            os.fsync(file.fileno())
-        # Without its mark it would say that references are lost, so it gets its name with it.
-        fresh.replace(self._sentinel)
+        create_private(self._sentinel).close()
         sync_folder(self._folder)
-
-
-def _has(path: Path, name: str) -> bool:
-    return name in os.listxattr(path)
 
 
 class Releaser:
@@ -106,7 +96,7 @@ class Releaser:
         Raises:
             OSError: the list or the folder cannot be used.
         """
-        if not self._incoming.is_dir() or (sealer := self._stubs.sealer()) is None or self._stubs.is_lost():
+        if not self._incoming.is_dir() or (sealer := self._stubs.sealer()) is None:
             return 0
         top = os.open(self._incoming, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -136,7 +126,7 @@ class Releaser:
             return True
         if marks.read_reference(descriptor, status.st_size) is not None:
             return self._punch_again(descriptor)
-        instance = marks.read_mark(descriptor)
+        instance = marks.accepted_as(descriptor)
         if instance is None:
             return True  # it was written since, and is listed again when it is accepted
         if not self._catalog.is_packed(instance):

@@ -13,16 +13,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dicomfs import system_calls
+from dicomfs import marks, system_calls
 from dicomfs.errors import DicomfsError
-from dicomfs.incoming import marks
 from dicomfs.incoming.files import Files
 from dicomfs.incoming.inodes import InodeTable, Known, path_of
-from dicomfs.incoming.intake import Intake, Verdict
+from dicomfs.incoming.intake import Intake, Taken, Verdict
 from dicomfs.incoming.quiet import QuietWatch
-from dicomfs.incoming.stubs import Stubs
+from dicomfs.incoming.stubs import Stubs, only_zeros
 from dicomfs.incoming.tree import Change, Names
 from dicomfs.incoming.waiting import WaitingList
+from dicomfs.marks import State
 from dicomfs.model import InstanceId
 
 FOLDER_MODE = 0o770
@@ -50,8 +50,8 @@ class Incoming:
         self._folder, self._intake, self._waiting = folder, intake, waiting
         self._quiet_seconds = quiet_seconds
         self.inodes = InodeTable(folder)
-        self.names = Names(self.inodes, stubs.touch)
-        self.files = Files(self.inodes, stubs, self._settle)
+        self.names = Names(self.inodes, stubs.touch, self._give_up)
+        self.files = Files(self.inodes, stubs, self._settle, self._give_up)
         self._watch = QuietWatch(self._look, self._untaken, quiet_seconds)
 
     def start(self) -> None:
@@ -70,16 +70,19 @@ class Incoming:
     def flush(self, handle: int) -> None:
         """A client closed a descriptor of a file that it wrote: a whole Part 10 file is taken now.
 
-        One that begins like DICOM and is not whole is made durable as it is.
+        One that is cut short is taken provisionally, and made durable as the file it is.  What has no name
+        any more is left alone.
 
         Raises:
             OSError, DicomfsError: it could not be taken; it stays, and is tried again when it is quiet.
         """
         opened = self.files.take_changed(handle)
         try:
+            if not os.fstat(opened.descriptor).st_nlink:
+                return
             taken = self._intake.take(opened.descriptor, quiet=False)
-            if taken.verdict is Verdict.ACCEPTED and taken.instance is not None:
-                self._settle(opened.number, opened.descriptor, taken.instance)
+            self._note(opened.number, opened.descriptor, taken)
+            if taken.verdict is Verdict.ACCEPTED:
                 return
             if taken.verdict is Verdict.PART:
                 os.fsync(opened.descriptor)
@@ -111,20 +114,53 @@ class Incoming:
         except OSError:
             _log.debug("inode %d was forgotten before it was quiet", number)
 
-    def _settle(self, number: int, descriptor: int, instance: InstanceId) -> None:
+    def _note(self, number: int, descriptor: int, taken: Taken) -> None:
+        """Note on a file what became of it.  Raises OSError."""
+        if taken.instance is not None:
+            self._settle(number, descriptor, taken.instance, provisional=taken.verdict is Verdict.PART)
+        elif _state(descriptor) is State.WRITTEN and not only_zeros(descriptor):
+            # Were the mark left, what a backup makes of the file later would pass for what a client wrote.
+            marks.remove_mark(descriptor)
+            if self.files.are_changed(number):
+                marks.set_written(descriptor)
+
+    def _settle(
+        self, number: int, descriptor: int, instance: InstanceId, *, provisional: bool = False
+    ) -> None:
         """Note that a file holds an instance's bytes, unless it was written since."""
         try:
-            marks.set_mark(descriptor, instance)
+            marks.set_mark(descriptor, instance, provisional=provisional)
         except OSError as problem:
             # It is accepted all the same, and keeps its bytes; the next mount looks at it again.
             _log.debug("inode %d not marked: %s", number, problem.strerror)
+            if provisional:
+                self._withdraw(instance)
             return
         if self.files.are_changed(number):
-            marks.remove_mark(descriptor)
+            self._give_up(descriptor)
+            marks.set_written(descriptor)
+            return
+        if provisional and not os.fstat(descriptor).st_nlink:
+            self._give_up(descriptor)
             return
         handle = self.inodes.handle_of(descriptor)
         if handle:
             self._waiting.add(handle)
+
+    def _give_up(self, where: marks.Where) -> None:
+        """A file's bytes are about to change, or nobody can reach them any more.  Raises OSError."""
+        mark = marks.read_mark(where)
+        if mark is not None and mark.state is State.PROVISIONAL and mark.instance is not None:
+            self._withdraw(mark.instance)
+
+    def _withdraw(self, instance: InstanceId) -> None:
+        try:
+            self._intake.withdraw(instance)
+        except (OSError, DicomfsError) as problem:
+            # Too much is kept, nothing is lost: no reason to refuse what the client wants.
+            _log.warning(
+                "instance %d/%d not withdrawn, it stays: %s", instance.series, instance.position, problem
+            )
 
     def _look(self, number: int, handle: bytes) -> float | None:
         """Take a file that is quiet.  Raises OSError, DicomfsError."""
@@ -141,12 +177,14 @@ class Incoming:
             system_calls.lock_shared(descriptor)
             if _is_settled(descriptor, status):
                 return None
+            mark = marks.read_mark(descriptor)
             age = time.time() - max(status.st_mtime, status.st_ctime)
             if 0 <= age < self._quiet_seconds:
                 return self._quiet_seconds - age
             taken = self._intake.take(descriptor, quiet=True)
-            if taken.instance is not None:
-                self._settle(number, descriptor, taken.instance)
+            if taken.verdict is not Verdict.PART and mark is not None and taken.instance != mark.instance:
+                self._give_up(descriptor)
+            self._note(number, descriptor, taken)
             return self._quiet_seconds if taken.verdict is Verdict.PART else None
         finally:
             os.close(descriptor)
@@ -179,4 +217,9 @@ class Incoming:
 
 
 def _is_settled(where: marks.Where, status: os.stat_result) -> bool:
-    return marks.read_reference(where, status.st_size) is not None or marks.read_mark(where) is not None
+    return marks.read_reference(where, status.st_size) is not None or _state(where) is State.ACCEPTED
+
+
+def _state(where: marks.Where) -> State | None:
+    mark = marks.read_mark(where)
+    return None if mark is None else mark.state

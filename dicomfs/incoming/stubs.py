@@ -13,13 +13,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from dicomfs import system_calls
-from dicomfs.incoming import marks
-from dicomfs.incoming.marks import Reference, Sealer
+from dicomfs import marks, system_calls
+from dicomfs.marks import Reference, Sealer, State
 from dicomfs.model import InstanceId
 from dicomfs.reconstruct import InstanceReader
 
 _STEP_BYTES = 4 << 20
+_FIRST_LOOK_BYTES = 1 << 12
 _LOOK_BYTES = 1 << 20
 
 _log = logging.getLogger(__name__)
@@ -29,10 +29,13 @@ class Stubs:
     """Reads and rehydrates stubs.  Any thread may call it."""
 
     def __init__(
-        self, open_instance: Callable[[InstanceId], InstanceReader], sealer: Sealer | None, *, lost: bool
+        self,
+        open_instance: Callable[[InstanceId], InstanceReader],
+        sealer: Sealer | None,
+        have_been: Callable[[], bool],
     ) -> None:
-        """``lost`` says that this archive folder came back from a backup without extended attributes."""
-        self._open, self._sealer, self._lost = open_instance, sealer, lost
+        """``have_been`` says whether there ever were stubs in this archive."""
+        self._open, self._sealer, self._have_been = open_instance, sealer, have_been
 
     def reader(self, descriptor: int) -> InstanceReader | None:
         """The bytes of a stub; None for a whole file.
@@ -44,11 +47,24 @@ class Stubs:
         status = os.fstat(descriptor)
         found = marks.read_reference(descriptor, status.st_size)
         if found is None:
-            if self._lost and status.st_size and _only_zeros(descriptor):
-                _log.error("inode %d holds zeros where a stub lost its reference", status.st_ino)
+            if status.st_size and self._lost_reference(descriptor):
+                _log.error(
+                    "inode %d holds zeros, as a stub that was restored without its attributes does: "
+                    "remove it, its bytes are under patients/",
+                    status.st_ino,
+                )
                 raise OSError(errno.EIO, "lost reference")
             return None
         return self._genuine(*found, number=status.st_ino)
+
+    def _lost_reference(self, descriptor: int) -> bool:
+        """Whether a file without reference may be what a backup without extended attributes made of a stub.
+
+        It has nothing but zeros then, and nobody wrote these here.  An instance never has.
+        """
+        mark = marks.read_mark(descriptor)
+        written = mark is not None and mark.state is State.WRITTEN
+        return not written and only_zeros(descriptor) and self._have_been()
 
     def _genuine(self, value: bytes, reference: Reference, *, number: int) -> InstanceReader:
         reader = self._open(reference.instance)
@@ -120,10 +136,24 @@ def _fill(descriptor: int, reader: InstanceReader) -> None:
     os.fsync(descriptor)
 
 
-def _only_zeros(descriptor: int) -> bool:
-    offset = 0
-    while data := os.pread(descriptor, _LOOK_BYTES, offset):
+def only_zeros(descriptor: int) -> bool:
+    """Whether a file holds no other byte; holes are passed over.  Raises OSError."""
+    offset, length = 0, _FIRST_LOOK_BYTES
+    while (offset := _next_data(descriptor, offset)) >= 0:
+        data = os.pread(descriptor, length, offset)
         if data.strip(b"\0"):
             return False
-        offset += len(data)
+        if not data:
+            break
+        offset, length = offset + len(data), _LOOK_BYTES
     return True
+
+
+def _next_data(descriptor: int, offset: int) -> int:
+    """Where data come next that lie on the disk, at ``offset`` or behind; -1 where there are none."""
+    try:
+        return os.lseek(descriptor, offset, os.SEEK_DATA)
+    except OSError as problem:
+        if problem.errno == errno.ENXIO:
+            return -1
+        raise

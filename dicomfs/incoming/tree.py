@@ -43,9 +43,12 @@ class Change(NamedTuple):
 class Names:
     """The names beneath ``incoming/``.  Any thread may call it."""
 
-    def __init__(self, inodes: InodeTable, touch: Callable[[Path], None]) -> None:
-        """``touch`` is called with a path to each regular file whose attributes are about to change."""
-        self._inodes, self._touch = inodes, touch
+    def __init__(
+        self, inodes: InodeTable, touch: Callable[[Path], None], gone: Callable[[Path], None]
+    ) -> None:
+        """Called with a path to a regular file: before its attributes change; when no name is left."""
+        self._inodes = inodes
+        self._touching, self._gone = _for_files(touch), _for_files(gone)
 
     # -- names ------------------------------------------------------------------------------------------
 
@@ -118,12 +121,12 @@ class Names:
 
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a name."""
-        with self._inodes.naming(parent) as folder, self._inodes.outliving(folder, name):
+        with self._inodes.naming(parent) as folder, self._inodes.outliving(folder, name, self._gone):
             os.unlink(name, dir_fd=folder)
 
     def remove_folder(self, parent: int, name: bytes) -> None:
         """rmdir(2)."""
-        with self._inodes.naming(parent) as folder, self._inodes.outliving(folder, name):
+        with self._inodes.naming(parent) as folder, self._inodes.outliving(folder, name, self._gone):
             os.rmdir(name, dir_fd=folder)
 
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
@@ -131,7 +134,7 @@ class Names:
         with (
             self._inodes.naming(parent) as old,
             self._inodes.naming(new_parent) as new,
-            self._inodes.outliving(new, new_name),
+            self._inodes.outliving(new, new_name, self._gone),
         ):
             system_calls.rename(old, name, new, new_name, flags)
 
@@ -206,9 +209,15 @@ class Names:
             names = os.listxattr(path_of(descriptor))
         return [os.fsencode(name) for name in names if name.startswith(_PASSED) and not is_own(name)]
 
-    def _touching(self, descriptor: int) -> None:
+
+def _for_files(call: Callable[[Path], None]) -> Callable[[int], None]:
+    """For descriptors that may name anything."""
+
+    def called(descriptor: int) -> None:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            self._touch(path_of(descriptor))
+            call(path_of(descriptor))
+
+    return called
 
 
 def is_own(name: str) -> bool:

@@ -161,6 +161,11 @@ class Catalog(NodeQueries):
         with self._spool.read() as txn:
             return spooled_record(txn, instance)
 
+    def is_provisional(self, instance: InstanceId) -> bool:
+        """Whether an instance may still be withdrawn."""
+        record = self.spooled(instance)
+        return record is not None and record.provisional and not self.is_packed(instance)
+
     def spooled_series(self) -> list[int]:
         """Series with instances on the spool's list."""
         with self._spool.read() as txn:

@@ -233,7 +233,14 @@ def _record(instance: InstanceId, value: bytes) -> SpooledRecord:
     stored = unpack_record(value, StoredSpooled)
     uid = stored.uid.decode("utf-8", "surrogatepass")
     return SpooledRecord(
-        instance, uid, stored.number, stored.name_level, stored.size, stored.mtime_ns, stored.sha256
+        instance,
+        uid,
+        stored.number,
+        stored.name_level,
+        stored.size,
+        stored.mtime_ns,
+        stored.sha256,
+        stored.provisional,
     )
 
 

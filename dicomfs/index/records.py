@@ -50,6 +50,8 @@ class SpooledRecord:
     mtime_ns: int
     sha256: bytes
     """All 32 bytes."""
+    provisional: bool = False
+    """Whether it may be withdrawn: it goes when the file that it was taken from changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,7 @@ class StoredSpooled(msgspec.Struct, array_like=True, frozen=True):
     size: int
     mtime_ns: int
     sha256: bytes
+    provisional: bool = False
 
 
 class StoredChanges(msgspec.Struct, array_like=True, frozen=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from dicomfs.errors import CatalogError, CatalogFull
 from dicomfs.index.env import ReadTxn, WriteTxn
@@ -108,15 +109,7 @@ class SpoolWriter:
             return
         series, position = record.id.series, record.id.position
         uid = record.sop_instance_uid
-        stored = StoredSpooled(
-            uid.encode("utf-8", "surrogatepass"),
-            record.number,
-            record.name_level,
-            record.size,
-            record.mtime_ns,
-            record.sha256,
-        )
-        self._txn.put(SPOOLED, spooled_key(record.id), pack_record(stored))
+        self._put(record)
         add_uids(self._txn, SPOOLED_UIDS, [(uid, record.id)])
         name_key = spooled_name_key(series, record.number)
         self._txn.put(SPOOLED_NAMES, name_key, position.to_bytes(3, "big"))
@@ -124,6 +117,13 @@ class SpoolWriter:
         self._totals.instances += 1
         self._totals.logical_bytes += record.size
         self._changes.add(Change(Level.SERIES, series, None))
+
+    def settle(self, ids: Iterable[InstanceId]) -> None:
+        """What was accepted provisionally stays.  Those that are not listed are passed over."""
+        for instance in ids:
+            record = spooled_record(self._txn, instance)
+            if record is not None and record.provisional:
+                self._put(replace(record, provisional=False))
 
     def remove(self, ids: Iterable[InstanceId]) -> None:
         """Takes instances off the list: packed ones (nothing visible changes) or given up ones.
@@ -144,6 +144,18 @@ class SpoolWriter:
         """Writes what the block gathered; `Catalog.write_spool` calls it before the commit."""
         self._txn.put(SPOOL_META, SPOOL_TOTALS, pack_record(self._totals))
         FEED.record(self._txn, self._changes)
+
+    def _put(self, record: SpooledRecord) -> None:
+        stored = StoredSpooled(
+            record.sop_instance_uid.encode("utf-8", "surrogatepass"),
+            record.number,
+            record.name_level,
+            record.size,
+            record.mtime_ns,
+            record.sha256,
+            record.provisional,
+        )
+        self._txn.put(SPOOLED, spooled_key(record.id), pack_record(stored))
 
     def _remove(self, record: SpooledRecord, *, packed: bool) -> None:
         series, position = record.id.series, record.id.position

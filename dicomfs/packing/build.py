@@ -30,6 +30,7 @@ from dicomfs.packing.run import PackRun
 from dicomfs.packing.seal import Staged, Staging
 from dicomfs.packing.spooled import SpooledRanges
 from dicomfs.packing.streams import StreamPlace, StreamWriter, Where
+from dicomfs.packing.texts import BatchTexts
 
 
 @dataclass(slots=True)
@@ -60,10 +61,12 @@ def build_batch(
     part_number: Callable[[int], int],
     high_water: dict[str, int],
     advance: Callable[[int], None],
+    texts: BatchTexts,
 ) -> BuiltBatch:
     """Write the packs of a batch.
 
-    ``part_number`` gives the next part of a series; ``advance`` is told the raw bytes that were coded.
+    ``part_number`` gives the next part of a series; ``advance`` is told the raw bytes that were coded;
+    ``texts`` says what headers share.
 
     Raises:
         TierFull: the disk is full.
@@ -85,11 +88,11 @@ def build_batch(
         part = SeriesPart(patient, study, series, part_number(series.number), high_water, entries, packs)
         headers = [header_bytes(plan.instances[index], index, places) for index in indexes]
         parts.append((part, headers))
-        built.parts.append(part)
         built.rows.append(indexes)
         advance(sum(entry.header_length for entry in entries))
     advance(_linked_bytes(plan))
-    built.headers = staging.write_headers(parts)
+    built.headers, built.parts = staging.write_headers(parts, texts.choose)
+    built.packs += texts.staged(sorted({key for part in built.parts for key in part.packs}))
     return built
 
 

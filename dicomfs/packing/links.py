@@ -1,7 +1,8 @@
 """Frames that are there already: found by fingerprint, compared byte by byte, referred to instead of stored.
 
 Owns which frames of a batch become references: to a pack of any study, of the same kind, or to an equal frame
-of the same batch.  A header pack lists every pack its instances need, in the transaction that commits it.
+of the same batch; and where texts that headers share are found.
+A header pack lists every pack its instances need, in the transaction that commits it.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from pathlib import Path
 from dicomfs.codec.base import FROM_DISK
 from dicomfs.errors import DicomfsError
 from dicomfs.format.pack import PackReader
+from dicomfs.format.text_pack import read_text
 from dicomfs.frames import FrameReader
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.frames import FrameIndex, sampled
-from dicomfs.model import ObjectKey, PackKind
+from dicomfs.model import FRAME_KINDS, ObjectKey, PackKind, is_text_pack
 from dicomfs.packing.coded import frame_of
 from dicomfs.packing.fingerprint import stack_fingerprints
 from dicomfs.packing.plan import BatchPlan, FrameRef, Link, StackPlan
 from dicomfs.packing.run import PackRun
+from dicomfs.packing.seal import Staging
 from dicomfs.packing.spooled import SpooledRanges
+from dicomfs.packing.texts import BatchTexts, text_fingerprints
 from dicomfs.packs import PackSource
 from dicomfs.tiers.base import Tier
 
@@ -32,7 +36,7 @@ logger = logging.getLogger(__name__)
 _CACHE_BYTES = 64 << 20
 _MOST_PACKS = 8
 """Packs that the frames of one stack are looked for in."""
-_KINDS = {PackKind.PIXEL, PackKind.BURNED}
+_KINDS = {*FRAME_KINDS, PackKind.TEXT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +93,20 @@ class Linker:
         if _kind(key) not in _KINDS:
             return
         try:
-            pack = PackSource(self._tier).pack(key)
+            self._index.add(key, _listed(PackSource(self._tier).pack(key)))
         except DicomfsError as problem:
-            logger.warning("frames not listed", extra={"object": key, "reason": str(problem)})
-            return
-        chosen: set[int] = set()
-        for stack in pack.stacks:
-            chosen |= sampled([int(one) for one in stack_fingerprints(stack)])
-        self._index.add(key, chosen)
+            logger.warning("contents not listed", extra={"object": key, "reason": str(problem)})
+
+    def texts(self, staging: Staging) -> BatchTexts:
+        """What chooses the texts that headers of a batch share."""
+        return BatchTexts(self._find_texts, PackSource(self._tier, self._catalog.placed), staging)
+
+    def _find_texts(self, wanted: set[int]) -> list[ObjectKey]:
+        return [
+            key
+            for key in self._index.find(wanted)
+            if is_text_pack(key) and key not in self._passed_over and self._catalog.has_object(key)
+        ]
 
     def link(self, plan: BatchPlan, run: PackRun) -> None:
         """Take the frames of a batch that need not be stored out of its stacks.
@@ -133,6 +143,16 @@ class Linker:
                 pack = known[key]
                 if pack is not None:
                     _link_stack(plan, stack, pack, frames)
+
+
+def _listed(pack: PackReader) -> set[int]:
+    """The fingerprints under which a pack is found again."""
+    if pack.kind is PackKind.TEXT:
+        return text_fingerprints(read_text(pack))
+    chosen: set[int] = set()
+    for stack in pack.stacks:
+        chosen |= sampled([int(one) for one in stack_fingerprints(stack)])
+    return chosen
 
 
 def _kind(key: ObjectKey) -> PackKind | None:

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dicomfs.errors import DicomfsError, TierFull
-from dicomfs.format.header import HeaderPackWriter, SeriesPart, needed_features
+from dicomfs.format.header import HeaderPackWriter, SeriesPart, may_share_text, needed_features
+from dicomfs.format.header_blocks import ChooseText
 from dicomfs.format.pack import PackSummary, PackWriter
 from dicomfs.format.pack_notes import StoodFor
+from dicomfs.format.shared_texts import FEATURE as TEXTS
+from dicomfs.format.text_pack import write_text
 from dicomfs.frames import FrameReader
 from dicomfs.model import ObjectKey, PackKind
 from dicomfs.packing.plan import BatchPlan, InstancePlan
@@ -81,16 +84,28 @@ class Staging:
 
         return self._write(make)
 
-    def write_headers(self, parts: Sequence[tuple[SeriesPart, Sequence[bytes]]]) -> Staged:
-        """Write a header pack; raises `TierFull` when the disk is full."""
+    def write_text(self, data: bytes) -> Staged:
+        """Write a text pack; raises `TierFull` when the disk is full."""
+        return self._write(lambda file: write_text(file, self._archive_id, data))
+
+    def write_headers(
+        self, parts: Sequence[tuple[SeriesPart, Sequence[bytes]]], choose: ChooseText
+    ) -> tuple[Staged, list[SeriesPart]]:
+        """Write a header pack; the parts as they are in it.  Raises `TierFull` when the disk is full."""
+        features = list(needed_features([part for part, _ in parts]))
+        if any(may_share_text(headers) for _, headers in parts):
+            features.append(TEXTS)
+        written: list[SeriesPart] = []
 
         def make(file: BinaryIO) -> PackSummary:
-            writer = HeaderPackWriter(file, self._archive_id, needed_features([part for part, _ in parts]))
+            writer = HeaderPackWriter(file, self._archive_id, features, choose)
             for part, headers in parts:
                 writer.add_part(part, headers)
-            return writer.finish()
+            summary = writer.finish()
+            written.extend(writer.parts)
+            return summary
 
-        return self._write(make)
+        return self._write(make), written
 
     def _write(self, make: Callable[[BinaryIO], PackSummary]) -> Staged:
         path = self._folder / f"{os.getpid()}-{secrets.token_hex(4)}.part"

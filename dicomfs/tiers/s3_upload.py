@@ -37,7 +37,7 @@ PARTS_AT_ONCE = 4
 """64 MiB of memory for each put that is under way."""
 
 T = TypeVar("T")
-_BULK = frozenset(kind.prefix for kind in PackKind if kind is not PackKind.HEADER)
+_BULK = frozenset(kind.prefix for kind in PackKind if kind not in (PackKind.HEADER, PackKind.TEXT))
 
 _log = logging.getLogger(__name__)
 
@@ -293,7 +293,7 @@ def _extra(options: TierOptions, key: str) -> dict[str, str]:
     """Arguments of a new object.
 
     The storage class is that of packs of frames and streams: what is small, or read by whoever looks for
-    something (header packs, journal, keyrings, owners), has the store's default.
+    something (header and text packs, journal, keyrings, owners), has the store's default.
     """
     given = {
         "StorageClass": options.storage_class if key.partition("/")[0] in _BULK else None,

@@ -31,6 +31,8 @@ def content(kind: str) -> tuple[PixelLayout, npt.NDArray[np.uint8]]:
         return PixelLayout(ROWS, COLUMNS, 3, 8, 8, 7, signed=False), three.astype(np.uint8).reshape(
             FRAMES, -1
         )
+    if kind in {"float", "scaled"}:
+        return wide_content(kind, words)
     stored = "<u2"
     if kind == "signed":
         words = np.where(column < 5, -2000, words - 1024)
@@ -42,6 +44,16 @@ def content(kind: str) -> tuple[PixelLayout, npt.NDArray[np.uint8]]:
     return PixelLayout(ROWS, COLUMNS, 1, 16, 12, 11, kind == "signed", kind == "swapped"), raw.reshape(
         FRAMES, -1
     )
+
+
+def wide_content(kind: str, words: npt.NDArray[np.int64]) -> tuple[PixelLayout, npt.NDArray[np.uint8]]:
+    """As `content`, of words of 32 bits: no operation rounds otherwise on another machine."""
+    if kind == "float":
+        values = ((words * words - 5000) / np.float64(7)).astype("<f4").view(np.uint8)
+    else:
+        values = ((words % 50 - 20) * 123_457).astype("<i4").view(np.uint8)
+    layout = PixelLayout(ROWS, COLUMNS, 1, 32, 32, 31, kind == "scaled", is_float=kind == "float")
+    return layout, values.reshape(FRAMES, -1)
 
 
 @pytest.mark.parametrize("path", sorted(BANDS.glob("*.band")), ids=lambda path: path.stem)

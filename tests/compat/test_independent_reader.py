@@ -128,6 +128,7 @@ def others() -> list[bytes]:
         samples.part10(samples.write(unnumbered), instance=samples.uid("unnumbered")),
         samples.part10(samples.write(cine), sop_class=samples.US_MULTIFRAME, instance=samples.uid("burned")),
         *long_headers(),
+        *samples.long_headers("First^Text", samples.protocol(1)),
         *samples.ct_series(4, 32, 32, 1, patient="Big^Endian", syntax=samples.BIG_ENDIAN),
         *samples.ct_series(4, 32, 32, 2, patient="Deflated", syntax=samples.DEFLATED),
         *samples.ct_series(4, 32, 32, 3, patient="Implicit", syntax=samples.IMPLICIT),

@@ -17,6 +17,8 @@ from tests.crash.server import Server, StepFailed
 SERVERS = 2
 INCOMING_FILES = {f"{number}.dcm": data for number, data in enumerate(samples.ct_series(3, 16, 16))}
 """What a client writes under ``incoming/``."""
+ABORTED_FILES = {"0.dcm": INCOMING_FILES["0.dcm"], "1.dcm": INCOMING_FILES["1.dcm"][:-100]}
+"""The same, where the second file was cut short."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,22 @@ def incoming_stages(tmp_path_factory: pytest.TempPathFactory, servers: list[Serv
         servers[0].run(step, str(root), *args)
         accepted = frozenset(map(sha, INCOMING_FILES.values()))
     return found
+
+
+@pytest.fixture(scope="session")
+def aborted_stage(tmp_path_factory: pytest.TempPathFactory, servers: list[Server]) -> Stage:
+    """An archive with a whole file, and a last one that was cut short, before that is emptied."""
+    folder = tmp_path_factory.mktemp("aborted")
+    source, root = folder / "source", str(folder / "archive")
+    source.mkdir()
+    for name, data in ABORTED_FILES.items():
+        (source / name).write_bytes(data)
+    servers[0].run("create", root)
+    (folder / "archive" / "dicomfs.toml").write_text(
+        "[pack]\nquiet_seconds = 0\n[archive]\nminimum_free_bytes = 0\n"
+    )
+    servers[0].run("write_incoming", root, str(source))
+    return _stage(servers[0], folder / "kept", root, "abort_incoming", ())
 
 
 def _stage(server: Server, kept: Path, root: str, step: str, args: tuple[str, ...]) -> Stage:

@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from dicomfs import marks
 from dicomfs.archive import Archive
 from dicomfs.forgetting import ForgetReport
-from dicomfs.incoming import marks
 from dicomfs.packing import repack as repacking
 from dicomfs.packing import together
 from dicomfs.recovery import recover
@@ -116,6 +116,16 @@ def rewrite_incoming(root: str) -> None:
         client.close()
 
 
+def abort_incoming(root: str) -> None:
+    """A client empties the last file, as it does before it sends it anew."""
+    with Archive.open(Path(root)) as archive:
+        client = Client(archive)
+        *_, last = sorted(path.name for path in archive.paths.incoming.iterdir())
+        with client.opened(last, os.O_WRONLY | os.O_TRUNC):
+            pass
+        client.close()
+
+
 def pack_incoming(root: str) -> list[str]:
     """What a mount does with quiet files, then pack: what failed."""
     with Archive.open(Path(root)) as archive:
@@ -190,7 +200,7 @@ def left_over(root: Path) -> Iterator[str]:
     for path in (root / "spool").iterdir():
         if path.name != "tmp":
             yield str(path.relative_to(root))
-    for name in ("index.new", "index.old", "run/accepting"):
+    for name in ("index.new", "index.old", "run/accepting", "run/deciding"):
         if (root / name).exists():
             yield name
 
@@ -211,6 +221,6 @@ def finish(root: str, *sources: str) -> dict[str, object]:
 _STEPS = (
     *(create, import_files, pack, pack_together, repack, profiles, recover_in_place),
     *(forget, collect, forget_boot, look, finish, copy),
-    *(write_incoming, rewrite_incoming, pack_incoming, look_incoming),
+    *(write_incoming, rewrite_incoming, abort_incoming, pack_incoming, look_incoming),
 )
 STEPS = {step.__name__: step for step in _STEPS}

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.crash.conftest import ABORTED_FILES, Stage, on_all, sha
 from tests.crash.conftest import INCOMING_FILES as FILES
-from tests.crash.conftest import Stage, on_all, sha
 from tests.crash.server import Server
 
 REWRITTEN = {**FILES, "0.dcm": b"x" + FILES["0.dcm"][1:], "1.dcm": b""}
@@ -71,6 +71,40 @@ def test_a_kill_at_any_durable_call_loses_nothing_that_a_client_closed(
     incoming_stages: dict[str, Stage], servers: list[Server], step: str
 ) -> None:
     problems = on_all(servers, incoming_stages[step], killed)
+    assert not problems, "\n".join(problems)
+
+
+def aborted(server: Server, stage: Stage, at: int) -> Iterator[str]:
+    """Die just before an event of a withdrawal; look; do what a mount and the packer do next; look again."""
+    root = Path(f"{stage.root} {at}")
+    whole, cut = map(sha, ABORTED_FILES.values())
+    server.run("copy", str(stage.root), str(root))
+    assert server.run(stage.step, str(root), at=at).killed, "went on"
+    for packed in (False, True):
+        if packed:
+            yield from server.run("pack_incoming", str(root)).value
+        shown, look = server.run("look_incoming", str(root)).value, server.run("look", str(root)).value
+        digests = {found[0] for found in look["tree"].values()}
+        if not {whole} <= digests <= {whole, cut}:
+            yield f"{len(digests)} instances are shown"
+        if content(shown)["0.dcm"] != whole:
+            yield "the other file has other bytes"
+        if content(shown)["1.dcm"] not in {cut, sha(b"")}:
+            yield "the file has bytes that nobody wrote"
+        if packed and content(shown)["1.dcm"] == cut and cut not in digests:
+            yield "the file is there and is no instance"
+        yield from look["problems"]
+        yield from (f"left: {left}" for left in look["left"] if packed or not left.startswith("spool"))
+    shutil.rmtree(root)
+
+
+def test_a_kill_at_any_durable_call_of_a_withdrawal_leaves_one_instance_or_two(
+    aborted_stage: Stage, servers: list[Server]
+) -> None:
+    events = iter(aborted_stage.events)
+    order = ("touch run/deciding", "commit", "unlink spool", "unlink run/deciding", "removexattr incoming")
+    assert [wanted for wanted in order if not any(event.startswith(wanted) for event in events)] == []
+    problems = on_all(servers, aborted_stage, aborted)
     assert not problems, "\n".join(problems)
 
 

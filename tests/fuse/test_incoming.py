@@ -21,6 +21,7 @@ import pytest
 
 from dicomfs.archive import Archive
 from tests import samples
+from tests.archives import sha, write_sources
 from tests.conftest import real_files
 from tests.fuse.conftest import Serve, Served, run
 from tests.fuse.test_archive import digests
@@ -294,12 +295,90 @@ def test_programs_work_in_it(incoming: Path, tmp_path: Path) -> None:
     run("diff", "-r", incoming / "clone", incoming / "copy")
     run("rm", "-r", incoming / "copy")
     with sqlite3.connect(incoming / "base.db") as base:
+        assert base.execute("pragma journal_mode=wal").fetchone() == ("wal",)
         base.execute("create table t (a)")
         base.executemany("insert into t values (?)", [(number,) for number in range(1000)])
         base.commit()
         assert base.execute("pragma integrity_check").fetchone() == ("ok",)
     assert run("rsync", "-a", "--itemize-changes", f"{incoming}/clone/", incoming / "synced")
     assert run("rsync", "-a", "--itemize-changes", f"{incoming}/clone/", incoming / "synced") == ""
+
+
+def test_programs_bring_series_and_move_them_before_and_after_packing(
+    archive: Archive, served: Served, incoming: Path, tmp_path: Path
+) -> None:
+    files = {f"{number}.dcm": data for number, data in enumerate(samples.ct_series(4, 16, 16))}
+    source = write_sources(tmp_path / "source", files)
+    run("tar", "-C", source, "-cf", tmp_path / "series.tar", ".")
+    for folder in ("unpacked", "archived"):
+        (incoming / folder).mkdir()
+    run("tar", "-C", incoming / "unpacked", "-xf", tmp_path / "series.tar")
+    run("cp", "-a", source, incoming / "copied")
+    run("cp", "-a", source, tmp_path / "moving")
+    run("mv", tmp_path / "moving", incoming / "moved")
+    places = ["unpacked", "copied", "moved"]
+
+    def whole(folder: Path) -> bool:
+        times = {path.name: path.stat().st_mtime_ns for path in source.iterdir()}
+        return {path.name: path.read_bytes() for path in folder.iterdir()} == files and {
+            path.name: path.stat().st_mtime_ns // 10**9 for path in folder.iterdir()
+        } == {name: time // 10**9 for name, time in times.items()}
+
+    wanted = {sha(data) for data in files.values()}
+    for packed in (False, True):
+        if packed:
+            assert archive.pack("fast").failed == []
+            assert not any(path.stat().st_blocks for path in archive.paths.incoming.rglob("*.dcm"))
+            time.sleep(1.1)  # the kernel asks again
+        assert set(digests(served.mountpoint / "patients")) == wanted
+        run("mv", *(incoming / place for place in places), incoming / "archived")
+        run("cp", "-a", incoming / "archived", incoming / "again")
+        run("tar", "-C", incoming, "-cf", tmp_path / "out.tar", "again")
+        run("tar", "-C", tmp_path, "-xf", tmp_path / "out.tar")
+        for place in places:
+            assert whole(incoming / "archived" / place)
+            assert whole(tmp_path / "again" / place)
+            run("mv", incoming / "archived" / place, incoming)
+        run("rm", "-r", incoming / "again", tmp_path / "again")
+    assert set(digests(served.mountpoint / "patients")) == wanted
+    assert not (served.mountpoint / "versions").exists() or not digests(served.mountpoint / "versions")
+
+
+def test_a_stub_restored_beneath_the_mount_is_an_error_until_it_is_written_anew(
+    archive: Archive, incoming: Path, tmp_path: Path
+) -> None:
+    (data,) = samples.ct_series(1)
+    (incoming / "a.dcm").write_bytes(data)
+    archive.pack("fast")
+    beneath = archive.paths.incoming / "a.dcm"
+    run("cp", beneath, tmp_path / "backup")
+    assert (incoming / "a.dcm").read_bytes() == data
+    (incoming / "a.dcm").unlink()
+    run("cp", tmp_path / "backup", beneath)
+    time.sleep(1.1)  # the kernel asks again
+    assert errno_of((incoming / "a.dcm").read_bytes) == errno.EIO
+    assert errno_of(lambda: (incoming / "a.dcm").open("r+b")) == errno.EIO
+    (incoming / "a.dcm").write_bytes(data)
+    assert (incoming / "a.dcm").read_bytes() == data
+    with (incoming / "hole").open("wb") as file:
+        file.truncate(5000)
+    assert (incoming / "hole").read_bytes() == bytes(5000)
+
+
+def test_an_upload_is_shown_while_it_lasts_and_its_parts_are_no_versions(
+    served: Served, incoming: Path
+) -> None:
+    (data,) = samples.ct_series(1)
+    patients = served.mountpoint / "patients"
+    (incoming / ".part").write_bytes(data[:-500])
+    assert set(digests(patients)) == {sha(data[:-500])}
+    with (incoming / ".part").open("ab") as file:
+        file.write(data[-500:-100])
+    assert set(digests(patients)) == {sha(data[:-100])}
+    (incoming / "whole").write_bytes(data)
+    (incoming / "whole").rename(incoming / ".part")
+    assert set(digests(patients)) == {sha(data)}
+    assert [path for path in (served.mountpoint / "versions").rglob("*") if path.is_file()] == []
 
 
 def test_what_was_acknowledged_survives_a_kill(archive: Archive, serve_archive: Serve) -> None:

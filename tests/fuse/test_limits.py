@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dicomfs import mounts
 from dicomfs.archive import Archive
 from dicomfs.cli import main
 from dicomfs.cli.exit_codes import ExitCode
@@ -70,8 +71,11 @@ def test_an_archive_on_a_read_only_disk_is_mounted_for_reading(
         capfd.readouterr()
         assert main(["-a", archive, "pack"]) == ExitCode.STORAGE
         assert len(capfd.readouterr().err.splitlines()) == 1
+        claim = mounts.claim_of(root / "run", os.fspath(mountpoint))
+        assert claim is not None
     finally:
         assert main(["umount", os.fspath(mountpoint)]) == ExitCode.DONE
+    assert mounts.ended(claim)
     subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
     assert main(["-a", archive, "pack"]) == ExitCode.DONE
 

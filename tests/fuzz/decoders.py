@@ -34,11 +34,20 @@ from dicomfs.codec.segment import decode_band, encode_band
 from dicomfs.errors import CodecError, FormatError
 from dicomfs.format.header import HeaderPackReader
 from dicomfs.format.header_blocks import make_blocks
-from dicomfs.format.header_columns import BlockStreams, assemble, templates_of, unpack
+from dicomfs.format.header_columns import BlockStreams, assemble, pack_text, templates_of, unpack, unpack_text
+from dicomfs.format.pack import PackReader
+from dicomfs.format.shared_texts import pieces
+from dicomfs.format.text_pack import read_text
 from dicomfs.model import PixelLayout
 from tests import samples
 from tests.codestreams import hint, jpeg, jpeg_lossless, jpeg_ls_stream, rle, smooth
-from tests.format_samples import CountingReader, codestream_sample, dicom_header_sample, header_sample
+from tests.format_samples import (
+    CountingReader,
+    codestream_sample,
+    dicom_header_sample,
+    header_sample,
+    shared_text_sample,
+)
 
 MOST_SECONDS = 10.0
 MOST_MEMORY = 2 << 30
@@ -76,16 +85,21 @@ def header_blocks() -> list[Target]:
         *make_blocks([samples.enhanced_mr(3 + n, 4, 4)[:4000] for n in range(4)]),
     ]
     base = unpack(blocks[0].payload, "fuzzed")
+    text_pack, _, shared = shared_text_sample()
+    protocols = [
+        data[:-512] for data in samples.long_headers("Text^Patient", samples.protocol("shared", 520), 3)
+    ]
+    blocks += make_blocks(protocols, lambda *_: shared)
 
     def payload(rng: random.Random) -> None:
         block = rng.choice(blocks)
         templates = None if block.base is None else templates_of(base, "fuzzed")
-        streams = unpack(damaged(block.payload, rng), "fuzzed")
+        streams = unpack(damaged(block.payload, rng), "fuzzed", lambda _: shared.data)
         assemble(streams, templates, block.rows, len(block.plain), "fuzzed")
 
     def streams(rng: random.Random) -> None:
         block = rng.choice(blocks)
-        plain = list(astuple(unpack(block.payload, "fuzzed")))
+        plain = list(astuple(unpack(block.payload, "fuzzed", lambda _: shared.data)))
         for _ in range(rng.choice((1, 1, 2))):
             at = rng.choice((0, 0, 0, 1, 2, 3))
             plain[at] = damaged(plain[at], rng)
@@ -96,7 +110,15 @@ def header_blocks() -> list[Target]:
             templates = templates_of(BlockStreams(*plain), "fuzzed")
         assemble(BlockStreams(*plain), templates, block.rows, len(block.plain), "fuzzed")
 
-    return [payload, streams]
+    def text(rng: random.Random) -> None:
+        if rng.random() < 0.5:
+            data = damaged(text_pack, rng)
+            read_text(PackReader(CountingReader(data), len(data), "fuzzed"))
+        else:
+            pieces(unpack_text(damaged(stored, rng), "fuzzed"))
+
+    stored = pack_text(shared.data)
+    return [payload, streams, text]
 
 
 def header_packs() -> list[Target]:
@@ -152,8 +174,17 @@ def codestreams() -> list[Target]:
 
 
 def bands() -> list[Target]:
-    """Bands of several components, of every codec that has them."""
+    """Bands of several components, of every codec that has them, and of wide words."""
     made = []
+    for bits, floating in ((32, True), (32, False), (64, True)):
+        layout = PixelLayout(_SIDE, _SIDE, 1, bits, bits, bits - 1, signed=True, is_float=floating)
+        values = np.stack([smooth(_SIDE, _SIDE, seed=seed) for seed in range(_FRAMES)]) * 7.0 - 900
+        words = (values / 3).astype(f"<f{bits // 8}") if floating else values.astype("<i4")
+        raw = words.reshape(_FRAMES, -1).view(np.uint8)
+        made += [
+            (layout, one, encode_band(raw, layout, _SIDE, one, Settings()))
+            for one in (CodecId.FAST, CodecId.DENSE)
+        ]
     for count in (3, 4):
         layout = PixelLayout(_SIDE, _SIDE, count, 8, 8, 7, signed=False)
         raw = np.stack([smooth(_SIDE, _SIDE * count, bits=8, seed=seed).ravel() for seed in range(_FRAMES)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from typing import Any
 
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from dicomfs.format.journal import (
 )
 from dicomfs.format.keys import pack_key
 from dicomfs.format.pack import PackReader, PackWriter
+from dicomfs.format.shared_texts import is_part_of, pieces
 from dicomfs.model import (
     ConflictClass,
     FramePiece,
@@ -35,6 +37,7 @@ from dicomfs.model import (
     StudyNode,
 )
 from tests.format_samples import ARCHIVE_ID, RAW, CountingReader, segment_of
+from tests.independent_headers import pieces_of
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -236,3 +239,24 @@ def test_any_journal_comes_back(entries: list[Any], sequence: int, time_ns: int,
     journal = decode_journal(encode_journal(entries, sequence, ARCHIVE_ID, time_ns, writer))
     assert (journal.sequence, journal.time_ns, journal.writer) == (sequence, time_ns, writer)
     assert journal.entries == tuple(entries)
+
+
+_LINES = st.lists(
+    st.sampled_from([b"sPar.lItem[1] = 7\n", b"\0" * 40, b"<Method.", bytes(range(256))]), max_size=80
+)
+
+
+@given(st.binary(max_size=3000), _LINES, st.integers(0, 2**32), st.data())
+@settings(max_examples=60, deadline=None)
+def test_texts_are_cut_by_their_bytes_alone(
+    start: bytes, lines: list[bytes], seed: int, data: st.DataObject
+) -> None:
+    text = start + random.Random(seed).randbytes(2000) + b"".join(lines)
+    found = pieces(text)
+    assert found == pieces_of(text)
+    assert text.startswith(b"".join(found))
+    chosen = [piece for piece in found if data.draw(st.booleans())]
+    # Chosen pieces are cut as before wherever they stand, and are part of what they were chosen from.
+    assert pieces(b"".join(chosen)) == chosen
+    assert is_part_of(b"".join(chosen), text)
+    assert not is_part_of(random.Random(seed + 1).randbytes(4000), text)

@@ -2,7 +2,8 @@
 
 The calls are those that FUSE makes, without a kernel in between; the packer runs meanwhile, caches are
 emptied, the process dies and another one takes over.  What was closed as a whole DICOM file is an instance
-from then on, whatever becomes of its name.
+from then on, whatever becomes of its name; what was closed before it was whole is one as long as its bytes
+are there, or for ever once it was quiet or packed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dicomfs import system_calls
 from dicomfs.archive import Archive
+from dicomfs.dicom.attributes import attributes
+from dicomfs.dicom.part10 import scan
 from dicomfs.incoming import release
 from dicomfs.packs import PackSource
 from dicomfs.reconstruct import Reconstructor
@@ -145,8 +148,18 @@ class IncomingMachine(RuleBasedStateMachine):
     def close(self, data: st.DataObject) -> None:
         one = data.draw(st.sampled_from(self.opened))
         self.opened.remove(one)
+        status = os.fstat(one.plain)
+        held = self.client.files.is_changed(one.ours) and status.st_nlink
+        for other in self.opened:
+            if os.path.sameopenfile(other.plain, one.plain) and self.client.files.is_changed(other.ours):
+                held = False  # and is one when that is closed
+        written = os.pread(one.plain, status.st_size, 0)
         self.client.shut(one.ours)
         os.close(one.plain)
+        uid = attributes(scan(written)).sop_instance_uid if written[128:132] == b"DICM" else ""
+        if held and uid:
+            digest = hashlib.sha256(written).digest()
+            assert self.archive.acceptor().find(uid, len(written), digest) is not None
 
     @rule(name=NAMES, size=LENGTHS)
     def truncate(self, name: str, size: int) -> None:
@@ -209,6 +222,13 @@ class IncomingMachine(RuleBasedStateMachine):
         self.client.settle()
         if pack:
             assert self.archive.pack("fast").failed == []
+
+    @invariant()
+    def nothing_is_left_of_what_went_before_it_was_accepted(self) -> None:
+        held = {hashlib.sha256(path.read_bytes()).digest() for path in self.plain.iterdir()}
+        catalog = self.archive.catalog
+        records = [record for series in catalog.spooled_series() for record in catalog.spooled_of(series)]
+        assert {record.sha256 for record in records if record.provisional} <= held
 
     def _note(self, name: str) -> None:
         data = (self.plain / name).read_bytes()

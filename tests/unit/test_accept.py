@@ -36,6 +36,8 @@ from tests.conftest import real_files
 ENCODED = samples.ct_series(1, 16, 16, syntax=samples.IMPLICIT)[0]
 RENAMED = FIRST.replace(b"Head routine", b"Head Routine")
 TRUNCATED = FIRST[:-100]
+HEAD = FIRST[: FIRST.rindex(b"\xe0\x7f\x10\x00")]
+"""Ends before the pixel value, where an element ends."""
 OTHER_PIXELS = FIRST[:-100] + bytes(100)
 
 REAL_SERIES = (
@@ -77,6 +79,8 @@ CONFLICTS = [
     pytest.param(OTHER_PIXELS, FIRST, ConflictClass.PIXELS, False, id="other pixels, reversed: the first"),
     pytest.param(FIRST, TRUNCATED, ConflictClass.TRUNCATED, False, id="a truncated one after it: the whole"),
     pytest.param(TRUNCATED, FIRST, ConflictClass.TRUNCATED, True, id="a truncated one before: the whole"),
+    pytest.param(HEAD, FIRST, ConflictClass.TRUNCATED, True, id="one without pixels before: the longer"),
+    pytest.param(FIRST, HEAD, ConflictClass.TRUNCATED, False, id="one without pixels after it: the longer"),
 ]
 
 

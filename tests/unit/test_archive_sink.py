@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from dicomfs.accept import Acceptor, Candidate, Outcome
+from dicomfs.accept import Accepted, Acceptor, Candidate, Outcome
 from dicomfs.archive import Archive
 from dicomfs.archive_sink import ArchiveSink
 from dicomfs.dicom.attributes import attributes
 from dicomfs.dicom.part10 import scan
 from dicomfs.errors import NotTakenError
 from dicomfs.group_acceptance import GroupAcceptance
+from dicomfs.model import InstanceId
 from dicomfs.network.model import Peer, StoreRequest
 from tests import samples
 from tests.archives import contents, read_whole, rows, tree
@@ -120,14 +121,17 @@ class FakeAcceptor(Acceptor):
         self.groups: list[list[Path]] = []
         self.first_is_in, self.may_go_on = threading.Event(), threading.Event()
 
-    def accept(self, candidates: Sequence[Candidate]) -> list[Outcome]:
+    def accept(self, candidates: Sequence[Candidate]) -> list[Accepted]:
         paths = [candidate.temporary for candidate in candidates]
         self.groups.append(paths)
         self.first_is_in.set()
         assert self.may_go_on.wait(SOON)
         if Path("bad") in paths:
             raise OSError(5, "Input/output error")
-        return [Outcome.NEW] * len(paths)
+        return [NEW] * len(paths)
+
+
+NEW = Accepted(Outcome.NEW, InstanceId(1, 0))
 
 
 def candidate(name: str) -> Candidate:
@@ -157,4 +161,4 @@ def test_what_ends_while_others_are_accepted_is_accepted_together() -> None:
     for thread in (first, *others):
         thread.join()
     assert len(acceptor.groups[1]) == 3
-    assert results == {"first": Outcome.NEW, "a": Outcome.NEW, "b": Outcome.NEW, "bad": 5}
+    assert results == {"first": NEW, "a": NEW, "b": NEW, "bad": 5}

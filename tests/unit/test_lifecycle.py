@@ -24,7 +24,7 @@ from dicomfs.lifecycle import (
     plan_evictions,
     verdicts,
 )
-from dicomfs.lifecycle_settings import RuleSettings, TierLifecycle
+from dicomfs.lifecycle_settings import Kind, RuleSettings, TierLifecycle
 from dicomfs.model import ObjectKey
 
 NOW = 20_000 * DAY_NS
@@ -103,8 +103,9 @@ def test_a_pin_holds_and_brings() -> None:
     assert ("copy", "local", brought.key) in moves(plan([brought], policy(), NOW, {}))
 
 
-def test_header_packs_stay_local_unless_a_rule_names_them() -> None:
-    one = facts(1, "local", "external", "laboratory", days=800, kind="header")
+@pytest.mark.parametrize("kind", ["header", "text"])
+def test_headers_and_their_texts_stay_local_unless_a_rule_names_them(kind: Kind) -> None:
+    one = facts(1, "local", "external", "laboratory", days=800, kind=kind)
     assert [(v.tier, v.state) for v in verdicts(one, SMALL_SERVER, NOW)] == [
         ("local", State.NEVER),
         ("laboratory", State.DUE),
@@ -112,7 +113,7 @@ def test_header_packs_stay_local_unless_a_rule_names_them() -> None:
     ]
     general = RuleSettings(evict_from="local", evict_after_days=1)
     assert verdicts(one, policy(general), NOW)[0].state is State.NEVER
-    naming = RuleSettings(evict_from="local", evict_after_days=1, kinds=["header"])
+    naming = RuleSettings(evict_from="local", evict_after_days=1, kinds=[kind])
     assert verdicts(one, policy(general, naming), NOW)[0].state is State.DUE
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from dicomfs import mounts
 from dicomfs.errors import UsageError
+from tests.archives import small_disk
 
 TABLE = """\
 22 27 0:20 / /proc rw,nosuid - proc proc rw
@@ -83,6 +84,19 @@ def test_a_claim_lives_as_long_as_its_process(tmp_path: Path) -> None:
         process.wait()
         assert mounts.ended(claim)
     assert mounts.claim_of(tmp_path, "/mnt/x") is None
+
+
+def test_where_the_disk_takes_nothing_a_claim_lies_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with small_disk(tmp_path / "disk", 24) as disk:
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        with mounts.claimed(disk, Path("/mnt/x")):
+            claim = mounts.claim_of(disk, "/mnt/x")
+            assert claim is not None
+            assert claim.parent == tmp_path / "dicomfs"
+        assert mounts.ended(claim)
 
 
 def test_a_claim_sweeps_what_dead_processes_left(tmp_path: Path) -> None:

@@ -65,15 +65,20 @@ static inline void dense_carry(dense_coder *coder) {
 /* Codes one decision; probability (1 to 65535, of 65536) is that of a one. */
 DENSE_INLINE int dense_code(dense_coder *coder, int bit, uint32_t probability, const int decoding) {
     const uint64_t one = (coder->range >> 16) * probability;
+    /* Without branches on what nobody can foresee: masks, where the compiler must not see that they are bits. */
+    uint64_t mask = (uint64_t)0 - (uint64_t)(decoding ? coder->low < one : bit != 0);
     if (decoding) {
-        bit = coder->low < one;
-        coder->low -= bit ? 0 : one;
-    } else if (!bit) {
-        coder->low += one;
-        if (coder->low < one)
+        __asm__("" : "+r"(mask));
+        coder->low -= one & ~mask;
+        bit = (int)(mask & 1);
+    } else {
+        const uint64_t added = one & ~mask;
+        coder->low += added;
+        if (coder->low < added)
             dense_carry(coder);
     }
-    coder->range = bit ? one : coder->range - one;
+    const uint64_t rest = coder->range - one;
+    coder->range = rest ^ ((rest ^ one) & mask);
     if (coder->range >> 32 == 0) {
         if (decoding) {
             coder->low = coder->low << 32 | dense_fetch(coder);

@@ -100,8 +100,8 @@ DENSE_INLINE void dense_find_bias(const dense_model *model, dense_view *view, de
     view->fraction = view->mu - view->predicted * 32 + 16;
 }
 
-DENSE_INLINE void dense_adapt_bias(dense_bias *bias, int32_t error, const int32_t *rate) {
-    bias->mean += (int32_t)(((int64_t)(error * 256 - bias->mean) * rate[bias->count]) >> 16);
+DENSE_INLINE void dense_adapt_bias(dense_bias *bias, int32_t error) {
+    bias->mean += (int32_t)((float)(error * 256 - bias->mean) / ((float)bias->count + RATE_OFFSET));
     bias->count += bias->count < BIAS_LIMIT;
 }
 
@@ -134,13 +134,13 @@ DENSE_INLINE void dense_find_contexts(const dense_model *model, const dense_view
         index[5] = view->compared * eighth + (q >> 3);
         index[6] = (dense_quarter_log((uint32_t)activity) >> 1) * half + (q >> 1);
         index[7] = (view->signs * 9 + gap) * quarter + (q >> 2);
-        context->mixer[1] = model->mixer[1] + (brightness >> 2) * DENSE_INPUTS(1);
+        context->mixer[1] = model->mixer[1] + (brightness >> 2) * DENSE_MIX_LANES(1);
         context->refine = model->refine + (q >> 1) * DENSE_REFINE_STEPS;
     }
     for (int i = 0; i < DENSE_USED_CONTEXTS(level); i++)
         context->slots[i] = model->slots[i] + index[i] * NODES;
     const uint32_t set = q / 3 > DENSE_SETS - 1 ? DENSE_SETS - 1 : q / 3;
-    context->mixer[0] = model->mixer[0] + set * DENSE_INPUTS(level);
+    context->mixer[0] = model->mixer[0] + set * DENSE_MIX_LANES(level);
 }
 
 /* Codes whether the sample is a spike; two contexts then look at how near it is and where it occurs around. */
@@ -214,8 +214,8 @@ DENSE_INLINE void dense_sample(dense_model *model, int64_t y, int64_t x, int i, 
     model->error0[at] = (uint16_t)(size > LARGEST_ERROR ? LARGEST_ERROR : size);
     model->signs[1][x] = (int8_t)((error > 8) - (error < -8));
     const int32_t step = dfk_clamp(actual * 32 - view.blend, -LARGEST_BIAS_STEP, LARGEST_BIAS_STEP);
-    dense_adapt_bias(bias[0], step, model->rate);
-    dense_adapt_bias(bias[1], step, model->rate);
+    dense_adapt_bias(bias[0], step);
+    dense_adapt_bias(bias[1], step);
     if (level)
         for (int s = 0; s < DENSE_SOLUTIONS; s++) {
             const int32_t far = dense_size(actual * 32 - view.raw[s]);

@@ -15,7 +15,7 @@
 #define TRIAL_SAMPLES 5000 /* times effort */
 /* Of short stacks trials take one part in so many, down to the least. */
 #define TRIAL_SHARE 16
-#define LEAST_TRIAL_SAMPLES 16384
+#define LEAST_TRIAL_SAMPLES 4096
 /* Even and odd values must differ in number by one part in so many for their parity to be worth a trial. */
 #define UNEVEN 12
 /* A gap must have one sample in so many on either side of it. */

@@ -4,8 +4,10 @@
 
 #include "dense_model.h"
 
-#define MIX_SHIFT 16
+#define MIX_SHIFT 14
+#define ERROR_SHIFT 3
 #define SLOT_LIMIT 400
+#define RATE_OFFSET 2.4f
 #define SIMPLE_LIMIT 255
 #define CONSTANT_INPUT 256
 #define LEAST_PROBABILITY 24
@@ -14,53 +16,115 @@
 /* Where the decisions of one sample find what they adapt. */
 typedef struct {
     uint32_t *slots[DENSE_CONTEXTS];
-    int32_t *mixer[2]; /* of node 0 */
+    int16_t *mixer[2]; /* of node 0 */
     uint32_t *refine;  /* of node 0 */
 } dense_context;
 
-DENSE_INLINE void dense_adapt(uint32_t *slot, int bit, const int32_t *rate, const uint32_t limit) {
+/* A slot is a probability of 22 bits above a count of 10; it moves by a part of the error that shrinks with the
+ * count. */
+DENSE_INLINE void dense_adapt(uint32_t *slot, int bit, const uint32_t limit) {
     const uint32_t value = *slot, count = value & 1023;
-    const int32_t error = (bit ? 4194303 : 0) - (int32_t)(value >> 10);
-    const uint32_t moved = (value >> 10) + (uint32_t)(int32_t)(((int64_t)error * rate[count]) >> 16);
+    const int32_t error = (-bit & 4194303) - (int32_t)(value >> 10);
+    const uint32_t moved = (value >> 10) + (uint32_t)(int32_t)((float)error / ((float)(int32_t)count + RATE_OFFSET));
     *slot = moved << 10 | (count + (count < limit));
+}
+
+/* The same for the slots of a mixed decision. */
+DENSE_INLINE void dense_adapt_all(uint32_t *const *slots, int node, int bit, const int count) {
+    dense_i8 value = {0};
+    for (int i = 0; i < count; i++)
+        value[i] = (int32_t)slots[i][node];
+    const dense_i8 seen = value & 1023, probability = (dense_i8)((dense_u8)value >> 10);
+    const dense_i8 error = (-bit & 4194303) - probability;
+    const dense_f8 part = __builtin_convertvector(seen, dense_f8) + RATE_OFFSET;
+    const dense_f8 step = __builtin_convertvector(error, dense_f8) / part;
+    const dense_i8 moved = probability + __builtin_convertvector(step, dense_i8);
+    const dense_i8 out = moved << 10 | (seen - (seen < SLOT_LIMIT));
+    for (int i = 0; i < count; i++)
+        slots[i][node] = (uint32_t)out[i];
 }
 
 /* Codes a bit by the slot's own probability. */
 DENSE_INLINE int dense_simple_bit(dense_model *model, uint32_t *slot, int bit, const int decoding) {
     const uint32_t probability = (uint32_t)dfk_clamp((int32_t)(*slot >> 16), LEAST_PROBABILITY, MOST_PROBABILITY);
     bit = dense_code(&model->coder, bit, probability, decoding);
-    dense_adapt(slot, bit, model->rate, SIMPLE_LIMIT);
+    dense_adapt(slot, bit, SIMPLE_LIMIT);
     return bit;
 }
 
-/* Weighs the inputs: the logarithm of the odds of a one, in 1/256, within 2047. */
-DENSE_INLINE int32_t dense_mix(const int32_t *weights, const int32_t *inputs, const int count) {
-    int64_t sum = 0;
-    for (int i = 0; i < count; i++)
-        sum += (int64_t)weights[i] * inputs[i];
-    sum >>= 16;
-    return (int32_t)(sum < -2047 ? -2047 : sum > 2047 ? 2047 : sum);
+/* Weighs eight inputs; and moves their weights, within 16 bits, by the rounded upper half of products. */
+#if defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
+DENSE_INLINE int32_t dense_weigh(const int16_t *weights, const dense_h8 *inputs) {
+    __m128i sum = _mm_madd_epi16(_mm_load_si128((const __m128i *)(const void *)weights), (__m128i)*inputs);
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
+    return _mm_cvtsi128_si32(sum);
+}
+DENSE_INLINE void dense_learn(int16_t *weights, const dense_h8 *inputs, int32_t error) {
+    const __m128i factor = _mm_set1_epi16((int16_t)error);
+#if defined(__SSSE3__) || defined(DENSE_USE_AVX2)
+    const __m128i step = _mm_mulhrs_epi16((__m128i)*inputs, factor);
+#else
+    const __m128i low = _mm_mullo_epi16((__m128i)*inputs, factor), high = _mm_mulhi_epi16((__m128i)*inputs, factor);
+    const __m128i half = _mm_and_si128(_mm_srli_epi16(low, 14), _mm_set1_epi16(1));
+    const __m128i step = _mm_add_epi16(_mm_or_si128(_mm_slli_epi16(high, 1), _mm_srli_epi16(low, 15)), half);
+#endif
+    __m128i *at = (__m128i *)(void *)weights;
+    _mm_store_si128(at, _mm_adds_epi16(_mm_load_si128(at), step));
+}
+#elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(DENSE_NO_INTRINSICS)
+DENSE_INLINE int32_t dense_weigh(const int16_t *weights, const dense_h8 *inputs) {
+    const int16x8_t factors = vld1q_s16(weights);
+    const int32x4_t low = vmull_s16(vget_low_s16(factors), vget_low_s16((int16x8_t)*inputs));
+    return vaddvq_s32(vmlal_high_s16(low, factors, (int16x8_t)*inputs));
+}
+DENSE_INLINE void dense_learn(int16_t *weights, const dense_h8 *inputs, int32_t error) {
+    const int16x8_t step = vqrdmulhq_n_s16((int16x8_t)*inputs, (int16_t)error);
+    vst1q_s16(weights, vqaddq_s16(vld1q_s16(weights), step));
+}
+#else
+DENSE_INLINE int32_t dense_weigh(const int16_t *weights, const dense_h8 *inputs) {
+    int32_t sum = 0;
+    for (int i = 0; i < 8; i++)
+        sum += weights[i] * (*inputs)[i];
+    return sum;
+}
+DENSE_INLINE void dense_learn(int16_t *weights, const dense_h8 *inputs, int32_t error) {
+    for (int i = 0; i < 8; i++)
+        weights[i] = (int16_t)dfk_clamp(weights[i] + (((*inputs)[i] * error + 16384) >> 15), -32768, 32767);
+}
+#endif
+
+/* What a context says of a decision: the logarithm of the odds of a one, in 1/256. */
+DENSE_INLINE int16_t dense_input(const dense_model *model, const dense_context *context, int i, int node) {
+    return model->stretch[context->slots[i][node] >> 20];
 }
 
-/* Sums wrap: no stream makes weights so large, but a hostile one may. */
-DENSE_INLINE void dense_learn(int32_t *weights, const int32_t *inputs, int32_t error, const int count) {
-    for (int i = 0; i < count; i++)
-        weights[i] =
-            (int32_t)((uint32_t)weights[i] + (uint32_t)((inputs[i] * error + (1 << (MIX_SHIFT - 1))) >> MIX_SHIFT));
+DENSE_INLINE void dense_inputs(const dense_model *model, const dense_context *context, int node, dense_h8 *inputs,
+                               const int level) {
+#define INPUT(i) dense_input(model, context, i, node)
+    if (level) {
+        inputs[0] = (dense_h8){INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4), INPUT(5), INPUT(6), INPUT(7)};
+        inputs[1] = (dense_h8){CONSTANT_INPUT};
+    } else {
+        inputs[0] = (dense_h8){INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4), CONSTANT_INPUT};
+    }
+#undef INPUT
 }
 
 /* Codes a bit by what the contexts of the sample say together; level 1 asks two mixers and refines the result. */
 DENSE_INLINE int dense_mixed_bit(dense_model *model, const dense_context *context, int node, int bit, const int level,
                                  const int decoding) {
-    const int count = DENSE_INPUTS(level);
-    int32_t inputs[DENSE_INPUTS(1)], mixed[2], single[2];
-    int32_t *weights[2];
-    for (int i = 0; i < count - 1; i++)
-        inputs[i] = model->stretch[context->slots[i][node] >> 20];
-    inputs[count - 1] = CONSTANT_INPUT;
+    dense_h8 inputs[2];
+    int32_t mixed[2], single[2];
+    int16_t *weights[2];
+    dense_inputs(model, context, node, inputs, level);
     for (int i = 0; i < DENSE_MIXERS(level); i++) {
-        weights[i] = context->mixer[i] + node * (DENSE_SETS * count);
-        mixed[i] = dense_mix(weights[i], inputs, count);
+        weights[i] = context->mixer[i] + node * (DENSE_SETS * DENSE_MIX_LANES(level));
+        int32_t sum = dense_weigh(weights[i], &inputs[0]);
+        if (level)
+            sum += dense_weigh(weights[i] + 8, &inputs[1]);
+        mixed[i] = dfk_clamp(sum >> MIX_SHIFT, -2047, 2047);
         single[i] = model->squash[mixed[i] + 2048];
     }
     int32_t probability = single[0];
@@ -74,10 +138,13 @@ DENSE_INLINE int dense_mixed_bit(dense_model *model, const dense_context *contex
     }
     bit = dense_code(&model->coder, bit, (uint32_t)dfk_clamp(probability, LEAST_PROBABILITY, MOST_PROBABILITY),
                      decoding);
-    for (int i = 0; i < DENSE_MIXERS(level); i++)
-        dense_learn(weights[i], inputs, (bit ? 65535 : 0) - single[i], count);
-    for (int i = 0; i < count - 1; i++)
-        dense_adapt(&context->slots[i][node], bit, model->rate, SLOT_LIMIT);
+    for (int i = 0; i < DENSE_MIXERS(level); i++) {
+        const int32_t error = ((-bit & 65535) - single[i]) >> ERROR_SHIFT;
+        dense_learn(weights[i], &inputs[0], error);
+        if (level)
+            dense_learn(weights[i] + 8, &inputs[1], error);
+    }
+    dense_adapt_all(context->slots, node, bit, DENSE_USED_CONTEXTS(level));
     if (level)
         *refined = bit ? *refined + ((65535 * 16 - *refined) >> 6) : *refined - (*refined >> 6);
     return bit;

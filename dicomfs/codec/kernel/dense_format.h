@@ -13,7 +13,6 @@
 #define DENSE_LARGEST_HEADER (2 + 2 + 2 * DFK_REFERENCES + 2 * DENSE_SPIKES + 1 + 4 * DENSE_GAPS)
 
 /* Level 0 has 23 taps and the sample itself in three groups of eight, level 1 has 31 in four. */
-#define DENSE_LANES 8
 #define DENSE_BLOCKS(level) ((level) ? 6 : 3)
 #define DENSE_MOST_TERMS 48
 #define DENSE_LISTS 2

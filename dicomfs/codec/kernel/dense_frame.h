@@ -74,6 +74,7 @@ DENSE_INLINE void dense_row(dense_model *model, int64_t y, const uint16_t *sampl
     dense_close_row(model, model->row0, y, 0, 0);
     dense_close_row(model, model->error0, y, 0, 0);
     model->signs[1][-1] = 0;
+    dense_find_taps(model, y, level);
     for (uint32_t cell = 0; cell < model->cells; cell++) {
         const int64_t x0 = (int64_t)cell * DENSE_SEGMENT;
         const int64_t x1 = x0 + DENSE_SEGMENT < columns ? x0 + DENSE_SEGMENT : columns;

@@ -28,6 +28,8 @@
 
 typedef float dense_f8 __attribute__((vector_size(32), may_alias));
 typedef int32_t dense_i8 __attribute__((vector_size(32), may_alias));
+typedef int16_t dense_h8 __attribute__((vector_size(16), may_alias));
+typedef uint32_t dense_u8 __attribute__((vector_size(32), may_alias));
 typedef int32_t dense_i4 __attribute__((vector_size(16), may_alias));
 typedef uint16_t dense_u16x8 __attribute__((vector_size(16), may_alias, aligned(2)));
 
@@ -174,21 +176,28 @@ typedef struct {
     float right[DENSE_MOST_TERMS] __attribute__((aligned(32)));
 } dense_elimination;
 
-/* Subtracts multiples of row k from the rows of a group that lie behind it and below `taps`. */
-DENSE_INLINE void dense_eliminate(dense_f8 *matrix, dense_elimination *work, int k, const int taps, float inverse,
+/* Subtracts multiples of row k from rows of a group, of which those before `from` stay. */
+DENSE_INLINE void dense_eliminate(dense_f8 *matrix, dense_elimination *work, int k, int from, float inverse,
                                   const int group, const int blocks) {
-    const int width = blocks - group, from = k + 1 > 8 * group ? k + 1 : 8 * group;
-    const int to = taps < 8 * group + 8 ? taps : 8 * group + 8;
+    const int width = blocks - group;
     const dense_f8 *pivot_row = matrix + DENSE_ROW_AT(blocks, k) + (group - (k >> 3));
-    const float *pivots = (const float *)(matrix + DENSE_ROW_AT(blocks, k) - (k >> 3));
-    dense_f8 *row = matrix + DENSE_ROW_AT(blocks, 8 * group) + width * (from - 8 * group);
-    for (int i = from; i < to; i++, row += width) {
+    const float *pivots = (const float *)pivot_row;
+    dense_f8 *rows = matrix + DENSE_ROW_AT(blocks, 8 * group);
+    for (int i = from; i < 8; i++) {
         const float factor = pivots[i] * inverse;
-        work->lower[i][k] = factor;
+        work->lower[8 * group + i][k] = factor;
         const dense_f8 factors = dense_splat(factor);
         for (int j = 0; j < width; j++)
-            row[j] = row[j] - factors * pivot_row[j];
+            rows[i * width + j] = rows[i * width + j] - factors * pivot_row[j];
     }
+}
+
+/* Those of all rows behind row k, group by group, so that each row's width is a constant. */
+DENSE_INLINE void dense_eliminate_behind(dense_f8 *matrix, dense_elimination *work, int k, const int taps,
+                                         float inverse, const int own, const int blocks) {
+    dense_eliminate(matrix, work, k, (k & 7) + 1, inverse, own, blocks);
+    for (int group = own + 1; 8 * group < taps; group++)
+        dense_eliminate(matrix, work, k, 0, inverse, group, blocks);
 }
 
 /* Solves for the weights of the first `taps` terms by elimination without pivoting; matrix is used up.  Those of
@@ -196,6 +205,8 @@ DENSE_INLINE void dense_eliminate(dense_f8 *matrix, dense_elimination *work, int
 DENSE_INLINE void dense_solve(dense_f8 *matrix, float *weights, const int taps, const int blocks) {
     const int terms = 8 * blocks;
     dense_elimination work;
+    for (int j = 0; j < taps; j++)
+        *(dense_f8 *)&work.lower[j][j & ~7] = dense_splat(0.0f);
     for (int k = 0; k < taps; k++) {
         const float *pivots = (const float *)(matrix + DENSE_ROW_AT(blocks, k) - (k >> 3));
         float pivot = pivots[k] * DENSE_RIDGE_FACTOR + DENSE_RIDGE;
@@ -203,21 +214,22 @@ DENSE_INLINE void dense_solve(dense_f8 *matrix, float *weights, const int taps, 
             pivot = DENSE_LEAST_PIVOT;
         const float inverse = 1.0f / pivot;
         work.right[k] = pivots[terms - 1] * inverse;
-        /* Group by group, so that each row's width is a constant. */
-        dense_eliminate(matrix, &work, k, taps, inverse, 0, blocks);
-        dense_eliminate(matrix, &work, k, taps, inverse, 1, blocks);
-        dense_eliminate(matrix, &work, k, taps, inverse, 2, blocks);
-        if (blocks > 3) {
-            dense_eliminate(matrix, &work, k, taps, inverse, 3, blocks);
-            dense_eliminate(matrix, &work, k, taps, inverse, 4, blocks);
-            dense_eliminate(matrix, &work, k, taps, inverse, 5, blocks);
+        switch (k >> 3) {
+        case 0: dense_eliminate_behind(matrix, &work, k, taps, inverse, 0, blocks); break;
+        case 1: dense_eliminate_behind(matrix, &work, k, taps, inverse, 1, blocks); break;
+        case 2: dense_eliminate_behind(matrix, &work, k, taps, inverse, 2, blocks); break;
+        case 3: if (blocks > 3) dense_eliminate_behind(matrix, &work, k, taps, inverse, 3, blocks); break;
+        case 4: if (blocks > 3) dense_eliminate_behind(matrix, &work, k, taps, inverse, 4, blocks); break;
+        default: if (blocks > 3) dense_eliminate_behind(matrix, &work, k, taps, inverse, 5, blocks); break;
         }
     }
     for (int j = taps - 1; j >= 0; j--) {
         const float weight = work.right[j];
         weights[j] = weight;
-        for (int k = 0; k < j; k++)
-            work.right[k] = work.right[k] - work.lower[j][k] * weight;
+        for (int k = 0; k < j; k += 8) {
+            dense_f8 *right = (dense_f8 *)&work.right[k];
+            *right = *right - *(const dense_f8 *)&work.lower[j][k] * weight;
+        }
     }
     for (int j = taps; j < terms; j++)
         weights[j] = 0.0f;

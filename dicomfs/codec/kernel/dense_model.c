@@ -47,7 +47,7 @@ int64_t dense_layout(dense_model **out, const dfk_shape *shape, const dense_head
     for (int i = 0; i < DENSE_USED_CONTEXTS(level); i++)
         model->slots[i] = dfk_take(&arena, (uint64_t)dense_context_count[i] * NODES, sizeof(uint32_t));
     for (int i = 0; i < DENSE_MIXERS(level); i++)
-        model->mixer[i] = dfk_take(&arena, NODES * DENSE_SETS * DENSE_INPUTS(level), sizeof(int32_t));
+        model->mixer[i] = dfk_take(&arena, NODES * DENSE_SETS * DENSE_MIX_LANES(level), sizeof(int16_t));
     if (level)
         model->refine = dfk_take(&arena, DENSE_REFINES, sizeof(uint32_t));
     model->bias[0] = dfk_take(&arena, DENSE_BIAS0, sizeof(dense_bias));
@@ -82,8 +82,6 @@ static void fill_tables(dense_model *model) {
             model->stretch[next] = (int16_t)x;
     for (; next < 4096; next++)
         model->stretch[next] = 2047;
-    for (int i = 0; i < 1024; i++)
-        model->rate[i] = 655360 / (10 * i + 24);
 }
 
 /* Copies what stands already: a stream of a few samples spends most of its time here. */
@@ -103,15 +101,16 @@ void dense_start(dense_model *model) {
     memset(model->errors, 0, plane_bytes);
     for (int i = 0; i < 2; i++)
         memset(model->signs[i] - DENSE_MARGIN, 0, model->stride);
-    const int level = (int)model->header.level, inputs = DENSE_INPUTS(level);
-    for (int i = 0; i < inputs - 1; i++)
+    const int level = (int)model->header.level, contexts = DENSE_USED_CONTEXTS(level);
+    const int lanes = DENSE_MIX_LANES(level);
+    for (int i = 0; i < contexts; i++)
         fill(model->slots[i], (size_t)dense_context_count[i] * NODES);
     fill(model->low, DENSE_LOWS);
     fill(model->escapes, DENSE_ESCAPES);
     fill(model->flat, 2);
     for (int m = 0; m < DENSE_MIXERS(level); m++)
-        for (int i = 0; i < NODES * DENSE_SETS * inputs; i++)
-            model->mixer[m][i] = i % inputs == inputs - 1 ? 0 : 65536 / (inputs - 1);
+        for (int i = 0; i < NODES * DENSE_SETS * lanes; i++)
+            model->mixer[m][i] = i % lanes >= contexts ? 0 : DENSE_WHOLE_WEIGHT / contexts;
     if (level)
         for (int i = 0; i < DENSE_REFINES; i++) {
             const int step = i % DENSE_REFINE_STEPS;

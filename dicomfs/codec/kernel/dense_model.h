@@ -27,8 +27,9 @@
 #define DENSE_SETS 20     /* weight sets of a node */
 #define DENSE_CONTEXTS 8
 #define DENSE_USED_CONTEXTS(level) ((level) ? DENSE_CONTEXTS : 5)
-/* Inputs of a mixer: the contexts' and a constant one. */
-#define DENSE_INPUTS(level) (DENSE_USED_CONTEXTS(level) + 1)
+/* Weights of a mixer: of the contexts, of a constant input, and such as have nothing to weigh. */
+#define DENSE_MIX_LANES(level) ((level) ? 16 : 8)
+#define DENSE_WHOLE_WEIGHT 16384 /* 1 */
 #define DENSE_MIXERS(level) ((level) ? 2 : 1)
 #define DENSE_REFINE_STEPS 33
 
@@ -82,7 +83,7 @@ typedef struct dense_model {
     int32_t *solved; /* for each cell, for which rows its weights are */
 
     uint32_t *slots[DENSE_CONTEXTS];
-    int32_t *mixer[2];
+    int16_t *mixer[2];
     uint32_t *refine;
     dense_bias *bias[2];
     uint32_t *low;
@@ -90,12 +91,12 @@ typedef struct dense_model {
     uint32_t flat[2];
     int16_t stretch[4096];
     uint16_t squash[4096];
-    int32_t rate[1024];
 
     /* of the frame being coded */
     uint16_t *row0, *error0;
     const uint16_t *reference[DFK_REFERENCES];
     const uint16_t *reference_errors;
+    const uint16_t *tap[DENSE_MOST_TERMS]; /* at column 0 of the row being coded */
     dense_segment segment __attribute__((aligned(64)));
 } dense_model;
 

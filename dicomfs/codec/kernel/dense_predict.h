@@ -40,10 +40,13 @@ DENSE_INLINE dense_i8 dense_load_whole(const uint16_t *samples) {
     return __builtin_convertvector(*(const dense_u16x8 *)samples, dense_i8);
 }
 
-/* Where a tap of the samples of row y lies, or null where there is no such reference. */
-DENSE_INLINE const uint16_t *dense_tap_row(const dense_model *model, const dense_tap *tap, int64_t y) {
-    const uint16_t *plane = tap->plane ? model->reference[tap->plane - 1] : model->row0;
-    return plane ? plane + (y + tap->row) * (int64_t)model->stride + tap->column : NULL;
+/* Finds where the taps of the samples of row y lie; those of references that are not there stay null. */
+DENSE_INLINE void dense_find_taps(dense_model *model, int64_t y, const int level) {
+    const dense_tap *list = dense_taps[level][model->header.list];
+    for (int i = 0; i < 8 * DENSE_BLOCKS(level) - 1; i++) {
+        const uint16_t *plane = list[i].plane ? model->reference[list[i].plane - 1] : model->row0;
+        model->tap[i] = plane ? plane + (y + list[i].row) * (int64_t)model->stride + list[i].column : NULL;
+    }
 }
 
 /* Eight samples' terms of the taps that lie in finished rows, and what these add to the predictions. */
@@ -51,7 +54,6 @@ DENSE_INLINE void dense_prepare_terms(dense_model *model, int64_t y, int64_t x, 
                                       const int level) {
     dense_segment *segment = &model->segment;
     const int terms = 8 * DENSE_BLOCKS(level);
-    const dense_tap *list = dense_taps[level][model->header.list];
     const int64_t at = y * (int64_t)model->stride + x;
     dense_f8 base = dense_load_samples(model->row0 + at - model->stride);
     if (model->reference[0])
@@ -61,7 +63,7 @@ DENSE_INLINE void dense_prepare_terms(dense_model *model, int64_t y, int64_t x, 
     for (int s = 0; s < DENSE_SOLUTIONS; s++)
         sum[s] = dense_splat(0.0f);
     for (int i = ROW_TAPS; i < terms - 1; i++) {
-        const uint16_t *row = dense_tap_row(model, &list[i], y);
+        const uint16_t *row = model->tap[i];
         dense_f8 term = dense_splat(0.0f);
         if (row)
             term = dense_load_samples(row + x) - base;

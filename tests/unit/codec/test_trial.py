@@ -153,10 +153,10 @@ def test_noise_stays_raw() -> None:
     assert choose([noise], LAYOUT, Profile.DENSE, single=False).codec is CodecId.RAW
 
 
-def test_floats_are_tried_with_zstandard_only() -> None:
+def test_floats_are_tried_with_zstandard_and_our_own_codecs() -> None:
     layout = PixelLayout(64, 64, 1, 32, 32, 31, signed=False, is_float=True)
     tried = candidates(layout, Profile.DENSE, single=True)
-    assert [one.codec for one in tried] == [CodecId.RAW, CodecId.ZSTD]
+    assert [one.codec for one in tried] == [CodecId.RAW, CodecId.ZSTD, CodecId.FAST, CodecId.DENSE]
     samples = np.zeros((1, layout.frame_bytes), np.uint8)
     assert choose([samples], layout, Profile.FAST, single=True).codec is CodecId.ZSTD
 

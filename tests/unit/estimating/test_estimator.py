@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,33 @@ def test_no_time_is_enough_for_one_series_of_every_kind(tmp_path: Path) -> None:
     assert {group.modality: group.series for group in found.groups} == {"CT": 6, "SR": 1}
     whole = estimated(tmp_path / "in")
     assert abs(found.stored_bytes - whole.stored_bytes) < 0.1 * whole.stored_bytes
+
+
+def test_the_range_holds_the_truth_and_is_narrow_where_every_series_was_measured(tmp_path: Path) -> None:
+    for number in range(8):
+        side = 48 + 12 * number
+        files = samples.ct_series(3, side, side, number, series=number)
+        write_sources(tmp_path / "in" / str(number), files)
+    stored = packed(tmp_path / "archive", tmp_path / "in")
+    one, every = estimated(tmp_path / "in", seconds=0), estimated(tmp_path / "in")
+    widths = []
+    for found in (one, every):
+        low, high = found.range_bytes
+        assert low <= stored + 64
+        assert high >= stored - 64
+        widths.append((high - low) / found.stored_bytes)
+    assert widths[0] > 0.1
+    assert widths[1] < 0.05
+
+
+def test_other_work_on_the_machine_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        files = samples.ct_series(3, 32, 32, number, series=number)
+        write_sources(tmp_path / "in" / str(number), files)
+    hours = itertools.count(0.0, 3600.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(hours))
+    found = estimated(tmp_path / "in")
+    assert [group.sampled_series for group in found.groups] == [4]
 
 
 def test_headers_and_pixels_are_scaled_up_apart() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -12,22 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from dicomfs import marks
 from dicomfs.archive import Archive
 from dicomfs.errors import CatalogFull
 from dicomfs.group_acceptance import GroupAcceptance
-from dicomfs.incoming import marks, quiet
+from dicomfs.incoming import quiet
 from tests import samples
-from tests.archives import read_whole, rows
+from tests.archives import rows, sha, versions
 from tests.clients import ROOT, Client
-
-
-def digests(archive: Archive) -> dict[str, int]:
-    """SHA-256 of every instance -> its version."""
-    return {hashlib.sha256(read_whole(archive, row.id)).hexdigest(): row.version for _, row in rows(archive)}
-
-
-def sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -49,7 +40,7 @@ def test_a_whole_file_is_accepted_when_it_is_closed(
 ) -> None:
     for number, data in enumerate(slices):
         client.put(f"{number}.dcm", data)
-        assert sha(data) in digests(archive)
+        assert sha(data) in versions(archive)
         assert client.get(f"{number}.dcm") == data
     assert archive.catalog.counts().spool_instances == 3
 
@@ -72,7 +63,10 @@ def test_what_is_removed_or_emptied_before_it_is_closed_is_no_instance(
     client.files.write(handle, 0, slices[0])
     client.files.truncate(client.number("a.dcm"), handle, 0)
     client.shut(handle)
-    assert digests(archive) == {}
+    with client.opened("b.dcm", os.O_WRONLY | os.O_CREAT) as handle:
+        client.files.write(handle, 0, slices[1])
+        client.incoming.names.unlink(client.top, b"b.dcm")
+    assert versions(archive) == {}
 
 
 def test_after_acceptance_unlinking_removes_the_name_only(
@@ -80,7 +74,7 @@ def test_after_acceptance_unlinking_removes_the_name_only(
 ) -> None:
     client.put("a.dcm", slices[0])
     client.incoming.names.unlink(client.top, b"a.dcm")
-    assert digests(archive) == {sha(slices[0]): 0}
+    assert versions(archive) == {sha(slices[0]): 0}
 
 
 def test_the_same_bytes_under_two_names_are_one_instance(
@@ -88,8 +82,8 @@ def test_the_same_bytes_under_two_names_are_one_instance(
 ) -> None:
     client.put("a.dcm", slices[0])
     client.put("b.dcm", slices[0])
-    assert digests(archive) == {sha(slices[0]): 0}
-    marked = {marks.read_mark(client.beneath(name)) for name in ("a.dcm", "b.dcm")}
+    assert versions(archive) == {sha(slices[0]): 0}
+    marked = {marks.accepted_as(client.beneath(name)) for name in ("a.dcm", "b.dcm")}
     assert marked == {row.id for _, row in rows(archive)}
 
 
@@ -100,7 +94,7 @@ def test_other_bytes_under_a_known_uid_are_kept_as_a_version(
     later = slices[0].replace(b"Head routine", b"Head Routine")
     with client.opened("a.dcm", os.O_WRONLY | os.O_TRUNC) as handle:
         client.files.write(handle, 0, later)
-    assert digests(archive) == {sha(slices[0]): 1, sha(later): 0}
+    assert versions(archive) == {sha(slices[0]): 1, sha(later): 0}
     assert client.get("a.dcm") == later
 
 
@@ -109,9 +103,9 @@ def test_writing_takes_the_mark_away_before_the_first_byte_changes(
 ) -> None:
     client.put("a.dcm", slices[0])
     with client.opened("a.dcm", os.O_WRONLY) as handle:
-        assert marks.read_mark(client.beneath("a.dcm")) is not None
+        assert marks.accepted_as(client.beneath("a.dcm")) is not None
         client.files.write(handle, 0, b"x")
-        assert marks.read_mark(client.beneath("a.dcm")) is None
+        assert marks.accepted_as(client.beneath("a.dcm")) is None
         client.files.write(handle, 0, slices[0][:1])
 
 
@@ -128,25 +122,21 @@ def test_an_accepted_file_may_be_written_and_cut_while_the_archive_keeps_what_it
         archive.pack("fast")
         assert reader.read(0, reader.size) == slices[0]
     reader.close()
-    assert sha(slices[0]) in digests(archive)
+    assert sha(slices[0]) in versions(archive)
 
 
-@pytest.mark.parametrize("cut", [400, -1, -200])
-def test_a_part_of_a_file_is_not_taken_until_it_is_quiet(
-    archive: Archive, client: Client, slices: list[bytes], cut: int
+def test_a_file_without_pixels_is_whole_and_yields_to_one_that_has_them(
+    archive: Archive, client: Client
 ) -> None:
-    client.put("a.dcm", slices[0][:cut])
-    assert digests(archive) == {}
-    with client.opened("a.dcm", os.O_WRONLY) as handle:
-        client.files.write(handle, len(slices[0][:cut]), slices[0][cut:])
-    assert digests(archive) == {sha(slices[0]): 0}
-
-
-def test_an_image_that_ends_before_its_pixels_is_a_part(archive: Archive, client: Client) -> None:
     (data,) = samples.ct_series(1)
-    pixels = data.rindex(b"\xe0\x7f\x10\x00")
-    client.put("a.dcm", data[:pixels])
-    assert digests(archive) == {}
+    head = data[: data.rindex(b"\xe0\x7f\x10\x00")]
+    client.put("head.dcm", head)
+    client.incoming.names.unlink(client.top, b"head.dcm")
+    assert versions(archive) == {sha(head): 0}
+    client.put("all.dcm", data)
+    assert versions(archive) == {sha(head): 1, sha(data): 0}
+    client.put("head.dcm", head)
+    assert versions(archive) == {sha(head): 1, sha(data): 0}
 
 
 def test_what_is_quiet_is_taken_as_it_is(archive: Archive, client: Client, slices: list[bytes]) -> None:
@@ -155,7 +145,7 @@ def test_what_is_quiet_is_taken_as_it_is(archive: Archive, client: Client, slice
     client.put("headless", headless)
     client.put("notes.txt", b"no instance")
     client.incoming.start()
-    until(lambda: set(digests(archive)) == {sha(slices[0][:-100]), sha(headless)})
+    until(lambda: set(versions(archive)) == {sha(slices[0][:-100]), sha(headless)})
     assert client.get("notes.txt") == b"no instance"
 
 
@@ -168,30 +158,31 @@ def test_what_an_earlier_mount_left_is_taken_by_the_next(
     (below / "link").symlink_to("left.dcm")
     (below / "empty").write_bytes(b"")
     client.incoming.start()
-    until(lambda: digests(archive) == {sha(slices[0]): 0})
+    until(lambda: versions(archive) == {sha(slices[0]): 0})
 
 
 def test_a_file_that_is_open_for_writing_is_not_quiet(
     archive: Archive, client: Client, slices: list[bytes]
 ) -> None:
-    client.put("a.dcm", slices[0][:-1])
-    handle = client.files.open(client.number("a.dcm"), os.O_WRONLY)
+    headless = slices[0][132:]
+    client.put("a", headless)
+    handle = client.files.open(client.number("a"), os.O_WRONLY)
     client.incoming.start()
     time.sleep(0.2)
-    assert digests(archive) == {}
+    assert versions(archive) == {}
     client.shut(handle)
-    until(lambda: set(digests(archive)) == {sha(slices[0][:-1])})
+    until(lambda: set(versions(archive)) == {sha(headless)})
 
 
 def test_what_was_removed_before_it_was_quiet_is_no_instance(
     archive: Archive, client: Client, slices: list[bytes]
 ) -> None:
-    client.put("a.dcm", slices[0][:-1])
-    client.put("b.dcm", slices[1][:-1])
-    client.incoming.names.unlink(client.top, b"a.dcm")
+    client.put("a", slices[0][132:])
+    client.put("b", slices[1][132:])
+    client.incoming.names.unlink(client.top, b"a")
     client.incoming.start()
-    until(lambda: bool(digests(archive)))
-    assert set(digests(archive)) == {sha(slices[1][:-1])}
+    until(lambda: bool(versions(archive)))
+    assert set(versions(archive)) == {sha(slices[1][132:])}
 
 
 def test_bytes_stored_through_a_mapping_after_closing_are_looked_at_later(
@@ -203,7 +194,7 @@ def test_bytes_stored_through_a_mapping_after_closing_are_looked_at_later(
     client.files.write(handle, len(slices[0]) - 2, slices[0][-2:])  # the kernel writes back after FLUSH
     client.incoming.release(handle)
     client.incoming.start()
-    until(lambda: set(digests(archive)) == {sha(slices[0])})
+    until(lambda: set(versions(archive)) == {sha(slices[0])})
 
 
 def test_without_space_closing_says_so_and_the_file_is_taken_once_there_is_some(
@@ -219,9 +210,9 @@ def test_without_space_closing_says_so_and_the_file_is_taken_once_there_is_some(
     assert client.get("a.dcm") == slices[0]
     client.incoming.start()
     time.sleep(0.1)
-    assert digests(archive) == {}
+    assert versions(archive) == {}
     monkeypatch.setattr(client.incoming._intake, "_reserve_bytes", 0)
-    until(lambda: set(digests(archive)) == {sha(slices[0])})
+    until(lambda: set(versions(archive)) == {sha(slices[0])})
 
 
 def test_an_index_without_space_fails_everybody_who_waits(
@@ -241,7 +232,7 @@ def test_files_closed_at_the_same_time_are_all_accepted(archive: Archive, client
     files = [data for seed in range(4) for data in samples.ct_series(8, 16, 16, seed)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda job: client.put(f"{job[0]}.dcm", job[1]), enumerate(files)))
-    assert set(digests(archive)) == {sha(data) for data in files}
+    assert set(versions(archive)) == {sha(data) for data in files}
     assert list((archive.paths.spool / "tmp").glob("*/*.part")) == []
 
 
@@ -252,7 +243,7 @@ def test_every_handle_of_a_file_writes_into_it(archive: Archive, client: Client,
     client.files.write(other, 1000, slices[0][1000:])
     client.shut(other)
     client.shut(one)
-    assert set(digests(archive)) == {sha(slices[0])}
+    assert set(versions(archive)) == {sha(slices[0])}
     with pytest.raises(FileExistsError):
         client.files.create(client.top, b"a.dcm", 0o644, os.O_WRONLY | os.O_EXCL, ROOT)
 

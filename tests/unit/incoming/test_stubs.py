@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from dicomfs import system_calls
+from dicomfs import marks, system_calls
 from dicomfs.archive import Archive
 from dicomfs.errors import DicomfsError
-from dicomfs.incoming import marks, release
+from dicomfs.incoming import release
+from dicomfs.incoming.stubs import only_zeros
 from dicomfs.incoming.tree import Change
 from dicomfs.sources import digest_of
 from tests import samples
+from tests.archives import sha, versions
 from tests.clients import Client
 
 
@@ -251,6 +254,23 @@ COPIES: dict[str, list[str]] = {
 }
 
 
+def copy(how: str, source: Path, target: Path) -> None:
+    """Copy what is in a folder into another one, which need not be there."""
+    words = COPIES[how]
+    if words[0] == "tar":
+        subprocess.run([*words, "-C", source, "-cf", target.with_suffix(".tar"), "."], check=True)
+        target.mkdir(exist_ok=True)
+        subprocess.run([*words, "-C", target, "-xf", target.with_suffix(".tar")], check=True)
+    else:
+        end = "/" if words[0] == "rsync" else "/."
+        subprocess.run([*words, f"{source}{end}", target], check=True)
+
+
+def keeps(how: str) -> bool:
+    """Whether a way to copy keeps extended attributes."""
+    return "X" in how or how in ("cp -a", "tar --xattrs")
+
+
 @pytest.mark.parametrize("how", COPIES)
 def test_an_archive_folder_restored_from_a_backup_is_exact_or_an_error_never_zeros(
     archive: Archive, packed: Client, slices: list[bytes], tmp_path: Path, how: str
@@ -259,23 +279,90 @@ def test_an_archive_folder_restored_from_a_backup_is_exact_or_an_error_never_zer
     packed.close()
     archive.close()
     restored = tmp_path / "restored"
-    words = COPIES[how]
-    if words[0] == "tar":
-        subprocess.run([*words, "-C", archive.paths.root, "-cf", tmp_path / "a.tar", "."], check=True)
-        restored.mkdir()
-        subprocess.run([*words, "-C", restored, "-xf", tmp_path / "a.tar"], check=True)
-    else:
-        end = "/" if words[0] == "rsync" else "/."
-        subprocess.run([*words, f"{archive.paths.root}{end}", restored], check=True)
+    copy(how, archive.paths.root, restored)
     with Archive.open(restored) as again:
         client = Client(again)
         got = [zeros_or_errno(client, f"{number}.dcm") for number in range(3)]
-        keeps = "X" in how or how in ("cp -a", "tar --xattrs")
-        assert got == (slices if keeps else [errno.EIO] * 3)
+        assert got == (slices if keeps(how) else [errno.EIO] * 3)
         assert client.get("raw.dcm") == samples.structured_report()
         again.pack("fast")
         assert [zeros_or_errno(client, f"{number}.dcm") for number in range(3)] == got
         client.close()
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("over", ["nothing", "the stub", "the file written", "another file"])
+def test_a_stub_restored_beneath_a_live_archive_is_exact_or_an_error_never_zeros(
+    archive: Archive, packed: Client, slices: list[bytes], tmp_path: Path, how: str, over: str
+) -> None:
+    """One file of a folder, put back while the mount serves it; the sentinel is intact."""
+    backup = tmp_path / "backup"
+    copy(how, archive.paths.incoming, backup)
+    for name in ("0.dcm", "1.dcm"):
+        (backup / name).unlink()
+    if over == "nothing":
+        packed.incoming.names.unlink(packed.top, b"2.dcm")
+    if over in ("the file written", "another file"):
+        with packed.opened("2.dcm", os.O_RDWR | os.O_TRUNC) as handle:
+            packed.files.write(handle, 0, slices[2] if over == "the file written" else b"something else")
+    copy(how, backup, archive.paths.incoming)
+    got = zeros_or_errno(packed, "2.dcm")
+    assert got in (slices[2], errno.EIO)
+    if over == "nothing":
+        assert got == (slices[2] if keeps(how) else errno.EIO)
+    with pytest.raises(OSError) if got == errno.EIO else contextlib.nullcontext():
+        packed.files.release(packed.files.open(packed.number("2.dcm"), os.O_RDWR))
+    packed.settle()
+    assert archive.pack("fast").failed == []
+    assert versions(archive) == {sha(data): 0 for data in slices}
+    assert zeros_or_errno(packed, "2.dcm") == got
+    with packed.opened("2.dcm", os.O_WRONLY | os.O_TRUNC) as handle:
+        packed.files.write(handle, 0, b"anew")
+    assert packed.get("2.dcm") == b"anew"
+
+
+def test_zeros_that_a_client_wrote_are_zeros_at_any_time(archive: Archive, packed: Client) -> None:
+    with packed.opened("written", os.O_WRONLY | os.O_CREAT) as handle:
+        packed.files.write(handle, 0, bytes(5000))
+    for name in ("grown", "cut"):
+        with packed.opened(name, os.O_WRONLY | os.O_CREAT) as handle:
+            packed.files.write(handle, 4990, b"data")
+        packed.incoming.change(packed.number(name), None, 0 if name == "grown" else 4990, Change())
+    with packed.opened("open", os.O_WRONLY | os.O_CREAT) as handle:
+        packed.files.truncate(packed.number("open"), handle, 5000)
+        assert packed.get("open") == bytes(5000)
+    packed.incoming.change(packed.number("grown"), None, 5000, Change())
+    packed.incoming.change(packed.number("0.dcm"), None, 100, Change())
+    wanted = {"written": 5000, "grown": 5000, "cut": 4990, "open": 5000, "0.dcm": 100}
+    for _ in range(2):
+        assert {name: packed.get(name) for name in wanted} == {n: bytes(size) for n, size in wanted.items()}
+        packed.settle()
+        archive.pack("fast")
+    packed.die()
+    later = Client(archive)
+    assert {name: later.get(name) for name in wanted} == {n: bytes(size) for n, size in wanted.items()}
+    later.close()
+
+
+def test_zeros_kept_by_an_import_are_zeros(archive: Archive, packed: Client, tmp_path: Path) -> None:
+    (tmp_path / "zeros").write_bytes(bytes(300))
+    archive.import_paths([tmp_path / "zeros"], keep_others=True)
+    assert packed.beneath("imported/zeros").read_bytes() == bytes(300)
+    packed.settle()
+    imported = packed.number("imported")
+    number = packed.incoming.names.lookup(imported, b"zeros").status.st_ino
+    handle = packed.files.open(number, os.O_RDONLY)
+    assert packed.files.read(handle, 0, 400) == bytes(300)
+    packed.files.release(handle)
+
+
+def test_a_large_hole_is_looked_at_quickly(packed: Client, tmp_path: Path) -> None:
+    """Holes are passed over: reading them would take hours."""
+    with (tmp_path / "hole").open("w+b") as file:
+        file.truncate(1 << 43)
+        assert only_zeros(file.fileno())
+        os.pwrite(file.fileno(), b"x", 1 << 42)
+        assert not only_zeros(file.fileno())
 
 
 def test_locks_of_the_mount_and_the_packer_exclude_each_other(packed: Client) -> None:

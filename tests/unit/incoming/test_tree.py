@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomfs.incoming import marks
+from dicomfs import marks
 from dicomfs.incoming.inodes import InodeTable
 from dicomfs.incoming.tree import Caller, Change, Names
 from dicomfs.model import InstanceId
@@ -21,7 +21,7 @@ SOMEBODY = Caller(1234, 2345, 0o027)
 @pytest.fixture
 def names(tmp_path: Path) -> Iterator[Names]:
     table = InodeTable(tmp_path)
-    yield Names(table, lambda path: None)
+    yield Names(table, lambda path: None, lambda path: None)
     table.close()
 
 
@@ -88,7 +88,7 @@ def test_our_own_attributes_are_neither_seen_nor_set_nor_removed(
         with pytest.raises(OSError) as caught:
             call(*arguments)
         assert caught.value.errno == expected
-    assert marks.read_mark(tmp_path / "file") == InstanceId(1, 2)
+    assert marks.accepted_as(tmp_path / "file") == InstanceId(1, 2)
 
 
 def test_attributes_of_a_symbolic_link_are_its_own(names: Names, top: int, tmp_path: Path) -> None:

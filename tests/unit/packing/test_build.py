@@ -21,6 +21,8 @@ from dicomfs.packing.encode import StackEncoder
 from dicomfs.packing.plan import BatchPlan, batches, plan_batch
 from dicomfs.packing.run import PackRun
 from dicomfs.packing.seal import SPOOL_ROTTEN, Staging, clear_staging, mismatches
+from dicomfs.packing.texts import BatchTexts
+from dicomfs.packs import PackSource
 from dicomfs.progress import NullProgress
 from tests import samples
 from tests.archives import flip, write_sources
@@ -48,7 +50,9 @@ def build(archive: Archive) -> Iterator[Build]:
             encoder = StackEncoder(plan, run)
             marks = number_marks(archive.catalog)
             advanced: list[int] = []
-            batch = build_batch(plan, staging, encoder, archive.catalog.next_part, marks, advanced.append)
+            texts = BatchTexts(lambda _: [], PackSource(archive.tier), staging)
+            part, advance = archive.catalog.next_part, advanced.append
+            batch = build_batch(plan, staging, encoder, part, marks, advance, texts)
             assert sum(advanced) == plan.raw_bytes
             headers = batch.headers
             assert headers is not None

@@ -1,21 +1,23 @@
-"""What we note on an inode beneath ``incoming/``: it was accepted, or its bytes lie in the archive.
+"""What we note on an inode beneath ``incoming/``: what its bytes were accepted as, or where they lie.
 
-Owns two extended attributes that clients can neither see nor set (docs/format.md, "The folder incoming"):
+Owns two extended attributes that clients can neither see nor set (docs/format.md, "Stubs"):
 
-- the *mark* names the instance that the file's bytes were accepted as; it goes before the first byte changes;
+- the *mark* names the instance that the file's bytes were accepted as, for good or provisionally, or says
+  that what it holds, be it zeros, was written there; it changes before the first byte does;
 - the *reference* makes the file a *stub*: it wins over whatever blocks the file has.  It carries a code that
   nobody can make without the archive's key, so that a copied or forged one names no other patient's bytes.
 """
 
 from __future__ import annotations
 
+import enum
 import errno
 import hmac
 import os
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from dicomfs.model import POSITION_BITS, InstanceId
 
@@ -23,13 +25,33 @@ MARK: Final = "user.dicomfs.accepted"
 REFERENCE: Final = "user.dicomfs.stub"
 _VERSION: Final = 1
 _INSTANCE_BITS: Final = 60
+_NOBODY: Final = InstanceId(0, 0)
 _MARK = struct.Struct("<Q")
 _FIELDS = struct.Struct("<QQqq")
 _CODE_BYTES: Final = 16
 _NONE: Final = frozenset((errno.ENODATA, errno.EOPNOTSUPP))
+_NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 Where = int | Path
 """A descriptor, or a path to one that only names a file."""
+
+
+class State(enum.IntEnum):
+    """What a mark says; the numbers are stored."""
+
+    ACCEPTED = 1
+    """The bytes are those of the instance."""
+    PROVISIONAL = 2
+    """The same, and the instance goes when they change: docs/adr/0018-provisional-acceptance.md."""
+    WRITTEN = 3
+    """They were written here, by a client or by us, be they only zeros."""
+
+
+class Mark(NamedTuple):
+    """A mark; a file that was merely written has no instance."""
+
+    state: State
+    instance: InstanceId | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +87,39 @@ class Sealer:
         return hmac.digest(self._key, reference.fields() + sha256, "sha256")[:_CODE_BYTES]
 
 
-def set_mark(where: Where, instance: InstanceId) -> None:
+def set_mark(where: Where, instance: InstanceId, *, provisional: bool = False) -> None:
     """Note that a file was accepted.  Raises OSError."""
-    os.setxattr(where, MARK, _MARK.pack(_word(instance)))
+    state = State.PROVISIONAL if provisional else State.ACCEPTED
+    os.setxattr(where, MARK, _MARK.pack(_word(instance, state)))
 
 
-def read_mark(where: Where) -> InstanceId | None:
-    """The instance that a file was accepted as; None where it has no mark.  Raises OSError."""
+def set_written(where: Where) -> None:
+    """Note that a file holds what was written, and is accepted no more.  Raises OSError."""
+    try:
+        os.setxattr(where, MARK, _MARK.pack(_word(_NOBODY, State.WRITTEN)))
+    except OSError as problem:
+        # A full disk, or one without such attributes: what matters more is that no other mark stays.
+        remove_mark(where)
+        if problem.errno not in _NO_ROOM | _NONE:
+            raise
+
+
+def read_mark(where: Where) -> Mark | None:
+    """The mark of a file; None where it has none.  Raises OSError."""
     value = _get(where, MARK)
-    return _instance(*_MARK.unpack(value)) if len(value) == _MARK.size else None
+    if len(value) != _MARK.size:
+        return None
+    (word,) = _MARK.unpack(value)
+    if word == _word(_NOBODY, State.WRITTEN):
+        return Mark(State.WRITTEN, None)
+    kind = word >> _INSTANCE_BITS
+    return Mark(State(kind), _instance(word)) if kind in (State.ACCEPTED, State.PROVISIONAL) else None
+
+
+def accepted_as(where: Where) -> InstanceId | None:
+    """The instance that a file's bytes were accepted as, provisionally too.  Raises OSError."""
+    mark = read_mark(where)
+    return None if mark is None else mark.instance
 
 
 def remove_mark(where: Where) -> None:
@@ -97,10 +143,9 @@ def read_reference(where: Where, size: int) -> tuple[bytes, Reference] | None:
     if len(value) != _FIELDS.size + _CODE_BYTES:
         return None
     word, stored, mtime_ns, ctime_ns = _FIELDS.unpack_from(value)
-    instance = _instance(word)
-    if instance is None or stored != size:
+    if word >> _INSTANCE_BITS != _VERSION or stored != size:
         return None
-    return value, Reference(instance, stored, mtime_ns, ctime_ns)
+    return value, Reference(_instance(word), stored, mtime_ns, ctime_ns)
 
 
 def remove_reference(where: Where) -> None:
@@ -113,13 +158,11 @@ def touched(reference: Reference) -> Reference:
     return replace(reference, ctime_ns=0)
 
 
-def _word(instance: InstanceId) -> int:
-    return _VERSION << _INSTANCE_BITS | instance.series << POSITION_BITS | instance.position
+def _word(instance: InstanceId, kind: int = _VERSION) -> int:
+    return kind << _INSTANCE_BITS | instance.series << POSITION_BITS | instance.position
 
 
-def _instance(word: int) -> InstanceId | None:
-    if word >> _INSTANCE_BITS != _VERSION:
-        return None
+def _instance(word: int) -> InstanceId:
     number = word & ((1 << _INSTANCE_BITS) - 1)
     return InstanceId(number >> POSITION_BITS, number & ((1 << POSITION_BITS) - 1))
 

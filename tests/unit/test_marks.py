@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from dicomfs.incoming import marks
-from dicomfs.incoming.marks import Reference, Sealer
+from dicomfs import marks
+from dicomfs.marks import Reference, Sealer, State
 from dicomfs.model import InstanceId
 
 INSTANCE = InstanceId((1 << 35) + 7, (1 << 23) - 1)
@@ -26,9 +27,28 @@ def file(tmp_path: Path) -> Path:
 def test_a_mark_is_read_as_it_was_set_until_it_is_removed(file: Path) -> None:
     assert marks.read_mark(file) is None
     marks.set_mark(file, INSTANCE)
-    assert marks.read_mark(file) == INSTANCE
+    assert marks.read_mark(file) == (State.ACCEPTED, INSTANCE)
+    marks.set_mark(file, INSTANCE, provisional=True)
+    assert marks.read_mark(file) == (State.PROVISIONAL, INSTANCE)
+    assert marks.accepted_as(file) == INSTANCE
+    marks.set_written(file)
+    assert marks.read_mark(file) == (State.WRITTEN, None)
     marks.remove_mark(file)
     marks.remove_mark(file)
+    assert marks.read_mark(file) is None
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP])
+def test_where_writing_cannot_be_noted_no_other_mark_stays(
+    file: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    marks.set_mark(file, INSTANCE)
+
+    def full(*_: object) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "setxattr", full)
+    marks.set_written(file)
     assert marks.read_mark(file) is None
 
 
