@@ -64,6 +64,7 @@ from dicomfs.recover import rebuild_spool
 from dicomfs.repacker import Repacker, RepackReport
 from dicomfs.residency import Residency
 from dicomfs.scrubbing import Scrubber
+from dicomfs.snapshots import Snapshots
 from dicomfs.spool import Spool
 from dicomfs.tier_set import LOCAL
 from dicomfs.tiering import Tiering
@@ -367,6 +368,7 @@ class Archive:
             "opaque_bytes": by_kind[PackKind.OPAQUE],
             "journal_bytes": sum(journal),
             "index_bytes": _folder_bytes(self.paths.index),
+            "snapshot_bytes": sum(status.size for _, status in self.tier.list("snapshot")),
             "spool": {"instances": counts.spool_instances, "bytes": counts.spool_bytes},
             "tiers": self.tiering().status(),
         }
@@ -399,7 +401,22 @@ class Archive:
     def collector(self) -> Collector:
         """What deletes what nobody needs."""
         lock, grace = self.paths.placing_lock, self.settings.gc
-        return Collector(self.catalog, self.tiers, self.copies, self._journal, lock, grace)
+        return Collector(
+            self.catalog, self.tiers, self.copies, self._journal, lock, grace, self.snapshots().tidy
+        )
+
+    def snapshots(self) -> Snapshots:
+        """What makes recovery fast."""
+        return Snapshots(
+            self.archive_id,
+            self.catalog,
+            self.tiers,
+            self.copies,
+            self._source,
+            self._journal,
+            self.paths.fetched,
+            self.settings.snapshots,
+        )
 
     def decisions(self) -> Decisions:
         """What forgets and holds."""

@@ -150,6 +150,19 @@ class GcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """On every other tier: time to notice a mistake."""
 
 
+class SnapshotSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section ``[snapshots]``: copies of what the index knows, from which recovery is fast."""
+
+    background: bool = True
+    """Whether one is made when it is due, wherever the rules are applied."""
+    changes: Positive = 100
+    """Header packs and journal objects that came or went since the last one; a tenth of all, if more."""
+    days: Annotated[float, Meta(gt=0)] = 7.0
+    """After which one is made although less has changed."""
+    keep: Positive = 2
+    """How many are kept on each tier."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of an archive; the defaults are those of an empty file."""
 
@@ -158,6 +171,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mount: MountSettings = MountSettings()
     keys: KeySettings = KeySettings()
     gc: GcSettings = GcSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
     tiers: dict[str, TierSettings] = {}
     lifecycle: LifecycleSettings = LifecycleSettings()
     rules: list[RuleSettings] = []

@@ -162,6 +162,11 @@ FRAME_KINDS = frozenset({PackKind.PIXEL, PackKind.BURNED})
 """Packs of frames: what has a profile."""
 
 
+def holds_frames(key: ObjectKey) -> bool:
+    """Whether an object is a pack of frames, by its name."""
+    return any(key.startswith(f"{kind.prefix}/") for kind in FRAME_KINDS)
+
+
 @dataclass(frozen=True, slots=True)
 class HeaderPiece:
     """The next ``length`` bytes of the instance's header bytes."""

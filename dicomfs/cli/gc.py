@@ -63,6 +63,7 @@ def _document(report: GcReport, *, dry_run: bool) -> dict[str, object]:
         "waiting": report.waiting,
         "waiting_bytes": report.waiting_bytes,
         "journal": report.journal,
+        "snapshots": report.snapshots,
         "doubts": report.doubts,
         "failed": [{"what": name, "reason": reason} for name, reason in report.failed],
         "stopped": report.stopped,

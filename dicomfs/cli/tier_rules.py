@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dicomfs.cli import output, tier_moves, tree
+from dicomfs.cli import output, snapshot, tier_moves, tree
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
 from dicomfs.cli.stopping import asked_by_signals
@@ -45,6 +45,7 @@ def apply(state: State, dry_run: bool, background_of: int | None, as_json: bool)
             return _tell_plan(plan, problems, as_json)
         with output.progress() as progress, asked_by_signals() as stop, archive.applying_rules():
             report = archive.lifecycle.apply(progress, stop)
+            report.problems += snapshot.if_due(archive, progress, stop)
     return _tell_report(report, as_json)
 
 
@@ -56,6 +57,8 @@ def _in_background(state: State, parent: int) -> int:
         try:
             with archive.applying_rules(), _stopped_after(may_move_s, stop):
                 report = archive.lifecycle.apply(progress, stop, copies=may_move_s > 0)
+                if may_move_s > 0:
+                    report.problems += snapshot.if_due(archive, progress, stop)
         except CatalogBusy as problem:
             _log.info("rules not applied: %s", problem)
             return ExitCode.DONE
