@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -32,7 +32,7 @@ from dicomfs.format.journal import (
 )
 from dicomfs.format.snapshot import SnapshotReader
 from dicomfs.index.catalog import Catalog
-from dicomfs.index.records import ObjectRecord, SpooledRecord
+from dicomfs.index.records import ObjectRecord, PartRow, SpooledRecord
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.journal import Journal, apply_decision
 from dicomfs.model import (
@@ -59,6 +59,8 @@ from dicomfs.tiers.base import Tier
 
 _DECISIONS_AT_ONCE = 1000
 """More would keep the catalog's one writer busy for long."""
+_ROWS_AT_ONCE, _SERIES_AT_ONCE = 500, 100
+"""Likewise, of instances that are committed."""
 
 
 @dataclass(slots=True)
@@ -152,21 +154,17 @@ def recover_catalog(
         for entry in found.decided:
             apply_decision(writer, entry)
     free_positions = found.next_positions()
-    for number in sorted(nodes.series):
+    for numbers in _batches(found):
+        # Read before: a writer is not to be kept.
+        tables = {number: _tables(number, found, facts, report) for number in numbers}
         with catalog.write() as writer:
-            writer.add_series(nodes.series[number])
-            for part in _disjoint(found, number, report):
-                try:
-                    rows = part_rows(facts.table(part.key, part.index))
-                except (TierError, FormatError) as problem:
-                    report.problems.append(str(problem))
-                    continue
-                free = max(part.number, writer.next_part(number))
-                writer.commit_part(number, free, part.key, part.index, rows)
-                writer.set_needs(number, free, part.needed)
-                report.instances += len(part.positions)
-            writer.raise_position(number, free_positions[number])
-        report.series += 1
+            for number in numbers:
+                writer.add_series(nodes.series[number])
+                for part, rows in tables[number]:
+                    free = max(part.number, writer.next_part(number))
+                    writer.commit_part(number, free, part.key, part.index, rows)
+                    writer.set_needs(number, free, part.needed)
+                writer.raise_position(number, free_positions[number])
     with catalog.write() as writer:
         _add_objects(writer, found)
         for number in found.pinned & nodes.series.keys():
@@ -182,6 +180,36 @@ def recover_catalog(
             )
     progress.done()
     return report
+
+
+def _batches(found: _Found) -> Iterator[list[int]]:
+    """Series by number, some at a time: each transaction is synced."""
+    batch: list[int] = []
+    rows = 0
+    for number in sorted(found.nodes.series):
+        batch.append(number)
+        rows += sum(len(part.positions) for part in found.parts.get(number, ()))
+        if rows >= _ROWS_AT_ONCE or len(batch) >= _SERIES_AT_ONCE:
+            yield batch
+            batch, rows = [], 0
+    if batch:
+        yield batch
+
+
+def _tables(
+    series: int, found: _Found, facts: Facts, report: RecoverReport
+) -> list[tuple[FoundPart, list[PartRow]]]:
+    """The parts of a series that are to be committed, with their rows."""
+    tables = []
+    for part in _disjoint(found, series, report):
+        try:
+            tables.append((part, part_rows(facts.table(part.key, part.index))))
+        except (TierError, FormatError) as problem:
+            report.problems.append(str(problem))
+            continue
+        report.instances += len(part.positions)
+    report.series += 1
+    return tables
 
 
 def _add_objects(writer: CatalogWriter, found: _Found) -> None:

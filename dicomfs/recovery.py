@@ -25,6 +25,7 @@ from dicomfs.journal import Journal
 from dicomfs.locks import locked
 from dicomfs.model import ObjectKey, PackKind, is_header_pack
 from dicomfs.nearest import Lookup, NearestCopy
+from dicomfs.ownership import PREFIX as OWNER_PREFIX
 from dicomfs.ownership import Ownership
 from dicomfs.partial import PartialObjects
 from dicomfs.paths import ArchivePaths, read_identity, sync_folder, write_durably, write_identity
@@ -37,6 +38,7 @@ from dicomfs.tier_set import LOCAL, TierSet
 from dicomfs.tiers.base import Tier
 from dicomfs.tiers.registry import open_tier, open_wrapped_tier
 from dicomfs.tiers.sealed import SealedTier
+from dicomfs.tiers.switching import SwitchingTier
 
 
 def recover(
@@ -76,6 +78,12 @@ def recover(
         settings = config.load(root)
     tiers = open_tiers(paths, settings, archive_id)
     begun = RecoverReport(problems=problems)
+    main_tier = tiers[main]
+    if isinstance(main_tier, SwitchingTier) and main_tier.is_switched:
+        begun.remarks.append(
+            f"tier {main} may hold plain objects beside encrypted ones, and they were believed: "
+            f"`dicomfs tier encrypt {main}` replaces them"
+        )
     with ExitStack() as held:
         snapshot = None
         if not from_packs:
@@ -144,7 +152,11 @@ def _new_folder(
     keys = config.KeySettings(file=[] if key_file is None else str(key_file.absolute()))
     tier: Tier = raw
     if any(raw.list(KEYRING_PREFIX)):
-        tier = SealedTier(raw, owner.archive_id, archive_keys(paths.root, keys, url))
+        sealed = tier = SealedTier(raw, owner.archive_id, archive_keys(paths.root, keys, url))
+        if folder and any(not key.startswith(f"{OWNER_PREFIX}/") for key, _ in sealed.strangers()):
+            # It was being encrypted: `tier encrypt` goes on.
+            described = config.TierSettings(url=url, plaintext=True)
+            tier = SwitchingTier(raw, lambda: sealed)
     elif folder:
         described = config.TierSettings(url=url, plaintext=True)
     if archive_of(tier) != owner.archive_id:

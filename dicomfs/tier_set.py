@@ -16,6 +16,7 @@ from dicomfs.ownership import Ownership
 from dicomfs.tiers.base import Tier
 from dicomfs.tiers.metered import MeteredTier
 from dicomfs.tiers.sealed import SealedTier
+from dicomfs.tiers.switching import SwitchingTier
 
 LOCAL = "local"
 
@@ -79,7 +80,7 @@ class TierSet:
         Raises as `writable` does, and where something cannot be deleted.
         """
         tier = self.writable(name)
-        if isinstance(tier, SealedTier):
+        if isinstance(tier, SealedTier | SwitchingTier):
             tier.destroy(keys)
             return
         for key in keys:

@@ -90,6 +90,38 @@ def warm(
     return tier_moves.tell(report, "brought to local", 0, as_json)
 
 
+@command.command("encrypt")
+@click.argument("name", metavar="TIER")
+@as_json
+@pass_state
+def encrypt(state: State, name: str, as_json: bool) -> int:
+    """Encrypt a tier that was used in plain bytes: replace each object by an encrypted one.
+
+    Reading goes on; from the first moment on everything that is put there is encrypted.  Stopped, the same
+    command goes on, as mounts and `tier apply` do.
+    """
+    with opened(state) as archive, output.progress() as progress, asked_by_signals() as stop:
+        report = archive.encryption().run(name, progress, stop)
+    if as_json:
+        output.emit_json(
+            {
+                "objects": report.objects,
+                "bytes": report.bytes,
+                "left": [{"object": key, "reason": reason} for key, reason in report.left],
+                "stopped": report.stopped,
+            }
+        )
+    else:
+        for _, reason in report.left:
+            output.note(reason)
+        output.say(f"encrypted on {name}: {report.objects} objects, {output.size(report.bytes)}")
+        if not report.left and not report.stopped:
+            output.say(f"nothing plain is left: remove plaintext = true from [tiers.{name}]")
+    if report.stopped:
+        return ExitCode.INTERRUPTED
+    return ExitCode.PART_FAILED if report.left else ExitCode.DONE
+
+
 @command.command("claim")
 @click.argument("name", metavar="TIER")
 @pass_state

@@ -15,7 +15,7 @@ from dicomfs.cli import output, snapshot, tier_moves, tree
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
 from dicomfs.cli.stopping import asked_by_signals
-from dicomfs.errors import CatalogBusy, UsageError
+from dicomfs.errors import CatalogBusy, TierError, UsageError
 from dicomfs.low_priority import yield_to_others
 from dicomfs.vfs import instance_of
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dicomfs.lifecycle import Decision, Facts, Plan, Verdict
     from dicomfs.lifecycle_runs import ApplyReport
     from dicomfs.model import ObjectKey
+    from dicomfs.progress import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def apply(state: State, dry_run: bool, background_of: int | None, as_json: bool)
             return _tell_plan(plan, problems, as_json)
         with output.progress() as progress, asked_by_signals() as stop, archive.applying_rules():
             report = archive.lifecycle.apply(progress, stop)
+            report.problems += _encrypted(archive, progress, stop)
             report.problems += snapshot.if_due(archive, progress, stop)
     return _tell_report(report, as_json)
 
@@ -58,6 +60,7 @@ def _in_background(state: State, parent: int) -> int:
             with archive.applying_rules(), _stopped_after(may_move_s, stop):
                 report = archive.lifecycle.apply(progress, stop, copies=may_move_s > 0)
                 if may_move_s > 0:
+                    report.problems += _encrypted(archive, progress, stop)
                     report.problems += snapshot.if_due(archive, progress, stop)
         except CatalogBusy as problem:
             _log.info("rules not applied: %s", problem)
@@ -72,6 +75,17 @@ def _in_background(state: State, parent: int) -> int:
             "tier %s is %d bytes above its low watermark, and nothing else may leave it", tier, count
         )
     return ExitCode.DONE
+
+
+def _encrypted(archive: Archive, progress: Progress, stop: threading.Event) -> list[tuple[str, str]]:
+    """Go on encrypting tiers where that was begun; what stays plain: (tier, reason)."""
+    encryption, left = archive.encryption(), list[tuple[str, str]]()
+    for name in encryption.begun():
+        try:
+            left += [(name, reason) for _, reason in encryption.run(name, progress, stop).left]
+        except (TierError, UsageError) as problem:
+            left.append((name, str(problem)))
+    return left
 
 
 @contextmanager

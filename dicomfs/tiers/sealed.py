@@ -155,10 +155,10 @@ class SealedTier(TierWrapper):
         self.stat(key)
         return None
 
-    def strangers(self) -> Iterator[tuple[ObjectKey, ObjectStat]]:
+    def strangers(self, prefix: str = "") -> Iterator[tuple[ObjectKey, ObjectStat]]:
         """What lies on the inner tier under other names than this one makes: plain or of others."""
         name_key = self.keyrings.name_key()
-        for name, stat in self._inner.list(""):
+        for name, stat in self._inner.list(prefix):
             if parse_keyring_key(name) is not None:
                 continue
             if name_key is None or self._cipher(name_key).logical(name) is None:
