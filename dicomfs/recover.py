@@ -173,8 +173,9 @@ def recover_catalog(
     discard_forgotten(catalog, spool)
     report.instances += report.spooled
     for number in sorted(nodes.series):
-        report.problems += _part_twins(catalog, number)
-        if number not in found.forgotten and not catalog.rows(number):
+        rows = catalog.rows(number)
+        report.problems += _part_twins(catalog, rows)
+        if number not in found.forgotten and not rows:
             report.notes.append(
                 f"series {number}: the journal names it, and no header pack or spooled file holds any of it"
             )
@@ -407,10 +408,10 @@ def _apply_versions(catalog: Catalog, decided: Iterable[VersionDecision]) -> Non
                 writer.set_version(decision.instance, decision.version, decision.conflict)
 
 
-def _part_twins(catalog: Catalog, series: int) -> list[str]:
+def _part_twins(catalog: Catalog, of_series: Iterable[InstanceRow]) -> list[str]:
     """Where the decision between versions is lost, show the latest: never two under one name."""
     by_name: dict[str, list[InstanceRow]] = defaultdict(list)
-    for row in catalog.rows(series):
+    for row in of_series:
         by_name[row.name].append(row)
     problems = []
     for rows in by_name.values():
@@ -418,8 +419,8 @@ def _part_twins(catalog: Catalog, series: int) -> list[str]:
         free = 1 + max(row.version for row in rows)
         for version, instance in enumerate(shown[:-1], free):
             problems.append(
-                f"instance {series}/{instance.position}: the decision between it and a later version is lost;"
-                " the later one is shown"
+                f"instance {instance.series}/{instance.position}: the decision between it and a later version"
+                " is lost; the later one is shown"
             )
             with catalog.write() as writer:
                 writer.set_version(instance, version, ConflictClass.NONE)
