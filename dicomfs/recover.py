@@ -173,9 +173,9 @@ def recover_catalog(
     discard_forgotten(catalog, spool)
     report.instances += report.spooled
     for number in sorted(nodes.series):
-        rows = catalog.rows(number)
-        report.problems += _part_twins(catalog, rows)
-        if number not in found.forgotten and not rows:
+        known = catalog.rows(number)
+        report.problems += _part_twins(catalog, known)
+        if number not in found.forgotten and not known:
             report.notes.append(
                 f"series {number}: the journal names it, and no header pack or spooled file holds any of it"
             )

@@ -53,6 +53,12 @@ class TierSet:
         """All tiers but the local one, nearest first."""
         return tuple(self._others)
 
+    def known(self, name: str) -> None:
+        """Raise UsageError where the archive has no tier of this name; nothing is opened."""
+        if name not in self.names:
+            known = ", ".join(self.names)
+            raise UsageError(f"this archive has no tier {name!r}; it has {known}")
+
     def __getitem__(self, name: str) -> Tier:
         """The tier of a name.
 
@@ -92,8 +98,6 @@ class TierSet:
             found = self._opened.get(name)
             if found is not None:
                 return found
-            if name not in self._others:
-                known = ", ".join(self.names)
-                raise UsageError(f"this archive has no tier {name!r}; it has {known}")
+            self.known(name)
             self._opened[name] = self._others[name]()
             return self._opened[name]

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dicomfs.cli import output, snapshot, tier_moves, tree
+from dicomfs.cli import costs, output, snapshot, tier_moves, tree
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
 from dicomfs.cli.stopping import asked_by_signals
 from dicomfs.errors import CatalogBusy, TierError, UsageError
 from dicomfs.low_priority import yield_to_others
+from dicomfs.prices import Prices
 from dicomfs.vfs import instance_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from dicomfs.lifecycle import Decision, Facts, Plan, Verdict
     from dicomfs.lifecycle_runs import ApplyReport
     from dicomfs.model import ObjectKey
+    from dicomfs.prices import Cost
     from dicomfs.progress import Progress
 
 _log = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ def apply(state: State, dry_run: bool, background_of: int | None, as_json: bool)
     with opened(state) as archive:
         if dry_run:
             plan, problems = archive.lifecycle.plan()
-            return _tell_plan(plan, problems, as_json)
+            return _tell_plan(plan, problems, _costs_of(archive, plan), as_json)
         with output.progress() as progress, asked_by_signals() as stop, archive.applying_rules():
             report = archive.lifecycle.apply(progress, stop)
             report.problems += _encrypted(archive, progress, stop)
@@ -227,12 +229,36 @@ _SAID = {
 }
 
 
-def _tell_plan(plan: Plan, problems: Sequence[tuple[str, str]], as_json: bool) -> ExitCode:
+def _costs_of(archive: Archive, plan: Plan) -> dict[str, tuple[Cost, float | None]]:
+    """What the plan costs and how long its copies take, by tier."""
+    prices, found = Prices(archive.settings), dict[str, tuple[Cost, float | None]]()
+    for tier in archive.tiers.names:
+        copies, evictions = (
+            [
+                record
+                for one in moves
+                if one.tier == tier and (record := archive.catalog.find_object(one.key)) is not None
+            ]
+            for moves in (plan.copies, plan.evictions)
+        )
+        if copies or evictions:
+            cost = prices.copied(tier, copies) + prices.evicted(tier, evictions)
+            found[tier] = cost, prices.seconds(tier, copies)
+    return found
+
+
+def _tell_plan(
+    plan: Plan,
+    problems: Sequence[tuple[str, str]],
+    cost: dict[str, tuple[Cost, float | None]],
+    as_json: bool,
+) -> ExitCode:
     if as_json:
         output.emit_json(
             {
                 "copies": [_planned(one) for one in plan.copies],
                 "evictions": [_planned(one) for one in plan.evictions],
+                "cost": {tier: {**costs.document(one), "seconds": s} for tier, (one, s) in cost.items()},
                 "above": plan.above,
                 "problems": [{"tier": tier, "reason": reason} for tier, reason in problems],
             }
@@ -243,6 +269,10 @@ def _tell_plan(plan: Plan, problems: Sequence[tuple[str, str]], as_json: bool) -
             for one in (*plan.copies, *plan.evictions)
         ]
         output.table(("move", "tier", "object", "size", "why"), rows, right=("size",))
+        for tier, (one, seconds) in cost.items():
+            took = "" if seconds is None else f"{output.duration(seconds)} at the bandwidth that is set"
+            if told := ", ".join(part for part in (took, costs.text(one)) if part):
+                output.note(f"tier {tier}: {told}")
         _note_trouble(plan.above, problems)
     return ExitCode.PART_FAILED if problems else ExitCode.DONE
 
