@@ -231,7 +231,8 @@ _SAID = {
 
 def _costs_of(archive: Archive, plan: Plan) -> dict[str, tuple[Cost, float | None]]:
     """What the plan costs and how long its copies take, by tier."""
-    prices, found = Prices(archive.settings), dict[str, tuple[Cost, float | None]]()
+    prices = Prices(archive.settings)
+    found: dict[str, tuple[Cost, float | None]] = {}
     for tier in archive.tiers.names:
         copies, evictions = (
             [

@@ -141,7 +141,7 @@ def test_in_the_background_only_what_fills_the_disk_moves_outside_the_schedule(r
 
 
 def test_what_a_move_costs_is_told_before_it_is_made(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    priced = "[tiers.external.prices]\nstorage_gb_month = 1000000\nput_1000 = 1000\n"
+    priced = "\n[tiers.external.prices]\nstorage_gb_month = 1000000\nput_1000 = 1000\n"
     settings = root / "dicomfs.toml"
     settings.write_text(settings.read_text() + priced)
     assert run(root, "copy", "--to", EXTERNAL, "--all", "--dry-run", "--json") == ExitCode.DONE
