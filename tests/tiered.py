@@ -32,9 +32,9 @@ def two_tiers(root: Path, *, plain: bool = True, retry_seconds: int = 1) -> Arch
     tier = config.TierSettings(url=(root / LABORATORY).as_uri(), plaintext=plain, retry_seconds=retry_seconds)
     key = None if plain else root / "key"
     Archive.create(root / "archive", {LABORATORY: tier.url}, key).close()
-    if plain:
-        settings = config.template({LABORATORY: tier}, config.KeySettings())
-        (root / "archive" / config.FILE_NAME).write_text(settings, encoding="utf-8")
+    keys = config.KeySettings() if plain else config.KeySettings(file=str(key))
+    settings = config.template({LABORATORY: tier}, keys)
+    (root / "archive" / config.FILE_NAME).write_text(settings, encoding="utf-8")
     return Archive.open(root / "archive")
 
 
