@@ -48,6 +48,7 @@ from dicomfs.model import InstanceId, ObjectKey
 from dicomfs.nearest import NearestCopy
 from dicomfs.packer import Packer, PackReport
 from dicomfs.packing.repack import Outcome
+from dicomfs.packing.together import Together
 from dicomfs.packs import PackSource
 from dicomfs.partial import PartialObjects
 from dicomfs.paths import (
@@ -59,6 +60,7 @@ from dicomfs.paths import (
 )
 from dicomfs.pins import Pins
 from dicomfs.progress import NullProgress, Progress
+from dicomfs.purging import Purger
 from dicomfs.reconstruct import Reconstructor
 from dicomfs.recover import rebuild_spool
 from dicomfs.repacker import Repacker, RepackReport
@@ -409,6 +411,18 @@ class Archive:
             self._source,
             self.collector(),
         )
+
+    def purger(self) -> Purger:
+        """What packs anew what others need of objects that hold something of what was forgotten."""
+        packer = Packer(
+            self.paths, self.archive_id, self.catalog, self.spool, self._nearest, self._clear_temporaries
+        )
+        profile, reorder_bytes = self.settings.pack.profile, self.settings.mount.decoded_cache_bytes // 2
+
+        def pack_again(found: Together, avoid: Collection[ObjectKey]) -> set[ObjectKey]:
+            return packer.pack_again(found, Profile[profile.upper()], reorder_bytes, avoid, self.tiers.names)
+
+        return Purger(self.catalog, self.collector(), self.tiering(), pack_again)
 
     def scrubber(self) -> Scrubber:
         """What reads copies again and replaces bad ones."""

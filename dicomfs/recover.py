@@ -98,6 +98,8 @@ class _Found:
     stand_ins: StandIns = field(default_factory=StandIns)
     forgotten: dict[int, set[int]] = field(default_factory=dict)
     """Positions by series."""
+    tainted: set[ObjectKey] = field(default_factory=set)
+    """Header packs with rows of what was forgotten."""
     decided: list[JournalEntry] = field(default_factory=list)
     """Tombstones and holds, in the order of the journal."""
 
@@ -225,6 +227,7 @@ def _add_objects(writer: CatalogWriter, found: _Found) -> None:
         if key in found.sizes:
             # Who moved it died before it was deleted.
             writer.add_intent(key, MOVED)
+    writer.note_tainted([key for key in found.tainted if key in found.references])
     for key, needed in found.references.items():
         writer.set_references(key, sorted(needed), may_be_missing=True)
 
@@ -300,6 +303,8 @@ def _read_headers(facts: Facts, key: ObjectKey, found: _Found) -> None:
         series = part.series.number
         forgotten = found.forgotten.get(series, set())
         known = [one for one in part.entries if one.position not in forgotten]
+        if len(known) < len(part.entries):
+            found.tainted.add(key)
         if known:
             positions = array.array("I", [entry.position for entry in known])
             found.parts[series].append(FoundPart(part.part, key, index, positions, part.needed))

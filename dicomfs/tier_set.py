@@ -81,7 +81,9 @@ class TierSet:
         return found.tier
 
     def destroy(self, name: str, keys: Collection[ObjectKey]) -> None:
-        """Delete objects for ever: from a tier that encrypts their keys go first, so that no copy is of use.
+        """Delete objects for ever, older versions that a store keeps too.
+
+        From a tier that encrypts, their keys go first, so that no copy is of use.
 
         Raises as `writable` does, and where something cannot be deleted.
         """
@@ -90,7 +92,7 @@ class TierSet:
             tier.destroy(keys)
             return
         for key in keys:
-            tier.delete(key)
+            tier.erase(key)
 
     def opened(self, name: str) -> OpenTier:
         """The tier of a name with its owner; raises as ``[]`` does."""

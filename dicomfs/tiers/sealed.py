@@ -136,6 +136,12 @@ class SealedTier(TierWrapper):
         if (name_key := self.keyrings.name_key()) is not None:
             self._inner.delete(self._stored(key, name_key))
 
+    def erase(self, key: ObjectKey) -> None:
+        """See Tier.erase.  Its key stays on the keyring: `destroy` removes that too."""
+        check_key(key, self.name)
+        if (name_key := self.keyrings.name_key()) is not None:
+            self._inner.erase(self._stored(key, name_key))
+
     def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
         """See Tier.list.  Keys come from names, without a request each; all are held to be sorted."""
         check_prefix(prefix, self.name)
@@ -185,7 +191,7 @@ class SealedTier(TierWrapper):
                 references.add(run.reference)
         self.keyrings.destroy(references)
         for key in keys:
-            self.delete(key)
+            self.erase(key)
 
     def _cipher(self, name_key: bytes) -> NameCipher:
         if self._names is None:

@@ -100,10 +100,16 @@ class SwitchingTier(TierWrapper):
         if self.is_switched:
             self.sealed.delete(key)
 
+    def erase(self, key: ObjectKey) -> None:
+        """See Tier.erase: in both forms."""
+        self._inner.erase(key)
+        if self.is_switched:
+            self.sealed.erase(key)
+
     def destroy(self, keys: Collection[ObjectKey]) -> None:
         """See SealedTier.destroy: in both forms; what lay there in plain bytes has no key to be removed."""
         for key in keys:
-            self._inner.delete(key)
+            self._inner.erase(key)
         if self.is_switched:
             self.sealed.destroy(keys)
 

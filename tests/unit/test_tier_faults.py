@@ -15,7 +15,7 @@ from tests.archives import flip
 from tests.fault_table import FAULTS, KINDS, OPERATIONS, calls_of, harm, install, make_starts, some
 from tests.tiered import LABORATORY, copy_of, two_tiers
 
-_POSITIONS = 2
+_POSITIONS = 1
 """Calls of an encrypted tier that are harmed, of each fault and operation: there are some hundred."""
 
 
