@@ -48,6 +48,7 @@ STEPS: dict[str, Callable[[Archive, int], object]] = {
     "hold": lambda archive, number: archive.decisions().hold([Subject(Level.SERIES, 1 + number, 0)], ""),
     "pin": lambda archive, number: archive.pins.pin([1 + number % 2]),
     "gc": lambda archive, _: archive.collector().collect(now_ns=2 * _YEAR_NS),
+    "purge": lambda archive, _: archive.purger().purge(),
     "snapshot": lambda archive, _: archive.snapshots().make(NullProgress()),
     "copy": lambda archive, _: copy_all(archive),
     "evict": lambda archive, _: evict_all(archive),
