@@ -126,7 +126,10 @@ class Collector:
         if not dry_run and not stop.is_set():
             tidied = self._tidy_snapshots(NullProgress())
             report.snapshots = tidied.removed
-            report.failed += [(f"tier {tier}", reason) for tier, reason in tidied.failed]
+            told = {name for name, _ in report.failed}
+            report.failed += [
+                (f"tier {tier}", reason) for tier, reason in tidied.failed if f"tier {tier}" not in told
+            ]
         return report
 
     def condemn_now(self, writer: CatalogWriter, keys: Iterable[ObjectKey]) -> None:
