@@ -15,31 +15,12 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-GB = 1e9
+from dicomfs.prices import GB, LIST_PRICES, Price
+
 MONTHS = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
-    """List prices of a storage class."""
-
-    name: str
-    month_gb: float
-    put_1000: float
-    get_1000: float
-    retrieval_gb: float
-    least_kb: int
-    """Smaller objects are billed as if they had this size."""
-    overhead_kb: float
-    """Added to each object by the class."""
-
-
-PRICES = (
-    Price("STANDARD", 0.023, 0.005, 0.0004, 0.0, 0, 0),
-    Price("STANDARD_IA", 0.0125, 0.01, 0.001, 0.01, 128, 0),
-    Price("GLACIER_IR", 0.004, 0.02, 0.01, 0.03, 128, 0),
-    Price("DEEP_ARCHIVE", 0.00099, 0.05, 0.0004, 0.02, 0, 40),
-)
+CLASSES = ("STANDARD", "STANDARD_IA", "GLACIER_IR", "DEEP_ARCHIVE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +37,8 @@ class Load:
 
 def monthly(price: Price, load: Load, years: int) -> float:
     """Dollars in the last month of so many years of the same load."""
-    billed = (
-        max(load.stored_bytes, load.objects * price.least_kb * 1e3) + load.objects * price.overhead_kb * 1e3
-    )
-    storage = years * billed / GB * price.month_gb
+    billed = max(load.stored_bytes, load.objects * price.least_bytes) + load.objects * price.overhead_bytes
+    storage = years * billed / GB * price.storage_gb_month
     # Putting looks first, and reads all of it back.
     requests = (
         load.objects * (price.put_1000 + 2 * price.get_1000) / 1000 + load.reads * price.get_1000 / 1000
@@ -97,9 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{packed.objects:,.0f} objects a year instead of {plain.objects:,.0f}")
     print(f"| class | dicomfs, $ in month {MONTHS * options.years} | one object a file | ratio |")
     print("|---|---|---|---|")
-    for price in PRICES:
+    for name in CLASSES:
+        price = LIST_PRICES[name]
         ours, theirs = monthly(price, packed, options.years), monthly(price, plain, options.years)
-        print(f"| {price.name} | {ours:,.0f} | {theirs:,.0f} | {ours / theirs:.3f} |")
+        print(f"| {name} | {ours:,.0f} | {theirs:,.0f} | {ours / theirs:.3f} |")
 
 
 if __name__ == "__main__":

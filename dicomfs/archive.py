@@ -11,7 +11,6 @@ import logging
 import shutil
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,7 @@ from dicomfs.codec.trial import Profile
 from dicomfs.collecting import Collector
 from dicomfs.copies import Copies
 from dicomfs.crypto.keys import read_or_make_key_file
+from dicomfs.encrypting import Encryption
 from dicomfs.errors import (
     CatalogBusy,
     CatalogError,
@@ -44,10 +44,11 @@ from dicomfs.index.guards import is_read_only
 from dicomfs.journal import Journal
 from dicomfs.lifecycle_runs import Lifecycle
 from dicomfs.locks import locked
-from dicomfs.model import FRAME_KINDS, InstanceId, ObjectKey, PackKind
+from dicomfs.model import InstanceId, ObjectKey
 from dicomfs.nearest import NearestCopy
 from dicomfs.packer import Packer, PackReport
 from dicomfs.packing.repack import Outcome
+from dicomfs.packing.together import Together
 from dicomfs.packs import PackSource
 from dicomfs.partial import PartialObjects
 from dicomfs.paths import (
@@ -59,12 +60,15 @@ from dicomfs.paths import (
 )
 from dicomfs.pins import Pins
 from dicomfs.progress import NullProgress, Progress
+from dicomfs.purging import Purger
 from dicomfs.reconstruct import Reconstructor
 from dicomfs.recover import discard_forgotten, rebuild_spool
 from dicomfs.repacker import Repacker, RepackReport
 from dicomfs.residency import Residency
 from dicomfs.scrubbing import Scrubber
+from dicomfs.snapshots import Snapshots
 from dicomfs.spool import Spool
+from dicomfs.status import told_status
 from dicomfs.tier_set import LOCAL
 from dicomfs.tiering import Tiering
 from dicomfs.tiers.folder import FolderTier
@@ -346,32 +350,7 @@ class Archive:
 
     def status(self) -> dict[str, object]:
         """Counts and sizes, as `dicomfs status --json` prints them: no patient attributes."""
-        counts = self.catalog.counts()
-        by_kind = dict.fromkeys(PackKind, 0)
-        by_profile: Counter[str] = Counter()
-        for record in self.catalog.objects():
-            kind = PackKind[record.key.split("/", 1)[0].upper()]
-            by_kind[kind] += record.size
-            if kind in FRAME_KINDS:
-                by_profile[record.profile or "unknown"] += record.size
-        journal = [status.size for _, status in self.tier.list("journal")]
-        stored = sum(by_kind.values()) + sum(journal)
-        return {
-            "patients": counts.patients,
-            "studies": counts.studies,
-            "series": counts.series,
-            "instances": counts.instances,
-            "logical_bytes": counts.logical_bytes,
-            "stored_bytes": stored,
-            "pixel_bytes": by_kind[PackKind.PIXEL] + by_kind[PackKind.BURNED],
-            "pixel_bytes_by_profile": dict(sorted(by_profile.items())),
-            "header_bytes": by_kind[PackKind.HEADER] + by_kind[PackKind.TEXT],
-            "opaque_bytes": by_kind[PackKind.OPAQUE],
-            "journal_bytes": sum(journal),
-            "index_bytes": _folder_bytes(self.paths.index),
-            "spool": {"instances": counts.spool_instances, "bytes": counts.spool_bytes},
-            "tiers": self.tiering().status(),
-        }
+        return told_status(self.catalog, self.tier, self.paths.index) | {"tiers": self.tiering().status()}
 
     def tiering(self) -> Tiering:
         """What copies and evicts."""
@@ -401,7 +380,27 @@ class Archive:
     def collector(self) -> Collector:
         """What deletes what nobody needs."""
         lock, grace = self.paths.placing_lock, self.settings.gc
-        return Collector(self.catalog, self.tiers, self.copies, self._journal, lock, grace)
+        return Collector(
+            self.catalog, self.tiers, self.copies, self._journal, lock, grace, self.snapshots().tidy
+        )
+
+    def encryption(self) -> Encryption:
+        """What encrypts tiers that were used without."""
+        lock, folder = self.paths.placing_lock, self.paths.fetched
+        return Encryption(self.tiers, self.catalog, self.copies.heal, lock, folder)
+
+    def snapshots(self) -> Snapshots:
+        """What makes recovery fast."""
+        return Snapshots(
+            self.archive_id,
+            self.catalog,
+            self.tiers,
+            self.copies,
+            self._source,
+            self._journal,
+            self.paths.fetched,
+            self.settings.snapshots,
+        )
 
     def decisions(self) -> Decisions:
         """What forgets and holds."""
@@ -414,6 +413,18 @@ class Archive:
             self._source,
             self.collector(),
         )
+
+    def purger(self) -> Purger:
+        """What packs anew what others need of objects that hold something of what was forgotten."""
+        packer = Packer(
+            self.paths, self.archive_id, self.catalog, self.spool, self._nearest, self._clear_temporaries
+        )
+        profile, reorder_bytes = self.settings.pack.profile, self.settings.mount.decoded_cache_bytes // 2
+
+        def pack_again(found: Together, avoid: Collection[ObjectKey]) -> set[ObjectKey]:
+            return packer.pack_again(found, Profile[profile.upper()], reorder_bytes, avoid, self.tiers.names)
+
+        return Purger(self.catalog, self.collector(), self.tiering(), pack_again)
 
     def scrubber(self) -> Scrubber:
         """What reads copies again and replaces bad ones."""
@@ -468,7 +479,3 @@ class Archive:
             for entry in entries:
                 if isinstance(entry, VersionsDecided):
                     yield from entry.decisions
-
-
-def _folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())

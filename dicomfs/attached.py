@@ -10,6 +10,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+from dicomfs import config
 from dicomfs.config import KeySettings, Settings, TierSettings, folder_of
 from dicomfs.crypto.key_sources import load_keys
 from dicomfs.crypto.keys import ArchiveKey
@@ -21,6 +22,7 @@ from dicomfs.tiers.base import Tier
 from dicomfs.tiers.registry import open_tier, open_wrapped_tier
 from dicomfs.tiers.sealed import SealedTier
 from dicomfs.tiers.sentinel import attach_folder
+from dicomfs.tiers.switching import SwitchingTier
 
 
 def open_tiers(paths: ArchivePaths, settings: Settings, archive_id: bytes) -> TierSet:
@@ -52,7 +54,13 @@ def _open(
     if tier.plaintext:
         if not raw.traits.trusted:
             raise UsageError(f"tiers.{name}.plaintext: an object store outside the house is always encrypted")
-        return OpenTier(raw, ownership, meter)
+
+        def seal() -> SealedTier:
+            # Read anew: a key may have been named since this process began.
+            keys = archive_keys(paths.root, config.load(paths.root).keys, name)
+            return SealedTier(raw, archive_id, keys, paths.fetched)
+
+        return OpenTier(SwitchingTier(raw, seal), ownership, meter)
     keys = archive_keys(paths.root, settings.keys, name)
     paths.fetched.mkdir(mode=0o700, exist_ok=True)
     return OpenTier(SealedTier(raw, archive_id, keys, paths.fetched), ownership, meter)
@@ -92,4 +100,6 @@ def sealed_tiers(tiers: TierSet, *, writable: bool = False) -> list[SealedTier]:
         tier = tiers.writable(name) if writable else tiers[name]
         if isinstance(tier, SealedTier):
             found.append(tier)
+        elif isinstance(tier, SwitchingTier) and tier.is_switched:
+            found.append(tier.sealed)
     return found

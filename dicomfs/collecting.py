@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from dicomfs.journal import Journal
 from dicomfs.locks import locked
 from dicomfs.model import InstanceId, ObjectKey, PackKind, is_header_pack
 from dicomfs.packs import PackSource
+from dicomfs.progress import NullProgress, Progress
+from dicomfs.snapshots import SnapshotReport
 from dicomfs.tier_set import LOCAL, TierSet
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ class GcReport:
     deleted_bytes: int = 0
     journal: int = 0
     """Journal objects that were shipped to other tiers."""
+    snapshots: int = 0
+    """Snapshots that were removed: old ones, and those that know what was forgotten since."""
     doubts: list[str] = field(default_factory=list)
     """Why nothing new was condemned."""
     failed: list[tuple[str, str]] = field(default_factory=list)
@@ -77,10 +81,11 @@ class Collector:
         journal: Journal,
         lock: Path,
         grace: GcSettings,
+        tidy_snapshots: Callable[[Progress], SnapshotReport],
     ) -> None:
         """``lock`` is the one held while a copy is recorded or removed."""
         self._catalog, self._tiers, self._copies, self._journal = catalog, tiers, copies, journal
-        self._lock, self._grace = lock, grace
+        self._lock, self._grace, self._tidy_snapshots = lock, grace, tidy_snapshots
 
     def collect(
         self,
@@ -118,6 +123,13 @@ class Collector:
             report.waiting += 1
             report.waiting_bytes += survey.listed.get(tier, {}).get(key, 0)
         self._delete(due, survey, report, stop, dry_run=dry_run)
+        if not dry_run and not stop.is_set():
+            tidied = self._tidy_snapshots(NullProgress())
+            report.snapshots = tidied.removed
+            told = {name for name, _ in report.failed}
+            report.failed += [
+                (f"tier {tier}", reason) for tier, reason in tidied.failed if f"tier {tier}" not in told
+            ]
         return report
 
     def condemn_now(self, writer: CatalogWriter, keys: Iterable[ObjectKey]) -> None:

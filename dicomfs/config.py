@@ -115,6 +115,33 @@ class TierOptions(TierLifecycle, frozen=True, forbid_unknown_fields=True, kw_onl
     """How fast, and how dear, a restore of a cold object is."""
 
 
+_Amount = Annotated[float, Meta(ge=0)]
+
+
+class TierPrices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Section ``[tiers.NAME.prices]``: what the tier charges; with any of these, the others are nothing.
+
+    Without any, an object store has the list prices of its storage class, a folder none.
+    """
+
+    storage_gb_month: _Amount | None = None
+    """10^9 bytes for a month."""
+    put_1000: _Amount | None = None
+    """Requests that put or list."""
+    get_1000: _Amount | None = None
+    """Requests that read."""
+    retrieval_gb: _Amount | None = None
+    """10^9 bytes read or restored, for classes that charge for it."""
+    restore_1000: _Amount | None = None
+    """Requests that restore."""
+    traffic_gb: _Amount | None = None
+    """10^9 bytes read, on their way out of the store's network."""
+    least_bytes: Number | None = None
+    """Smaller objects are billed as if they had this size."""
+    overhead_bytes: Number | None = None
+    """Added to each object."""
+
+
 class TierSettings(TierOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Section ``[tiers.NAME]``."""
 
@@ -122,13 +149,17 @@ class TierSettings(TierOptions, frozen=True, forbid_unknown_fields=True, kw_only
     """Where the objects lie: ``file:///path`` or ``s3://bucket/prefix``."""
     plaintext: bool = False
     """Whether objects may lie there unencrypted; in the house only, never on an object store."""
+    prices: TierPrices = TierPrices()
+    """For the estimates of what moving and keeping costs."""
 
     def path(self) -> Path:
         """Return the folder that the URL names."""
         return Path(unquote(urlsplit(self.url).path))
 
 
-ANY_TIER = frozenset({"url", "plaintext", "bandwidth", "retry_seconds", *TierLifecycle.__struct_fields__})
+ANY_TIER = frozenset(
+    {"url", "plaintext", "prices", "bandwidth", "retry_seconds", *TierLifecycle.__struct_fields__}
+)
 """Settings of a tier that mean something for each kind; the others are for ``s3://`` only."""
 
 
@@ -150,6 +181,26 @@ class GcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """On every other tier: time to notice a mistake."""
 
 
+class SnapshotSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section ``[snapshots]``: copies of what the index knows, from which recovery is fast."""
+
+    background: bool = True
+    """Whether one is made when it is due, wherever the rules are applied."""
+    changes: Positive = 100
+    """Header packs and journal objects that came or went since the last one; a tenth of all, if more."""
+    days: Annotated[float, Meta(gt=0)] = 7.0
+    """After which one is made although less has changed."""
+    keep: Positive = 2
+    """How many are kept on each tier."""
+
+
+class PriceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section ``[prices]``."""
+
+    currency: Text = "USD"
+    """Of all prices; in another than US dollars there are no list prices."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of an archive; the defaults are those of an empty file."""
 
@@ -158,6 +209,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mount: MountSettings = MountSettings()
     keys: KeySettings = KeySettings()
     gc: GcSettings = GcSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
+    prices: PriceSettings = PriceSettings()
     tiers: dict[str, TierSettings] = {}
     lifecycle: LifecycleSettings = LifecycleSettings()
     rules: list[RuleSettings] = []

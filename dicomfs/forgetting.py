@@ -175,7 +175,10 @@ class Decisions:
                 _set_references(writer, stored)
             apply_decision(writer, entry)
             if stored is not None:
-                self._collector.condemn_now(writer, self._keys(stored))
+                keys = self._keys(stored)
+                self._collector.condemn_now(writer, keys)
+                # Others need these: they are packed again without what was forgotten.
+                writer.note_tainted([key for key in keys if writer.is_used(key)])
         if isinstance(entry, InstancesForgotten):
             records = [self._catalog.spooled(instance) for instance in entry.instances]
             spooled = [record for record in records if record is not None]

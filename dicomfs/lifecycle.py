@@ -14,12 +14,11 @@ from datetime import UTC, datetime
 
 from dicomfs.config import Settings
 from dicomfs.lifecycle_settings import LOCAL, Days, RuleSettings, TierLifecycle
-from dicomfs.model import ObjectKey, PackKind
+from dicomfs.model import READ_FIRST_KINDS, ObjectKey, PackKind
 
 DAY_NS = 86_400 * 10**9
 _HEADER = PackKind.HEADER.prefix
-_AT_HOME = frozenset((_HEADER, PackKind.TEXT.prefix))
-"""What is small and read first: it stays local."""
+_AT_HOME = frozenset(kind.prefix for kind in READ_FIRST_KINDS)
 
 
 class Move(enum.Enum):

@@ -165,10 +165,24 @@ def is_text_pack(key: ObjectKey) -> bool:
     return key.startswith(PackKind.TEXT.prefix + "/")
 
 
+READ_FIRST_KINDS = frozenset({PackKind.HEADER, PackKind.TEXT})
+"""Small packs that are read before anything else of a series: they stay near."""
+
+
+def is_read_first(key: ObjectKey) -> bool:
+    """Whether an object is a header pack or the text of some, by its name."""
+    return any(key.startswith(f"{kind.prefix}/") for kind in READ_FIRST_KINDS)
+
+
 FRAME_KINDS = frozenset({PackKind.PIXEL, PackKind.BURNED})
 """Packs of frames: what has a profile."""
 STREAM_KINDS = frozenset({PackKind.OPAQUE, PackKind.TEXT})
 """Packs of byte streams."""
+
+
+def holds_frames(key: ObjectKey) -> bool:
+    """Whether an object is a pack of frames, by its name."""
+    return any(key.startswith(f"{kind.prefix}/") for kind in FRAME_KINDS)
 
 
 @dataclass(frozen=True, slots=True)

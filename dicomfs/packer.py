@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +27,7 @@ from dicomfs.errors import (
     NotFoundError,
     ObjectNotFound,
     TierError,
+    TierFull,
 )
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import SpooledRecord
@@ -247,7 +248,44 @@ class Packer:
             else:
                 report.together += len(found.parts)
 
-    def _pack_parts(self, found: Together, run: PackRun) -> None:
+    def pack_again(
+        self,
+        found: Together,
+        profile: Profile,
+        reorder_bytes: int,
+        avoid: Collection[ObjectKey],
+        tiers: Sequence[str],
+    ) -> set[ObjectKey]:
+        """Pack parts again without referring to the packs ``avoid``; returns the objects left over.
+
+        These are condemned on ``tiers``, to be destroyed by the caller.
+
+        Raises:
+            TierFull: there is no room for their raw bytes.
+            TierError, FormatError, CodecError: they cannot be had; nothing was changed.
+        """
+        workers = os.cpu_count() or 1
+        with (
+            locked(self._paths.pack_lock),
+            ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool,
+            self._linker.opened(),
+        ):
+            self._clean_up()
+            self._linker.catch_up()
+            if shutil.disk_usage(self._paths.staging).free < _ROOM * found.raw_bytes:
+                raise TierFull("staging", "", f"{_ROOM * found.raw_bytes} bytes are needed to pack it again")
+            run = PackRun(
+                pool, workers, profile, reorder_bytes, SharedProgress(NullProgress()), threading.Event()
+            )
+            return self._pack_parts(found, run, avoid, tiers)
+
+    def _pack_parts(
+        self,
+        found: Together,
+        run: PackRun,
+        avoid: Collection[ObjectKey] = (),
+        tiers: Sequence[str] = (),
+    ) -> set[ObjectKey]:
         """Pack the raw files of parts again, commit the new part in place of the old ones, delete those."""
         gathering = Gathering(found, self._catalog, self._tier)
         files = StagedFiles(self._paths.staging)
@@ -258,7 +296,7 @@ class Packer:
         )
         again._linker = self._linker
         try:
-            with self._linker.without(gathering.left_over()):
+            with self._linker.without(gathering.left_over() | set(avoid)):
                 group = gathering.files(files)
                 report = PackReport()
                 sealed = again._sealed(group, staging, run, report)
@@ -269,11 +307,13 @@ class Packer:
             new = {built.headers.key, *(key for part in built.parts for key in part.packs)}
             gone = gathering.left_over(new) - new
             again._place_and_commit(
-                plan, staging, built, run.profile.value, lambda writer: gathering.commit(writer, gone)
+                plan, staging, built, run.profile.value, lambda writer: gathering.commit(writer, gone, tiers)
             )
             for pack in built.packs:
                 self._linker.add(self._catalog.placed(pack.key))
-            end_intents(self._catalog, self._tier, gone)
+            if not tiers:
+                end_intents(self._catalog, self._tier, gone)
+            return gone
         finally:
             clear_staging(self._paths.staging)
 

@@ -7,13 +7,10 @@ listed and left out; everything else is recovered.  Nothing on a tier is changed
 from __future__ import annotations
 
 import array
-import hashlib
-import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from dicomfs.dicom.attributes import Attributes, attributes
 from dicomfs.dicom.part10 import scan
@@ -23,8 +20,6 @@ from dicomfs.errors import (
     KeyDestroyed,
     NotFoundError,
     TierError,
-    TierFull,
-    UsageError,
 )
 from dicomfs.format.journal import (
     CountersReserved,
@@ -34,12 +29,11 @@ from dicomfs.format.journal import (
     PinsChanged,
     VersionDecision,
     VersionsDecided,
-    decode_journal,
 )
+from dicomfs.format.snapshot import SnapshotReader
 from dicomfs.index.catalog import Catalog
-from dicomfs.index.records import ObjectRecord, SpooledRecord
+from dicomfs.index.records import ObjectRecord, PartRow, SpooledRecord
 from dicomfs.index.writer import CatalogWriter
-from dicomfs.journal import PREFIX as JOURNAL_PREFIX
 from dicomfs.journal import Journal, apply_decision
 from dicomfs.model import (
     ConflictClass,
@@ -54,18 +48,19 @@ from dicomfs.nearest import Lookup
 from dicomfs.packing.commit import MOVED, part_rows
 from dicomfs.packing.spooled import spooled_bytes
 from dicomfs.packs import PackSource
-from dicomfs.paths import create_private
 from dicomfs.progress import Progress
 from dicomfs.recovered_nodes import RecoveredNodes
+from dicomfs.recovered_parts import Facts, FoundPart
 from dicomfs.recovered_stand_ins import StandIns
 from dicomfs.series_names import SeriesNames
 from dicomfs.spool import Spool, SpooledFile
 from dicomfs.tier_set import TierSet
-from dicomfs.tiers.base import ByteRange, Tier
+from dicomfs.tiers.base import Tier
 
-_COPY_STEP = 8 << 20
 _DECISIONS_AT_ONCE = 1000
 """More would keep the catalog's one writer busy for long."""
+_ROWS_AT_ONCE, _SERIES_AT_ONCE = 500, 100
+"""Likewise, of instances that are committed."""
 
 
 @dataclass(slots=True)
@@ -79,18 +74,12 @@ class RecoverReport:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """Series that the journal names and nothing holds: lost with their header packs, or never arrived."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What choosing among the parts of a series takes; its table is read again when it is committed."""
-
-    number: int
-    key: ObjectKey
-    index: int
-    positions: array.array[int]
-    """4 bytes an instance, where the table takes some hundred: all parts are held at once."""
-    needed: frozenset[ObjectKey]
+    snapshot: str = ""
+    """The snapshot that was started from; empty where there was none that could be used."""
+    from_snapshot: int = 0
+    """Header packs that need not be read, because it had what they say."""
+    remarks: list[str] = field(default_factory=list)
+    """Snapshots that were passed over, and what one had that the tier lacked."""
 
 
 @dataclass(slots=True)
@@ -101,13 +90,16 @@ class _Found:
     tiers: dict[ObjectKey, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     """The tiers that have an object, each with the time 0: nothing is verified yet."""
     nodes: RecoveredNodes = field(default_factory=RecoveredNodes)
-    parts: dict[int, list[_Part]] = field(default_factory=lambda: defaultdict(list))
+    parts: dict[int, list[FoundPart]] = field(default_factory=lambda: defaultdict(list))
     versions: list[VersionDecision] = field(default_factory=list)
     pinned: set[int] = field(default_factory=set)
     """Series."""
     references: dict[ObjectKey, set[ObjectKey]] = field(default_factory=lambda: defaultdict(set))
     stand_ins: StandIns = field(default_factory=StandIns)
-    forgotten: set[InstanceId] = field(default_factory=set)
+    forgotten: dict[int, set[int]] = field(default_factory=dict)
+    """Positions by series."""
+    tainted: set[ObjectKey] = field(default_factory=set)
+    """Header packs with rows of what was forgotten."""
     decided: list[JournalEntry] = field(default_factory=list)
     """Tombstones and holds, in the order of the journal."""
 
@@ -127,70 +119,6 @@ class _Found:
         return free
 
 
-def archive_of(tier: Tier) -> bytes:
-    """The identity of the archive that a tier belongs to, 16 bytes, from the first object that says so.
-
-    Raises:
-        UsageError: the tier holds no archive.
-    """
-    source = PackSource(tier)
-    problems = []
-    for key, _ in tier.list(PackKind.HEADER.prefix):
-        try:
-            return source.headers(key).archive_id
-        except DicomfsError as problem:
-            problems.append(str(problem))
-    for key, _ in tier.list(JOURNAL_PREFIX):
-        try:
-            return decode_journal(tier.get(key)).archive_id
-        except DicomfsError as problem:
-            problems.append(str(problem))
-    raise UsageError(
-        f"tier {tier.name} holds no archive" + "".join(f"; {problem}" for problem in problems[:3])
-    )
-
-
-def copy_journal(source: Tier, target: Tier) -> list[str]:
-    """Copy the journal objects that the target lacks; those that are damaged are returned."""
-    problems = []
-    there = {key for key, _ in target.list(JOURNAL_PREFIX)}
-    for key, _ in source.list(JOURNAL_PREFIX):
-        if key in there:
-            continue
-        try:
-            document = source.get(key)
-            decode_journal(document)
-            target.put(key, document, hashlib.sha256(document).hexdigest())
-        except (FormatError, TierError) as problem:
-            problems.append(f"not copied: {problem}")
-    return problems
-
-
-def copy_objects(source: Tier, target: Tier, staging: Path, progress: Progress) -> list[str]:
-    """Copy every object of an archive; those that are missing or do not match their names are returned."""
-    objects = [found for kind in PackKind for found in source.list(kind.prefix)]
-    progress.start(sum(status.size for _, status in objects), "copying")
-    problems = []
-    temporary = staging / "copy.part"
-    for key, status in objects:
-        try:
-            with create_private(temporary) as file:
-                for offset in range(0, status.size, _COPY_STEP):
-                    file.write(source.get_range(key, ByteRange(offset, _COPY_STEP)))
-                file.flush()
-                os.fsync(file.fileno())
-            target.put(key, temporary, key.rsplit("/", 1)[1])
-        except TierFull:
-            raise
-        except TierError as problem:
-            problems.append(f"not copied: {problem}")
-        finally:
-            temporary.unlink(missing_ok=True)
-        progress.advance(status.size)
-    progress.done()
-    return problems + copy_journal(source, target)
-
-
 def recover_catalog(
     catalog: Catalog,
     tiers: TierSet,
@@ -199,10 +127,12 @@ def recover_catalog(
     journal: Journal,
     spool: Spool,
     progress: Progress,
+    snapshot: SnapshotReader | None = None,
 ) -> RecoverReport:
     """Fill an empty catalog from the tiers of an archive and its spool.
 
-    ``reading`` makes what reads objects, from what says where they are.  The other tiers than ``main`` may
+    ``reading`` makes what reads objects, from what says where they are; ``snapshot``, where there is one, is
+    asked before.  The catalog is the same with and without.  The other tiers than ``main`` may
     fail: then their copies stay unknown until they are attached again.
 
     Raises:
@@ -211,8 +141,8 @@ def recover_catalog(
     """
     report, found = RecoverReport(), _Found()
     _list_tiers(tiers, main, found, report)
-    source = PackSource(reading(found.object))
-    _read_tiers(source, journal, found, report, progress)
+    facts = Facts(PackSource(reading(found.object)), found.sizes, snapshot)
+    _read_tiers(facts, journal, found, report, progress)
     nodes = found.nodes
     report.problems += nodes.settle(found.parts, _spooled_series(spool))
     with catalog.write() as writer:
@@ -226,21 +156,17 @@ def recover_catalog(
         for entry in found.decided:
             apply_decision(writer, entry)
     free_positions = found.next_positions()
-    for number in sorted(nodes.series):
+    for numbers in _batches(found):
+        # Read before: a writer is not to be kept.
+        tables = {number: _tables(number, found, facts, report) for number in numbers}
         with catalog.write() as writer:
-            writer.add_series(nodes.series[number])
-            for part in _disjoint(found, number, report):
-                try:
-                    rows = part_rows(source.identified_part(part.key, part.index))
-                except (TierError, FormatError) as problem:
-                    report.problems.append(str(problem))
-                    continue
-                free = max(part.number, writer.next_part(number))
-                writer.commit_part(number, free, part.key, part.index, rows)
-                writer.set_needs(number, free, part.needed)
-                report.instances += len(part.positions)
-            writer.raise_position(number, free_positions[number])
-        report.series += 1
+            for number in numbers:
+                writer.add_series(nodes.series[number])
+                for part, rows in tables[number]:
+                    free = max(part.number, writer.next_part(number))
+                    writer.commit_part(number, free, part.key, part.index, rows)
+                    writer.set_needs(number, free, part.needed)
+                writer.raise_position(number, free_positions[number])
     with catalog.write() as writer:
         _add_objects(writer, found)
         for number in found.pinned & nodes.series.keys():
@@ -248,15 +174,45 @@ def recover_catalog(
     report.spooled = rebuild_spool(catalog, spool, found.versions)
     discard_forgotten(catalog, spool)
     report.instances += report.spooled
-    forgotten = {instance.series for instance in found.forgotten}
     for number in sorted(nodes.series):
-        report.problems += _part_twins(catalog, number)
-        if number not in forgotten and not catalog.rows(number):
+        known = catalog.rows(number)
+        report.problems += _part_twins(catalog, known)
+        if number not in found.forgotten and not known:
             report.notes.append(
                 f"series {number}: the journal names it, and no header pack or spooled file holds any of it"
             )
     progress.done()
     return report
+
+
+def _batches(found: _Found) -> Iterator[list[int]]:
+    """Series by number, some at a time: each transaction is synced."""
+    batch: list[int] = []
+    rows = 0
+    for number in sorted(found.nodes.series):
+        batch.append(number)
+        rows += sum(len(part.positions) for part in found.parts.get(number, ()))
+        if rows >= _ROWS_AT_ONCE or len(batch) >= _SERIES_AT_ONCE:
+            yield batch
+            batch, rows = [], 0
+    if batch:
+        yield batch
+
+
+def _tables(
+    series: int, found: _Found, facts: Facts, report: RecoverReport
+) -> list[tuple[FoundPart, list[PartRow]]]:
+    """The parts of a series that are to be committed, with their rows."""
+    tables = []
+    for part in _disjoint(found, series, report):
+        try:
+            tables.append((part, part_rows(facts.table(part.key, part.index))))
+        except (TierError, FormatError) as problem:
+            report.problems.append(str(problem))
+            continue
+        report.instances += len(part.positions)
+    report.series += 1
+    return tables
 
 
 def _add_objects(writer: CatalogWriter, found: _Found) -> None:
@@ -271,6 +227,7 @@ def _add_objects(writer: CatalogWriter, found: _Found) -> None:
         if key in found.sizes:
             # Who moved it died before it was deleted.
             writer.add_intent(key, MOVED)
+    writer.note_tainted([key for key in found.tainted if key in found.references])
     for key, needed in found.references.items():
         writer.set_references(key, sorted(needed), may_be_missing=True)
 
@@ -293,7 +250,7 @@ def _list_tiers(tiers: TierSet, main: str, found: _Found, report: RecoverReport)
 
 
 def _read_tiers(
-    source: PackSource, journal: Journal, found: _Found, report: RecoverReport, progress: Progress
+    facts: Facts, journal: Journal, found: _Found, report: RecoverReport, progress: Progress
 ) -> None:
     report.problems += journal.gaps()
     for key in journal.list():
@@ -309,14 +266,15 @@ def _read_tiers(
     progress.start(sum(found.sizes[key] for key in headers), "recovering")
     for key in headers:
         try:
-            _read_headers(source, key, found)
+            _read_headers(facts, key, found)
         except KeyDestroyed:
             pass  # on purpose, and not deleted yet: gc does it
         except DicomfsError as problem:
             report.problems.append(str(problem))
         progress.advance(found.sizes[key])
     named = (part.needed for parts in found.parts.values() for part in parts)
-    found.stand_ins.find(source, found.sizes, set().union(*named))
+    found.stand_ins.find(facts.stand_in, found.sizes, set().union(*named))
+    report.from_snapshot = facts.from_snapshot
     report.problems += found.stand_ins.problems
 
 
@@ -333,22 +291,23 @@ def _take_decision(entry: JournalEntry, found: _Found) -> None:
     else:
         found.decided.append(entry)
         if isinstance(entry, InstancesForgotten):
-            found.forgotten.update(entry.instances)
+            for instance in entry.instances:
+                found.forgotten.setdefault(instance.series, set()).add(instance.position)
 
 
-def _read_headers(source: PackSource, key: ObjectKey, found: _Found) -> None:
-    for index in range(len(source.headers(key).parts)):
-        part = source.part(key, index)
+def _read_headers(facts: Facts, key: ObjectKey, found: _Found) -> None:
+    for index, part in enumerate(facts.parts(key, found.forgotten)):
         found.nodes.add([part.patient], [part.study], [part.series])
         for name, reserved in part.high_water.items():
             found.nodes.reserve(Level[name.upper()], reserved)
         series = part.series.number
-        entries = [e for e in part.entries if InstanceId(series, e.position) not in found.forgotten]
-        if not entries:
-            continue
-        positions = array.array("I", [entry.position for entry in entries])
-        needed = frozenset(part.needs(entries))
-        found.parts[part.series.number].append(_Part(part.part, key, index, positions, needed))
+        forgotten = found.forgotten.get(series, set())
+        known = [one for one in part.entries if one.position not in forgotten]
+        if len(known) < len(part.entries):
+            found.tainted.add(key)
+        if known:
+            positions = array.array("I", [entry.position for entry in known])
+            found.parts[series].append(FoundPart(part.part, key, index, positions, part.needed))
 
 
 def _spooled_series(spool: Spool) -> dict[int, Callable[[], Attributes]]:
@@ -361,14 +320,14 @@ def _attributes(file: SpooledFile) -> Attributes:
         return attributes(scan(data))
 
 
-def _disjoint(found: _Found, series: int, report: RecoverReport) -> list[_Part]:
+def _disjoint(found: _Found, series: int, report: RecoverReport) -> list[FoundPart]:
     """The parts of a series, without those that repeat what another holds.
 
     A packer that died between placing and committing leaves a part that its successor packs again; parts that
     were packed again together may still be there.  All are sealed and exact, so the larger one is taken, but
     first those that miss nothing.
     """
-    chosen: list[_Part] = []
+    chosen: list[FoundPart] = []
     covered: set[int] = set()
     there = found.sizes.keys() | found.stand_ins.by_key.keys()
     for part in sorted(
@@ -458,10 +417,10 @@ def _apply_versions(catalog: Catalog, decided: Iterable[VersionDecision]) -> Non
                 writer.set_version(decision.instance, decision.version, decision.conflict)
 
 
-def _part_twins(catalog: Catalog, series: int) -> list[str]:
+def _part_twins(catalog: Catalog, of_series: Iterable[InstanceRow]) -> list[str]:
     """Where the decision between versions is lost, show the latest: never two under one name."""
     by_name: dict[str, list[InstanceRow]] = defaultdict(list)
-    for row in catalog.rows(series):
+    for row in of_series:
         by_name[row.name].append(row)
     problems = []
     for rows in by_name.values():
@@ -469,8 +428,8 @@ def _part_twins(catalog: Catalog, series: int) -> list[str]:
         free = 1 + max(row.version for row in rows)
         for version, instance in enumerate(shown[:-1], free):
             problems.append(
-                f"instance {series}/{instance.position}: the decision between it and a later version is lost;"
-                " the later one is shown"
+                f"instance {instance.series}/{instance.position}: the decision between it and a later version"
+                " is lost; the later one is shown"
             )
             with catalog.write() as writer:
                 writer.set_version(instance, version, ConflictClass.NONE)

@@ -5,12 +5,12 @@ Header packs name the pack that was packed first; who stands in for it says so i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from dicomfs.errors import DicomfsError, KeyDestroyed
-from dicomfs.model import FRAME_KINDS, ObjectKey
-from dicomfs.packs import PackSource
+from dicomfs.format.snapshot import StandInFacts
+from dicomfs.model import ObjectKey, holds_frames
 
 
 @dataclass(slots=True)
@@ -25,27 +25,30 @@ class StandIns:
     _ranks: dict[ObjectKey, tuple[int, str]] = field(default_factory=dict)
 
     def find(
-        self, source: PackSource, sizes: Mapping[ObjectKey, int], needed: Collection[ObjectKey]
+        self,
+        ask: Callable[[ObjectKey], StandInFacts],
+        sizes: Mapping[ObjectKey, int],
+        needed: Collection[ObjectKey],
     ) -> StandIns:
         """Ask the packs of a tier; ``needed`` are those that instance tables name."""
-        frames = [key for key in sorted(sizes) if _holds_frames(key)]
-        self._ask(source, [key for key in frames if key not in needed])
-        if any(key not in sizes and key not in self.by_key for key in needed if _holds_frames(key)):
-            self._ask(source, [key for key in frames if key in needed])
+        frames = [key for key in sorted(sizes) if holds_frames(key)]
+        self._ask(ask, [key for key in frames if key not in needed])
+        if any(key not in sizes and key not in self.by_key for key in needed if holds_frames(key)):
+            self._ask(ask, [key for key in frames if key in needed])
         return self
 
-    def _ask(self, source: PackSource, keys: list[ObjectKey]) -> None:
+    def _ask(self, ask: Callable[[ObjectKey], StandInFacts], keys: list[ObjectKey]) -> None:
         for key in keys:
             try:
-                packing = source.packing(key)
+                facts = ask(key)
             except KeyDestroyed:
                 continue  # on purpose, and not deleted yet: gc does it
             except DicomfsError as problem:
                 self.problems.append(str(problem))
                 continue
-            self.profiles[key] = packing.profile_name
-            for other in packing.stands_for:
-                self._claim(other.key, key, len(packing.stands_for))
+            self.profiles[key] = facts.profile
+            for other in facts.stands_for:
+                self._claim(other, key, len(facts.stands_for))
 
     def _claim(self, key: ObjectKey, stand_in: ObjectKey, length: int) -> None:
         """The longest list counts, then the smallest key."""
@@ -53,7 +56,3 @@ class StandIns:
         if key not in self._ranks or rank < self._ranks[key]:
             self._ranks[key] = rank
             self.by_key[key] = stand_in
-
-
-def _holds_frames(key: ObjectKey) -> bool:
-    return any(key.startswith(f"{kind.prefix}/") for kind in FRAME_KINDS)

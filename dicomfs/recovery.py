@@ -7,6 +7,8 @@ stays read-only until it is claimed (`dicomfs.ownership`).
 from __future__ import annotations
 
 import shutil
+from collections.abc import Container
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -15,28 +17,39 @@ from dicomfs.attached import archive_keys, local_tier, open_tiers
 from dicomfs.copies import Copies, name_digest
 from dicomfs.crypto.keyring import KEYRING_PREFIX
 from dicomfs.errors import DamagedError, DicomfsError, UnsupportedVersion, UsageError
+from dicomfs.format.snapshot import SnapshotReader
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.guards import Holder
+from dicomfs.index.records import ObjectRecord
 from dicomfs.journal import Journal
 from dicomfs.locks import locked
-from dicomfs.model import PackKind
+from dicomfs.model import ObjectKey, PackKind, is_read_first
 from dicomfs.nearest import Lookup, NearestCopy
+from dicomfs.ownership import PREFIX as OWNER_PREFIX
 from dicomfs.ownership import Ownership
 from dicomfs.partial import PartialObjects
 from dicomfs.paths import ArchivePaths, read_identity, sync_folder, write_durably, write_identity
 from dicomfs.progress import NullProgress, Progress
-from dicomfs.recover import RecoverReport, archive_of, copy_journal, copy_objects, recover_catalog
+from dicomfs.recover import RecoverReport, recover_catalog
+from dicomfs.recovered_copies import archive_of, copy_journal, copy_objects
+from dicomfs.recovered_snapshot import bring_journal, newest_snapshot
 from dicomfs.spool import Spool
 from dicomfs.tier_set import LOCAL, TierSet
 from dicomfs.tiers.base import Tier
 from dicomfs.tiers.registry import open_tier, open_wrapped_tier
 from dicomfs.tiers.sealed import SealedTier
+from dicomfs.tiers.switching import SwitchingTier
 
 
 def recover(
-    root: Path, url: str, key_file: Path | None = None, progress: Progress | None = None
+    root: Path,
+    url: str,
+    key_file: Path | None = None,
+    progress: Progress | None = None,
+    *,
+    from_packs: bool = False,
 ) -> RecoverReport:
-    """Rebuild the archive at ``root`` from one tier.
+    """Rebuild the archive at ``root`` from one tier; ``from_packs`` alone, or from its newest snapshot.
 
     In place when the tier is one of the archive at ``root``: its index is made anew, from this tier and what
     the others say.  Else ``root`` must be new: from the folder of another archive it becomes a copy with all
@@ -64,14 +77,29 @@ def recover(
         main, archive_id, problems = _new_folder(paths, url, key_file, progress)
         settings = config.load(root)
     tiers = open_tiers(paths, settings, archive_id)
-    problems += _gather_journal(tiers, main)
+    begun = RecoverReport(problems=problems)
+    main_tier = tiers[main]
+    if isinstance(main_tier, SwitchingTier) and main_tier.is_switched:
+        begun.remarks.append(
+            f"tier {main} may hold plain objects beside encrypted ones, and they were believed: "
+            f"`dicomfs tier encrypt {main}` replaces them"
+        )
     with ExitStack() as held:
+        snapshot = None
+        if not from_packs:
+            snapshot = newest_snapshot(held, tiers[main], archive_id, paths.fetched, begun.remarks)
+        if snapshot is not None:
+            begun.snapshot = snapshot.name
+            begun.remarks += bring_journal(snapshot, tiers[main], tiers.local)
+        begun.problems += _gather_journal(tiers, main)
         if paths.index.exists():
             # A mount would go on with the deleted index and never show what is imported later.
             held.enter_context(Holder(paths.index)).require_alone()
         held.enter_context(locked(paths.pack_lock))
         held.enter_context(locked(paths.accept_lock))
-        return _rebuild_index(paths, archive_id, tiers, main, problems, progress)
+        report = _rebuild_index(paths, archive_id, tiers, main, begun, snapshot, progress)
+    _bring_headers(paths, tiers, main, report, progress)
+    return report
 
 
 def _gather_journal(tiers: TierSet, main: str) -> list[str]:
@@ -124,7 +152,11 @@ def _new_folder(
     keys = config.KeySettings(file=[] if key_file is None else str(key_file.absolute()))
     tier: Tier = raw
     if any(raw.list(KEYRING_PREFIX)):
-        tier = SealedTier(raw, owner.archive_id, archive_keys(paths.root, keys, url))
+        sealed = tier = SealedTier(raw, owner.archive_id, archive_keys(paths.root, keys, url))
+        if folder and any(not key.startswith(f"{OWNER_PREFIX}/") for key, _ in sealed.strangers()):
+            # It was being encrypted: `tier encrypt` goes on.
+            described = config.TierSettings(url=url, plaintext=True)
+            tier = SwitchingTier(raw, lambda: sealed)
     elif folder:
         described = config.TierSettings(url=url, plaintext=True)
     if archive_of(tier) != owner.archive_id:
@@ -140,24 +172,27 @@ def _rebuild_index(
     archive_id: bytes,
     tiers: TierSet,
     main: str,
-    problems: list[str],
+    begun: RecoverReport,
+    snapshot: SnapshotReader | None,
     progress: Progress,
 ) -> RecoverReport:
-    """Make a new index beside the old one, then put it in its place; ``problems`` are those so far."""
+    """Make a new index beside the old one, then put it in its place; ``begun`` tells what is known so far."""
     fresh, old = paths.root / "index.new", paths.root / "index.old"
     for left_over in (fresh, old):
         shutil.rmtree(left_over, ignore_errors=True)
     with Catalog.create(fresh, archive_id) as catalog:
         copies = Copies(tiers, catalog, paths.fetched, paths.placing_lock)
+        had = set() if snapshot is None else set(snapshot.keys())
 
         def reading(lookup: Lookup) -> NearestCopy:
-            _fetch_headers(tiers, main, lookup, copies)
+            _fetch_headers(tiers, main, lookup, copies, had)
             partial = PartialObjects(paths.fetched, config.Settings().mount.fetched_bytes)
             return NearestCopy(tiers, lookup, copies, partial, lambda _: False)
 
-        journal = Journal(tiers.local, archive_id)
-        report = recover_catalog(catalog, tiers, main, reading, journal, Spool(paths.spool), progress)
-        report.problems[:0] = problems
+        journal, spool = Journal(tiers.local, archive_id), Spool(paths.spool)
+        report = recover_catalog(catalog, tiers, main, reading, journal, spool, progress, snapshot)
+        report.problems[:0] = begun.problems
+        report.remarks, report.snapshot = begun.remarks, begun.snapshot
         with catalog.write() as noted:
             noted.note_missed(len(report.problems) + len(report.notes))
         with catalog.write_spool() as writer:
@@ -170,18 +205,54 @@ def _rebuild_index(
     return report
 
 
-def _fetch_headers(tiers: TierSet, main: str, lookup: Lookup, copies: Copies) -> None:
-    """Bring all header packs to the local tier: all of them are about to be read, and will be again."""
+def _fetch_headers(
+    tiers: TierSet, main: str, lookup: Lookup, copies: Copies, had: Container[ObjectKey]
+) -> None:
+    """Bring header packs to the local tier that are about to be read, and will be again."""
     if main == LOCAL:
         return
-    for key, _ in tiers[main].list(PackKind.HEADER.prefix):
-        record = lookup(key)
-        if record is None or LOCAL in record.tiers:
-            continue
+
+    def fetch(record: ObjectRecord) -> None:
         # What cannot be had is told by who reads it next.
         with suppress(DicomfsError), copies.fetched(record) as path:
-            tiers.local.put(key, path, name_digest(key))
+            tiers.local.put(record.key, path, name_digest(record.key))
             record.tiers[LOCAL] = 0
+
+    listed = (lookup(key) for key, _ in tiers[main].list(PackKind.HEADER.prefix) if key not in had)
+    due = [record for record in listed if record is not None and LOCAL not in record.tiers]
+    with ThreadPoolExecutor(tiers[main].traits.connections, thread_name_prefix="headers") as pool:
+        list(pool.map(fetch, due))
+
+
+def _bring_headers(
+    paths: ArchivePaths, tiers: TierSet, main: str, report: RecoverReport, progress: Progress
+) -> None:
+    """Bring the other header packs and their texts to the local tier; the archive may be in use by now.
+
+    Stopped here, it is whole: what is not local is read from where it is.
+    """
+    if main == LOCAL or not report.snapshot:
+        return
+    with Catalog.open(paths.index) as catalog:
+        copies = Copies(tiers, catalog, paths.fetched, paths.placing_lock)
+        due = [one for one in catalog.objects() if is_read_first(one.key) and LOCAL not in one.tiers]
+        progress.start(sum(one.size for one in due), "bringing header packs")
+
+        def bring(record: ObjectRecord) -> str:
+            try:
+                copies.place(record.key, LOCAL)
+            except DicomfsError as problem:
+                return str(problem)
+            return ""
+
+        with ThreadPoolExecutor(tiers[main].traits.connections, thread_name_prefix="headers") as pool:
+            for record, problem in zip(due, pool.map(bring, due), strict=True):
+                progress.advance(record.size)
+                if problem:
+                    report.problems.append(problem)
+        with catalog.write() as noted:
+            noted.note_missed(len(report.problems) + len(report.notes))
+    progress.done()
 
 
 def _own_identity(paths: ArchivePaths, tier: Tier) -> bytes:

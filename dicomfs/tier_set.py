@@ -16,6 +16,7 @@ from dicomfs.ownership import Ownership
 from dicomfs.tiers.base import Tier
 from dicomfs.tiers.metered import MeteredTier
 from dicomfs.tiers.sealed import SealedTier
+from dicomfs.tiers.switching import SwitchingTier
 
 LOCAL = "local"
 
@@ -52,6 +53,12 @@ class TierSet:
         """All tiers but the local one, nearest first."""
         return tuple(self._others)
 
+    def known(self, name: str) -> None:
+        """Raise UsageError where the archive has no tier of this name; nothing is opened."""
+        if name not in self.names:
+            known = ", ".join(self.names)
+            raise UsageError(f"this archive has no tier {name!r}; it has {known}")
+
     def __getitem__(self, name: str) -> Tier:
         """The tier of a name.
 
@@ -74,16 +81,18 @@ class TierSet:
         return found.tier
 
     def destroy(self, name: str, keys: Collection[ObjectKey]) -> None:
-        """Delete objects for ever: from a tier that encrypts their keys go first, so that no copy is of use.
+        """Delete objects for ever, older versions that a store keeps too.
+
+        From a tier that encrypts, their keys go first, so that no copy is of use.
 
         Raises as `writable` does, and where something cannot be deleted.
         """
         tier = self.writable(name)
-        if isinstance(tier, SealedTier):
+        if isinstance(tier, SealedTier | SwitchingTier):
             tier.destroy(keys)
             return
         for key in keys:
-            tier.delete(key)
+            tier.erase(key)
 
     def opened(self, name: str) -> OpenTier:
         """The tier of a name with its owner; raises as ``[]`` does."""
@@ -91,8 +100,6 @@ class TierSet:
             found = self._opened.get(name)
             if found is not None:
                 return found
-            if name not in self._others:
-                known = ", ".join(self.names)
-                raise UsageError(f"this archive has no tier {name!r}; it has {known}")
+            self.known(name)
             self._opened[name] = self._others[name]()
             return self._opened[name]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dicomfs.archive import Archive
 from dicomfs.errors import DicomfsError
+from dicomfs.index.catalog import Catalog
 from dicomfs.index.inodes import instance_ino
 from dicomfs.model import InstanceId, InstanceRow
 from dicomfs.reconstruct import file_sha256
@@ -177,3 +178,44 @@ def fill(disk: Path, leave: int) -> Path:
         while left > 0:
             left -= file.write(bytes(min(left, 1 << 20)))
     return ballast
+
+
+def index_contents(catalog: Catalog) -> dict[str, object]:
+    """What the catalog of an archive says, without times and without which header packs are local."""
+    found: dict[str, object] = {
+        "counts": catalog.counts(),
+        "holds": {(hold.subject, hold.reason) for hold in catalog.holds()},
+        "pins": catalog.pinned_series(),
+        "intents": {(intent.key, intent.owner) for intent in catalog.intents()},
+        "uses": catalog.recount_uses(),
+        "objects": [
+            (one.key, one.size, sorted(one.tiers), one.profile, catalog.placed(one.key))
+            for one in catalog.objects()
+        ],
+    }
+    for patient in catalog.patients():
+        found[f"patient {patient.number}"] = patient
+        for study in catalog.studies(patient.number):
+            found[f"study {study.number}"] = study
+            for series in catalog.series_of(study.number):
+                found[f"series {series.number}"] = [
+                    series,
+                    catalog.rows(series.number),
+                    catalog.slice_order(series.number),
+                    catalog.next_position(series.number),
+                    catalog.next_part(series.number),
+                    [
+                        (
+                            part.part,
+                            part.header_key,
+                            part.part_index,
+                            needed,
+                            catalog.places_in(part.header_key),
+                        )
+                        for part, needed in catalog.needs(series.number).items()
+                    ],
+                    [catalog.is_forgotten(InstanceId(series.number, position)) for position in range(20)],
+                ]
+    for record in catalog.objects():
+        found[record.key] = [catalog.references(record.key), sorted(catalog.names_of(record.key))]
+    return found

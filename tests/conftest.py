@@ -58,16 +58,11 @@ def _is_empty_set(mark: pytest.Mark) -> bool:
 
 
 @pytest.fixture(scope="session")
-def tiered_archives(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+def tiered_archives() -> dict[bool, Path]:
     """Two patients, packed and copied to the laboratory in plain bytes (True) or encrypted; to be copied."""
-    from tests.tiered import copy_all, packed
+    from tests.tiered import on_both_tiers
 
-    made = {}
-    for plain in (True, False):
-        made[plain] = tmp_path_factory.mktemp("tiered")
-        with packed(made[plain], plain=plain) as archive:
-            copy_all(archive)
-    return made
+    return {plain: on_both_tiers(plain=plain) for plain in (True, False)}
 
 
 @pytest.fixture(autouse=True)

@@ -63,6 +63,14 @@ class FaultyTier(TierWrapper):
             self._inner.delete(key)
         self._after()
 
+    def erase(self, key: ObjectKey) -> None:
+        self._before("erase", key)
+        if self.lost_deletes:
+            self.lost_deletes -= 1
+        else:
+            self._inner.erase(key)
+        self._after()
+
     def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
         self._before("list", prefix)
         if not self.lagging:

@@ -89,6 +89,9 @@ class DyingTier(TierWrapper):
     def delete(self, key: ObjectKey) -> None:
         self._step(lambda: self._inner.delete(key))
 
+    def erase(self, key: ObjectKey) -> None:
+        self._step(lambda: self._inner.erase(key))
+
     def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
         self._step(lambda: None)
         return self._inner.list(prefix)

@@ -50,7 +50,7 @@ def test_the_commands_of_the_readme_are_those_there_are() -> None:
 def test_every_setting_is_documented_with_its_default() -> None:
     documented = text("docs/operations.md").partition("## Settings")[2].partition("\n## ")[0]
     defaults = config.Settings()
-    for section in ("archive", "pack", "mount", "keys", "lifecycle"):
+    for section in ("archive", "pack", "mount", "keys", "lifecycle", "gc", "snapshots", "prices"):
         values = getattr(defaults, section)
         for name in values.__struct_fields__:
             assert f"`{section}.{name}`" in documented

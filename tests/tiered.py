@@ -32,9 +32,9 @@ def two_tiers(root: Path, *, plain: bool = True, retry_seconds: int = 1) -> Arch
     tier = config.TierSettings(url=(root / LABORATORY).as_uri(), plaintext=plain, retry_seconds=retry_seconds)
     key = None if plain else root / "key"
     Archive.create(root / "archive", {LABORATORY: tier.url}, key).close()
-    if plain:
-        settings = config.template({LABORATORY: tier}, config.KeySettings())
-        (root / "archive" / config.FILE_NAME).write_text(settings, encoding="utf-8")
+    keys = config.KeySettings() if plain else config.KeySettings(file=str(key))
+    settings = config.template({LABORATORY: tier}, keys)
+    (root / "archive" / config.FILE_NAME).write_text(settings, encoding="utf-8")
     return Archive.open(root / "archive")
 
 
@@ -80,6 +80,21 @@ def packed(root: Path, *, plain: bool = True) -> Archive:
     return archive
 
 
+@functools.cache
+def on_both_tiers(*, plain: bool) -> Path:
+    """A packed archive of two tiers that both have everything, closed, for tests to copy."""
+    folder = Path(tempfile.mkdtemp(prefix="dicomfs-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with packed(folder, plain=plain) as archive:
+        copy_all(archive)
+    return folder
+
+
+def copied(root: Path, *, plain: bool = True) -> Archive:
+    """The archive of `packed` with everything on both tiers; all of them are copies of one archive."""
+    return copy_of(on_both_tiers(plain=plain), root)
+
+
 def copy_all(archive: Archive, to: str = LABORATORY) -> TieringReport:
     """Copy everything to a tier; fails where anything does."""
     tiering = archive.tiering()
@@ -96,7 +111,7 @@ def evict_all(archive: Archive, tier: str = "local") -> TieringReport:
 
 def copy_of(root: Path, to: Path) -> Archive:
     """An archive of `two_tiers` that nobody has open, copied with its tiers and opened."""
-    shutil.copytree(root, to, symlinks=True)
+    shutil.copytree(root, to, symlinks=True, dirs_exist_ok=True)
     settings = to / "archive" / config.FILE_NAME
     settings.write_text(settings.read_text(encoding="utf-8").replace(str(root), str(to)), encoding="utf-8")
     return Archive.open(to / "archive")

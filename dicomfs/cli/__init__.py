@@ -44,6 +44,7 @@ COMMANDS = {
     "scrub": "scrub",
     "heal": "heal",
     "verify": "verify",
+    "snapshot": "snapshot",
     "recover": "recover",
     "estimate": "estimate",
     "key": "key",

@@ -60,7 +60,7 @@ def _say(report: ForgetReport) -> None:
     if report.shared:
         output.say(
             f"some of their bytes stay, out of reach, in {len(report.shared)} objects that others need,"
-            f" {output.size(report.shared_bytes)}: until these are packed again or forgotten, too"
+            f" {output.size(report.shared_bytes)}: until the next `dicomfs gc` packs these again"
         )
 
 

@@ -10,6 +10,7 @@ from dicomfs.cli import output
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
 from dicomfs.cli.stopping import asked_by_signals
+from dicomfs.purging import PurgeReport
 
 if TYPE_CHECKING:
     from dicomfs.collecting import GcReport
@@ -32,13 +33,33 @@ def command(state: State, dry_run: bool, accept_losses: bool, as_json: bool) -> 
     """
     with opened(state) as archive, asked_by_signals() as stop:
         report = archive.collector().collect(dry_run=dry_run, accept_losses=accept_losses, stop=stop)
+        tainted = len(archive.catalog.tainted())
+        purged = PurgeReport() if dry_run or stop.is_set() else archive.purger().purge(stop)
     if as_json:
-        output.emit_json(_document(report, dry_run=dry_run))
+        output.emit_json(_document(report, dry_run=dry_run) | _purged(purged, tainted))
     else:
         _say(report, dry_run=dry_run)
-    if report.stopped:
+        for _, reason in purged.left:
+            output.note(reason)
+        if tainted and dry_run:
+            output.say(f"{tainted} objects hold something of what was forgotten, and would be packed again")
+        elif tainted:
+            output.say(
+                f"{purged.parts} parts packed again without what was forgotten, "
+                f"{purged.destroyed} objects destroyed"
+            )
+    if report.stopped or purged.stopped:
         return ExitCode.INTERRUPTED
-    return ExitCode.PART_FAILED if report.failed or report.doubts else ExitCode.DONE
+    return ExitCode.PART_FAILED if report.failed or report.doubts or purged.left else ExitCode.DONE
+
+
+def _purged(report: PurgeReport, tainted: int) -> dict[str, object]:
+    return {
+        "tainted": tainted,
+        "packed_again": report.parts,
+        "destroyed": report.destroyed,
+        "left": [{"object": key, "reason": reason} for key, reason in report.left],
+    }
 
 
 def _say(report: GcReport, *, dry_run: bool) -> None:
@@ -63,6 +84,7 @@ def _document(report: GcReport, *, dry_run: bool) -> dict[str, object]:
         "waiting": report.waiting,
         "waiting_bytes": report.waiting_bytes,
         "journal": report.journal,
+        "snapshots": report.snapshots,
         "doubts": report.doubts,
         "failed": [{"what": name, "reason": reason} for name, reason in report.failed],
         "stopped": report.stopped,

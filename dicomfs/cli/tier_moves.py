@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dicomfs.cli import output, tree
+from dicomfs.cli import costs, output, tree
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.errors import UsageError
 
@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
     from dicomfs.archive import Archive
     from dicomfs.index.records import ObjectRecord
+    from dicomfs.prices import Cost
     from dicomfs.tiering import TieringReport
 
 selectors = click.argument("selectors", nargs=-1, metavar="[PATH|UID]...")
 everything = click.option("--all", "everything", is_flag=True, help="All that the archive holds.")
+
+dry_run = click.option("--dry-run", is_flag=True, help="Tell what it would take and cost; move nothing.")
 
 
 def chosen(
@@ -47,15 +50,18 @@ def document(report: TieringReport) -> dict[str, object]:
     }
 
 
-def tell(report: TieringReport, what: str, waiting: int, as_json: bool) -> ExitCode:
-    """Tell what one run moved; returns how the command ends."""
+def tell(report: TieringReport, what: str, waiting: int, as_json: bool, cost: Cost | None = None) -> ExitCode:
+    """Tell what one run moved; returns how the command ends.  ``cost`` is that of all that was due."""
     if as_json:
-        output.emit_json(document(report) | {"waiting": waiting})
+        priced = {} if cost is None else {"cost": costs.document(cost)}
+        output.emit_json(document(report) | {"waiting": waiting} | priced)
     else:
         for _, reason in (*report.failed, *report.kept):
             output.note(reason)
         there = f", {report.already} were there before" if report.already else ""
         output.say(f"{what}: {report.objects} objects, {output.size(report.bytes)}{there}")
+        if cost is not None and (told := costs.text(cost)):
+            output.say(told)
         if report.cold:
             cold = sum(record.size for record in report.cold)
             output.note(f"{len(report.cold)} objects ({output.size(cold)}) are cold, to be restored first")

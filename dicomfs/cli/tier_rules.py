@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dicomfs.cli import output, tier_moves, tree
+from dicomfs.cli import costs, output, snapshot, tier_moves, tree
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.cli.state import State, as_json, opened, pass_state
 from dicomfs.cli.stopping import asked_by_signals
-from dicomfs.errors import CatalogBusy, UsageError
+from dicomfs.errors import CatalogBusy, TierError, UsageError
 from dicomfs.low_priority import yield_to_others
+from dicomfs.prices import Prices
 from dicomfs.vfs import instance_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from dicomfs.lifecycle import Decision, Facts, Plan, Verdict
     from dicomfs.lifecycle_runs import ApplyReport
     from dicomfs.model import ObjectKey
+    from dicomfs.prices import Cost
+    from dicomfs.progress import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -42,9 +45,11 @@ def apply(state: State, dry_run: bool, background_of: int | None, as_json: bool)
     with opened(state) as archive:
         if dry_run:
             plan, problems = archive.lifecycle.plan()
-            return _tell_plan(plan, problems, as_json)
+            return _tell_plan(plan, problems, _costs_of(archive, plan), as_json)
         with output.progress() as progress, asked_by_signals() as stop, archive.applying_rules():
             report = archive.lifecycle.apply(progress, stop)
+            report.problems += _encrypted(archive, progress, stop)
+            report.problems += snapshot.if_due(archive, progress, stop)
     return _tell_report(report, as_json)
 
 
@@ -56,6 +61,9 @@ def _in_background(state: State, parent: int) -> int:
         try:
             with archive.applying_rules(), _stopped_after(may_move_s, stop):
                 report = archive.lifecycle.apply(progress, stop, copies=may_move_s > 0)
+                if may_move_s > 0:
+                    report.problems += _encrypted(archive, progress, stop)
+                    report.problems += snapshot.if_due(archive, progress, stop)
         except CatalogBusy as problem:
             _log.info("rules not applied: %s", problem)
             return ExitCode.DONE
@@ -69,6 +77,17 @@ def _in_background(state: State, parent: int) -> int:
             "tier %s is %d bytes above its low watermark, and nothing else may leave it", tier, count
         )
     return ExitCode.DONE
+
+
+def _encrypted(archive: Archive, progress: Progress, stop: threading.Event) -> list[tuple[str, str]]:
+    """Go on encrypting tiers where that was begun; what stays plain: (tier, reason)."""
+    encryption, left = archive.encryption(), list[tuple[str, str]]()
+    for name in encryption.begun():
+        try:
+            left += [(name, reason) for _, reason in encryption.run(name, progress, stop).left]
+        except (TierError, UsageError) as problem:
+            left.append((name, str(problem)))
+    return left
 
 
 @contextmanager
@@ -210,12 +229,37 @@ _SAID = {
 }
 
 
-def _tell_plan(plan: Plan, problems: Sequence[tuple[str, str]], as_json: bool) -> ExitCode:
+def _costs_of(archive: Archive, plan: Plan) -> dict[str, tuple[Cost, float | None]]:
+    """What the plan costs and how long its copies take, by tier."""
+    prices = Prices(archive.settings)
+    found: dict[str, tuple[Cost, float | None]] = {}
+    for tier in archive.tiers.names:
+        copies, evictions = (
+            [
+                record
+                for one in moves
+                if one.tier == tier and (record := archive.catalog.find_object(one.key)) is not None
+            ]
+            for moves in (plan.copies, plan.evictions)
+        )
+        if copies or evictions:
+            cost = prices.copied(tier, copies) + prices.evicted(tier, evictions)
+            found[tier] = cost, prices.seconds(tier, copies)
+    return found
+
+
+def _tell_plan(
+    plan: Plan,
+    problems: Sequence[tuple[str, str]],
+    cost: dict[str, tuple[Cost, float | None]],
+    as_json: bool,
+) -> ExitCode:
     if as_json:
         output.emit_json(
             {
                 "copies": [_planned(one) for one in plan.copies],
                 "evictions": [_planned(one) for one in plan.evictions],
+                "cost": {tier: {**costs.document(one), "seconds": s} for tier, (one, s) in cost.items()},
                 "above": plan.above,
                 "problems": [{"tier": tier, "reason": reason} for tier, reason in problems],
             }
@@ -226,6 +270,10 @@ def _tell_plan(plan: Plan, problems: Sequence[tuple[str, str]], as_json: bool) -
             for one in (*plan.copies, *plan.evictions)
         ]
         output.table(("move", "tier", "object", "size", "why"), rows, right=("size",))
+        for tier, (one, seconds) in cost.items():
+            took = "" if seconds is None else f"{output.duration(seconds)} at the bandwidth that is set"
+            if told := ", ".join(part for part in (took, costs.text(one)) if part):
+                output.note(f"tier {tier}: {told}")
         _note_trouble(plan.above, problems)
     return ExitCode.PART_FAILED if problems else ExitCode.DONE
 

@@ -10,6 +10,7 @@ from dicomfs.model import ObjectKey, PackKind
 _PACK_KEY = re.compile(r"(pixel|burned|opaque|header|text)/([0-9a-f]{2})/([0-9a-f]{64})")
 _JOURNAL_KEY = re.compile(r"journal/([0-9a-f]{16})")
 JOURNAL_PREFIX = "journal"
+SNAPSHOT_PREFIX = "snapshot"
 
 
 def pack_key(kind: PackKind, sha256: str) -> ObjectKey:
@@ -23,6 +24,11 @@ def parse_pack_key(key: str) -> tuple[PackKind, bytes]:
     if match is None or match[3][:2] != match[2]:
         raise DamagedError("object key", "not the key of a pack")
     return PackKind[match[1].upper()], bytes.fromhex(match[3])
+
+
+def snapshot_key(sha256: str) -> ObjectKey:
+    """Key of a snapshot from the SHA-256 of its bytes (64 lower-case hex digits)."""
+    return ObjectKey(f"{SNAPSHOT_PREFIX}/{sha256[:2]}/{sha256}")
 
 
 def journal_key(sequence: int) -> ObjectKey:

@@ -39,10 +39,16 @@ class Section(enum.IntEnum):
     INDEX = 7
     STANDS_FOR = 8
     SERIES_PARTS = 9
+    SNAPSHOT = 16
+    JOURNAL_COPIES = 17
+    HEADER_FACTS = 18
+    STAND_INS = 19
 
 
 JOURNAL_OBJECT: Final = 16
 """Object kind of a journal object in its head; packs use the values of model.PackKind (1 to 5)."""
+SNAPSHOT_OBJECT: Final = 17
+"""Object kind of a snapshot in its head."""
 
 FLAG_OPTIONAL: Final = 0x01
 """Section flag: a reader that does not know the section's kind skips it instead of refusing the object."""

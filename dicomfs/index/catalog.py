@@ -62,7 +62,7 @@ from dicomfs.index.recount import recount
 from dicomfs.index.spool import FEED as SPOOL_FEED
 from dicomfs.index.spool import SpoolWriter, next_position, spool_totals
 from dicomfs.index.uses import all_uses, derived_uses, is_used, names_of, parts_using
-from dicomfs.index.writer import CATALOG_FEED, MISSED, CatalogWriter, catalog_totals
+from dicomfs.index.writer import CATALOG_FEED, MISSED, CatalogWriter, catalog_totals, tainted
 from dicomfs.model import InstanceId, InstanceRow, Level, ObjectKey
 
 _SPOOL_MARK_BITS = 64
@@ -320,6 +320,11 @@ class Catalog(NodeQueries):
         """How many things the recovery that made this index missed; 0 where there was none."""
         with self._catalog.read() as txn:
             return int.from_bytes(txn.get(META, MISSED) or b"", "big")
+
+    def tainted(self) -> set[ObjectKey]:
+        """Objects that others need and that still hold bytes of what was forgotten."""
+        with self._catalog.read() as txn:
+            return tainted(txn)
 
     def is_forgotten(self, instance: InstanceId) -> bool:
         """Whether an instance was forgotten: it never comes back."""

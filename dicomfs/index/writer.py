@@ -38,6 +38,8 @@ from dicomfs.index.keys import (
     SPOOLED,
     UIDS,
     VERSIONS,
+    pack_object_key,
+    unpack_object_key,
 )
 from dicomfs.index.object_writer import ObjectWriter
 from dicomfs.index.parts import DecodedPart, decode_part, encode_part, read_head
@@ -67,6 +69,7 @@ from dicomfs.model import (
 
 TOTALS = b"totals"
 MISSED = b"missed by recovery"
+TAINTED = b"objects that hold what was forgotten"
 CATALOG_FEED = Feed(FEED, CHANGED)
 
 
@@ -74,6 +77,12 @@ def catalog_totals(txn: ReadTxn) -> Totals:
     """Packed instances and their bytes."""
     value = txn.get(META, TOTALS)
     return Totals() if value is None else unpack_record(value, Totals)
+
+
+def tainted(txn: ReadTxn) -> set[ObjectKey]:
+    """Objects that others need and that hold bytes of what was forgotten."""
+    value = txn.get(META, TAINTED)
+    return set() if value is None else set(map(unpack_object_key, unpack_record(value, list[bytes])))
 
 
 class CatalogWriter(ObjectWriter):
@@ -257,6 +266,17 @@ class CatalogWriter(ObjectWriter):
     def note_missed(self, problems: int) -> None:
         """Records how many things a recovery missed: gc condemns nothing while there are any."""
         self._txn.put(META, MISSED, problems.to_bytes(4, "big"))
+
+    def note_tainted(self, keys: Collection[ObjectKey]) -> None:
+        """Records objects that others need and that still hold bytes of what was forgotten."""
+        self._set_tainted(tainted(self._txn).union(keys))
+
+    def end_tainted(self, keys: Collection[ObjectKey]) -> None:
+        """Forgets that about objects: they are gone, or about to be destroyed."""
+        self._set_tainted(tainted(self._txn).difference(keys))
+
+    def _set_tainted(self, keys: Collection[ObjectKey]) -> None:
+        self._txn.put(META, TAINTED, pack_record([pack_object_key(key) for key in sorted(keys)]))
 
     def finish(self) -> None:
         """Writes what the block gathered; `Catalog.write` calls it before the commit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dicomfs.format.header import SeriesPart
+from dicomfs.format.snapshot import PartFacts
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import PartRow
 from dicomfs.model import ObjectKey
@@ -27,7 +28,7 @@ def end_intents(catalog: Catalog, tier: Tier, keys: Iterable[ObjectKey]) -> None
             writer.remove_intent(key)
 
 
-def part_rows(part: SeriesPart) -> list[PartRow]:
+def part_rows(part: SeriesPart | PartFacts) -> list[PartRow]:
     """The catalog's rows of a series part, in the order of its entries."""
     return [
         PartRow(

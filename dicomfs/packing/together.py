@@ -137,8 +137,14 @@ class Gathering:
         gone = {key for key in self._used() - kept if not self._others_need(key)}
         return headers | gone | self._stand_ins(gone, kept)
 
-    def commit(self, writer: CatalogWriter, left_over: Collection[ObjectKey]) -> None:
-        """In the transaction that commits the new part, before it: take the old ones out, let objects go."""
+    def commit(
+        self, writer: CatalogWriter, left_over: Collection[ObjectKey], tiers: Sequence[str] = ()
+    ) -> None:
+        """In the transaction that commits the new part, before it: take the old ones out, let objects go.
+
+        They are condemned on ``tiers`` without grace where there are any, to be destroyed; else their intents
+        say that they are to be deleted.
+        """
         for part in self._together.parts:
             writer.remove_part(part.series, part.part)
         for key, needed in self._staying.items():
@@ -146,7 +152,10 @@ class Gathering:
                 writer.set_references(key, sorted(needed))
         for key in left_over:
             writer.remove_object(key)
-            writer.add_intent(key, MOVED)
+            for tier in tiers:
+                writer.condemn(key, tier, 0)
+            if not tiers:
+                writer.add_intent(key, MOVED)
 
     def _used(self) -> set[ObjectKey]:
         return {key for header in self._together.headers for key in self._catalog.references(header)}

@@ -123,6 +123,13 @@ class Tier(Protocol):
         """Remove an object, durably; nothing to do when there is none."""
         ...
 
+    def erase(self, key: ObjectKey) -> None:
+        """As ``delete``, and whatever the store keeps besides of an object that was deleted: its versions.
+
+        TierError where it keeps them all the same.
+        """
+        ...
+
     def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
         """All objects whose key begins with the folder ``prefix`` (no trailing slash; empty: all), by key.
 

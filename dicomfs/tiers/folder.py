@@ -119,6 +119,10 @@ class FolderTier:
                 target.unlink()
                 sync_folder(target.parent)
 
+    def erase(self, key: ObjectKey) -> None:
+        """See Tier.erase: nothing is kept."""
+        self.delete(key)
+
     def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
         """See Tier.list."""
         check_prefix(prefix, self.name)

@@ -328,7 +328,8 @@ class Keyrings:
             # None of them opens: told by whoever asked, and left for a person to look at.
             return 0
         for version in older:
-            self._tier.delete(keyring_key(number, version))
+            # What it wraps must not be left where a store keeps what was deleted.
+            self._tier.erase(keyring_key(number, version))
         self._list_anew(number)
         return len(older)
 

@@ -65,6 +65,10 @@ class MemoryTier:
         with self._lock:
             self._objects.pop(key, None)
 
+    def erase(self, key: ObjectKey) -> None:
+        """See Tier.erase: nothing is kept."""
+        self.delete(key)
+
     def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
         """See Tier.list."""
         start = f"{check_prefix(prefix, self.name)}/" if prefix else ""

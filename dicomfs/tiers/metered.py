@@ -72,6 +72,11 @@ class MeteredTier(TierWrapper):
         with self._measured("delete"):
             self._inner.delete(key)
 
+    def erase(self, key: ObjectKey) -> None:
+        """See Tier.erase."""
+        with self._measured("erase"):
+            self._inner.erase(key)
+
     def restore(self, key: ObjectKey) -> None:
         """See Tier.restore."""
         with self._measured("restore"):

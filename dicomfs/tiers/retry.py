@@ -73,6 +73,10 @@ class RetryingTier(TierWrapper):
         """See Tier.delete."""
         self._retry(lambda: self._inner.delete(key))
 
+    def erase(self, key: ObjectKey) -> None:
+        """See Tier.erase."""
+        self._retry(lambda: self._inner.erase(key))
+
     def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
         """See Tier.list."""
 

@@ -23,6 +23,7 @@ from dicomfs.tiers.s3_client import CONNECTIONS, S3Client
 from dicomfs.tiers.s3_errors import AlreadyTaken, code_of, translated
 from dicomfs.tiers.s3_objects import Head, S3Objects
 from dicomfs.tiers.s3_upload import S3Uploads
+from dicomfs.tiers.s3_versions import remove_versions
 
 RANGE_COST_BYTES = 2 << 20
 """A request to a far store takes some 40 ms to its first byte, in which a connection moves about 2 MiB."""
@@ -115,7 +116,8 @@ class S3Tier:
     def delete(self, key: ObjectKey) -> None:
         """See Tier.delete.  Looks whether it is gone: TransientTierError when not.
 
-        In a bucket with versions, what was there stays as an older version, which the bucket's rules remove.
+        In a bucket with versions, what was there stays as an older version, which the bucket's rules remove,
+        or ``erase``.
         """
         check_key(key, self.name)
         with translated(self.name, key):
@@ -126,6 +128,12 @@ class S3Tier:
                     raise
         if self._found(key) is not None:
             raise TransientTierError(self.name, key, "still there after it was deleted")
+
+    def erase(self, key: ObjectKey) -> None:
+        """See Tier.erase: TierError where a version is locked, or may not be looked for."""
+        self.delete(key)
+        place = self._objects.place(key)
+        remove_versions(self._client, self.name, key, place["Bucket"], place["Key"])
 
     def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
         """See Tier.list.  What else lies there under names that are no keys is passed over."""

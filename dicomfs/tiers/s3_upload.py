@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from dicomfs.config import TierOptions
 from dicomfs.errors import TierError, TransientTierError
-from dicomfs.model import ObjectKey, PackKind
+from dicomfs.model import READ_FIRST_KINDS, ObjectKey, PackKind
 from dicomfs.tiers.bandwidth import Bandwidth
 from dicomfs.tiers.retry import RetryPolicy, retried
 from dicomfs.tiers.s3_client import PacedBody, S3Client
@@ -37,7 +37,7 @@ PARTS_AT_ONCE = 4
 """64 MiB of memory for each put that is under way."""
 
 T = TypeVar("T")
-_BULK = frozenset(kind.prefix for kind in PackKind if kind not in (PackKind.HEADER, PackKind.TEXT))
+_BULK = frozenset(kind.prefix for kind in PackKind if kind not in READ_FIRST_KINDS)
 
 _log = logging.getLogger(__name__)
 

@@ -136,6 +136,12 @@ class SealedTier(TierWrapper):
         if (name_key := self.keyrings.name_key()) is not None:
             self._inner.delete(self._stored(key, name_key))
 
+    def erase(self, key: ObjectKey) -> None:
+        """See Tier.erase.  Its key stays on the keyring: `destroy` removes that too."""
+        check_key(key, self.name)
+        if (name_key := self.keyrings.name_key()) is not None:
+            self._inner.erase(self._stored(key, name_key))
+
     def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
         """See Tier.list.  Keys come from names, without a request each; all are held to be sorted."""
         check_prefix(prefix, self.name)
@@ -155,10 +161,10 @@ class SealedTier(TierWrapper):
         self.stat(key)
         return None
 
-    def strangers(self) -> Iterator[tuple[ObjectKey, ObjectStat]]:
+    def strangers(self, prefix: str = "") -> Iterator[tuple[ObjectKey, ObjectStat]]:
         """What lies on the inner tier under other names than this one makes: plain or of others."""
         name_key = self.keyrings.name_key()
-        for name, stat in self._inner.list(""):
+        for name, stat in self._inner.list(prefix):
             if parse_keyring_key(name) is not None:
                 continue
             if name_key is None or self._cipher(name_key).logical(name) is None:
@@ -185,7 +191,7 @@ class SealedTier(TierWrapper):
                 references.add(run.reference)
         self.keyrings.destroy(references)
         for key in keys:
-            self.delete(key)
+            self.erase(key)
 
     def _cipher(self, name_key: bytes) -> NameCipher:
         if self._names is None:

@@ -49,6 +49,10 @@ class TierWrapper:
         """See Tier.delete."""
         self._inner.delete(key)
 
+    def erase(self, key: ObjectKey) -> None:
+        """See Tier.erase."""
+        self._inner.erase(key)
+
     def list(self, prefix: str) -> Iterator[tuple[ObjectKey, ObjectStat]]:
         """See Tier.list."""
         return self._inner.list(prefix)

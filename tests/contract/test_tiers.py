@@ -202,6 +202,16 @@ def test_deleted_objects_are_gone_and_may_be_deleted_again(tier: Tier) -> None:
     assert tier.get(KEY) == b"other"
 
 
+def test_erased_objects_are_gone_and_may_be_erased_again(tier: Tier) -> None:
+    _put(tier, KEY, b"bytes")
+    tier.erase(KEY)
+    tier.erase(KEY)
+    with pytest.raises(ObjectNotFound):
+        tier.get(KEY)
+    _put(tier, KEY, b"other")
+    assert tier.get(KEY) == b"other"
+
+
 def test_a_listing_has_each_object_once_in_order_of_keys(tier: Tier) -> None:
     keys = ["a", "b/c/d", "b/c.d", "b-c", "b.c", "b/c-d", "journal/0000000000000001"]
     for key in keys:

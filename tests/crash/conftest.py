@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,13 +176,20 @@ def _stage(server: Server, kept: Path, root: str, step: str, args: tuple[str, ..
 
 
 def on_all(
-    servers: list[Server], stage: Stage, work: Callable[[Server, Stage, int], Iterator[str]]
+    servers: list[Server],
+    stage: Stage,
+    work: Callable[[Server, Stage, int], Iterator[str]],
+    events: Sequence[int] | None = None,
 ) -> list[str]:
-    """Run ``work(server, stage, event)`` for every event of a stage, a thread per server; their problems."""
+    """Run ``work(server, stage, event)`` for every event of a stage, or for some, a thread per server.
+
+    Returns their problems.
+    """
+    chosen = range(len(stage.events)) if events is None else events
 
     def share(index: int) -> list[str]:
         found: list[str] = []
-        for at in range(index, len(stage.events), len(servers)):
+        for at in chosen[index :: len(servers)]:
             killed = f"{stage.step} at {at}, {stage.events[at]}"
             try:
                 found += [f"{killed}: {problem}" for problem in work(servers[index], stage, at)]

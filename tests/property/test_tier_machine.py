@@ -1,4 +1,4 @@
-"""Packer, linker, repack, copies, eviction, gc, forgetting, healing and recovery, racing and crashing.
+"""Packer, linker, repack, copies, eviction, gc, forgetting, purging, recovery and more, racing and crashing.
 
 In any order, one within the other: no reference ever dangles, every accepted byte string comes back, and no
 forgotten one does.
@@ -136,6 +136,14 @@ class TierMachine(RuleBasedStateMachine):
         report = self.archive.collector().collect(now_ns=now + later)
         assert report.failed == []
 
+    def purge(self) -> None:
+        assert self.archive.purger().purge().left == []
+        assert self.archive.catalog.tainted() == set()
+
+    def snapshot(self) -> None:
+        report = self.archive.snapshots().make(NullProgress())
+        assert (report.left_out, report.failed) == ([], [])
+
     def heal(self) -> None:
         report = self.archive.scrubber().scrub(Budget(), NullProgress())
         assert (report.damaged, report.unreachable) == ([], {})
@@ -159,11 +167,13 @@ class TierMachine(RuleBasedStateMachine):
         "evict far": lambda self: self.evict(LABORATORY),
         "gc": lambda self: self.collect(0),
         "gc a year later": lambda self: self.collect(_YEAR),
+        "purge": lambda self: self.purge(),
+        "snapshot": lambda self: self.snapshot(),
         "heal": heal,
         "forget": lambda self: self.forget(0),
         "forget a twin": lambda self: self.forget(3),
     }
-    OUTER = ("pack", "repack", "copy", "warm")
+    OUTER = ("pack", "repack", "copy", "warm", "purge")
     INNER = ("copy", "warm", "evict", "evict far", "gc", "gc a year later", "forget", "forget a twin")
 
     @rule(numbers=FILES, packed=st.booleans())
@@ -207,6 +217,8 @@ class TierMachine(RuleBasedStateMachine):
             tiering.copy(LABORATORY, tiering.objects(), NullProgress())
         elif outer == "warm":
             tiering.copy("local", tiering.objects(), NullProgress())
+        elif outer == "purge":
+            self.archive.purger().purge()
         else:
             self.archive.pack() if outer == "pack" else self.archive.repack("dense")
 

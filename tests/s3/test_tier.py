@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,53 @@ def test_an_object_lock_is_asked_for(server: Server, monkeypatch: pytest.MonkeyP
         (version,) = server.client().list_object_versions(Bucket=bucket)["Versions"][-1:]
         with pytest.raises(ClientError, match="AccessDenied"):
             server.client().delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
+
+
+def _versions(server: Server, bucket: str) -> list[str]:
+    found = server.client().list_object_versions(Bucket=bucket)
+    return [one["Key"] for one in (*found.get("Versions", ()), *found.get("DeleteMarkers", ()))]
+
+
+def test_erasing_removes_what_the_bucket_keeps_of_deleted_objects(server: Server) -> None:
+    bucket = f"versioned-{uuid.uuid4()}"
+    server.client().create_bucket(Bucket=bucket)
+    server.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    tier = S3Tier("external", bucket, "a")
+    longer = ObjectKey(f"{KEY}0")
+    for turn in range(2):
+        _put(tier, bytes([turn]) * 9)
+        _put(tier, key=longer)
+        tier.delete(KEY)
+    assert len([name for name in _versions(server, bucket) if name == f"a/{KEY}"]) == 4
+    tier.erase(KEY)
+    assert _versions(server, bucket) == [f"a/{longer}"]
+    assert tier.get(longer) == DATA
+    tier.erase(KEY)
+
+
+def test_what_is_destroyed_leaves_neither_object_nor_key_in_any_version(server: Server) -> None:
+    bucket = f"versioned-{uuid.uuid4()}"
+    server.client().create_bucket(Bucket=bucket)
+    server.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    tier = SealedTier(S3Tier("external", bucket, "a"), bytes(16), [new_key()])
+    tier.put(KEY, DATA, hashlib.sha256(DATA).hexdigest())
+    before = [name for name in _versions(server, bucket) if "/keyring/" in name]
+    tier.destroy([KEY])
+    after = _versions(server, bucket)
+    assert not [name for name in after if "/keyring/" not in name]
+    # The keyring that had its key was replaced; that of names was not touched.
+    assert len(after) == len(before) == len(set(after) | set(before)) - 1
+
+
+def test_a_locked_version_that_cannot_be_erased_is_told(server: Server) -> None:
+    bucket = f"locked-{uuid.uuid4()}"
+    server.client().create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    tier = S3Tier("external", bucket, "a", TierOptions(object_lock_days=30))
+    _put(tier)
+    with pytest.raises(TierError, match="object lock"):
+        tier.erase(KEY)
+    with pytest.raises(ObjectNotFound):
+        tier.get(KEY)
 
 
 @pytest.mark.parametrize("storage_class, part_bytes", [("GLACIER", 1 << 20), ("DEEP_ARCHIVE", 7)])

@@ -164,3 +164,36 @@ def test_scrub_takes_a_budget(root: Path, capsys: pytest.CaptureFixture[str]) ->
     assert document["left"] >= 1
     assert run(root, "scrub", "--bytes", "much") == ExitCode.USAGE
     assert run(root, "scrub", "--tier", "none") == ExitCode.USAGE
+
+
+def test_a_snapshot_is_made_and_recovered_from(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(root, "snapshot", "--json") == ExitCode.DONE
+    made = said(capsys)
+    assert made["tiers"] == ["local", LABORATORY]
+    assert run(root, "snapshot") == ExitCode.DONE
+    assert f"{made['headers']} header packs" in capsys.readouterr().out
+    url = (root.parent / LABORATORY).as_uri()
+    assert run(tmp_path / "again", "recover", "--from", url, "--json") == ExitCode.DONE
+    report = said(capsys)
+    assert report["from_snapshot"] == made["headers"]
+    assert run(tmp_path / "packs", "recover", "--from", url, "--from-packs", "--json") == ExitCode.DONE
+    assert said(capsys)["snapshot"] == ""
+    assert left(tmp_path / "again") == left(tmp_path / "packs") == len(FILES)
+    assert run(root, "status", "--json") == ExitCode.DONE
+    assert said(capsys)["snapshot_bytes"] > 0
+
+
+def test_applying_the_rules_makes_a_snapshot_when_it_is_due(root: Path) -> None:
+    for _ in range(2):
+        assert run(root, "tier", "apply") == ExitCode.DONE
+    for tier in (root / "local", root.parent / LABORATORY):
+        assert len([path for path in (tier / "snapshot").rglob("*") if path.is_file()]) == 1
+
+
+def test_no_snapshot_is_made_where_the_settings_say_so(root: Path) -> None:
+    settings = root / "dicomfs.toml"
+    settings.write_text(settings.read_text() + "\n[snapshots]\nbackground = false\n")
+    assert run(root, "tier", "apply") == ExitCode.DONE
+    assert not (root / "local" / "snapshot").exists()

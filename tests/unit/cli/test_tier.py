@@ -13,7 +13,7 @@ from dicomfs.archive import Archive
 from dicomfs.cli import main
 from dicomfs.cli.exit_codes import ExitCode
 from tests.archives import contents, digests, rows, write_sources
-from tests.tiered import FILES
+from tests.tiered import FILES, copied
 
 EVERYTHING = ("--all",)
 
@@ -71,8 +71,9 @@ def test_copying_evicting_and_warming(root: Path, capsys: pytest.CaptureFixture[
     assert f"evicted from local: {copied['objects']} objects" in capsys.readouterr().out
     assert run(root, "tier", "status", "--json") == ExitCode.DONE
     tiers = said(capsys)
-    assert tiers["local"] == {"objects": 0, "bytes": 0}
-    assert tiers["laboratory"] == {"objects": copied["objects"], "bytes": copied["bytes"]}
+    assert (tiers["local"]["objects"], tiers["local"]["bytes"]) == (0, 0)
+    laboratory = tiers["laboratory"]
+    assert (laboratory["objects"], laboratory["bytes"]) == (copied["objects"], copied["bytes"])
     assert run(root, "verify", "--deep") == ExitCode.DONE
     assert run(root, "tier", "warm", "--all") == ExitCode.DONE
     assert run(root, "tier", "status") == ExitCode.DONE
@@ -137,3 +138,27 @@ def test_recovering_needs_the_key_and_writing_a_claim(
     assert run(again, "tier", "evict", "--from", "local", "--all") == ExitCode.DONE
     with Archive.open(again) as archive:
         assert contents(archive) == digests(FILES)
+
+
+def test_a_tier_that_was_plain_is_encrypted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copied(tmp_path).close()
+    root = tmp_path / "archive"
+    assert run(root, "tier", "encrypt", "laboratory") == ExitCode.USAGE
+    assert "needs a key" in capsys.readouterr().err
+    assert run(tmp_path / "other", "init", "--key-file", str(tmp_path / "key")) == ExitCode.DONE
+    settings = root / "dicomfs.toml"
+    settings.write_text(f"[keys]\nfile = '{tmp_path / 'key'}'\n" + settings.read_text())
+    capsys.readouterr()
+    assert run(root, "tier", "encrypt", "laboratory") == ExitCode.DONE
+    assert "remove plaintext = true" in capsys.readouterr().out
+    # What somebody put in plain bytes meanwhile is replaced where the rules are applied.
+    journal = next((root / "local" / "journal").iterdir())
+    (tmp_path / "laboratory" / "journal" / journal.name).write_bytes(journal.read_bytes())
+    assert run(root, "tier", "apply") == ExitCode.DONE
+    assert not (tmp_path / "laboratory" / "journal" / journal.name).exists()
+    capsys.readouterr()
+    assert run(root, "tier", "encrypt", "laboratory", "--json") == ExitCode.DONE
+    assert said(capsys)["objects"] == 0
+    assert run(root, "verify", "--deep") == ExitCode.DONE
+    assert run(root, "key", "show", "--json") == ExitCode.DONE
+    assert run(root, "tier", "encrypt", "nowhere") == ExitCode.USAGE

@@ -138,3 +138,29 @@ def test_in_the_background_only_what_fills_the_disk_moves_outside_the_schedule(r
     with Archive.open(root) as archive:
         near = {record.key.split("/")[0] for record in archive.catalog.objects() if "local" in record.tiers}
         assert near == {"header"}
+
+
+def test_what_a_move_costs_is_told_before_it_is_made(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    priced = "\n[tiers.external.prices]\nstorage_gb_month = 1000000\nput_1000 = 1000\n"
+    settings = root / "dicomfs.toml"
+    settings.write_text(settings.read_text() + priced)
+    assert run(root, "copy", "--to", EXTERNAL, "--all", "--dry-run", "--json") == ExitCode.DONE
+    planned = said(capsys)
+    assert planned["cost"]["once"] == planned["objects"]
+    assert planned["cost"]["monthly"] == pytest.approx(planned["bytes"] / 1000)
+    assert run(root, "copy", "--to", EXTERNAL, "--all", "--dry-run") == ExitCode.DONE
+    assert f"{planned['objects']:,.2f} USD once" in capsys.readouterr().out
+    assert run(root, "apply", "--dry-run", "--json") == ExitCode.DONE
+    cost = said(capsys)["cost"][EXTERNAL]
+    assert cost["once"] > 0
+    assert run(root, "copy", "--to", EXTERNAL, "--all", "--json") == ExitCode.DONE
+    assert said(capsys)["cost"] == planned["cost"]
+    assert run(root, "status", "--json") == ExitCode.DONE
+    status = said(capsys)
+    assert status[EXTERNAL]["cost"]["monthly"] == planned["cost"]["monthly"]
+    assert status["local"]["cost"]["monthly"] == 0
+    assert run(root, "evict", "--from", EXTERNAL, "--all", "--dry-run") == ExitCode.DONE
+    assert "a month saved" in capsys.readouterr().out
+    assert run(root, "warm", "--all", "--dry-run", "--json") == ExitCode.DONE
+    assert said(capsys)["objects"] == 0
+    assert run(root, "copy", "--to", "nowhere", "--all", "--dry-run") == ExitCode.USAGE

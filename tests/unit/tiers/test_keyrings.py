@@ -408,11 +408,11 @@ def test_what_a_process_seals_while_the_key_is_changed_opens_with_the_new_one() 
     added = by_digest("pixel", b"meanwhile")
 
     class Changing(TierWrapper):
-        def delete(self, key: ObjectKey) -> None:
+        def erase(self, key: ObjectKey) -> None:
             """The first of the old versions is about to go: all are wrapped anew."""
             if key == keyring_key(0, 1):
                 put(sealed(inner, OLD), added, b"meanwhile")
-            super().delete(key)
+            super().erase(key)
 
     sealed(Changing(inner), OLD).keyrings.rewrap(NEW)
     assert contents(sealed(inner, NEW))[added] == b"meanwhile"
