@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from dicomfs.index.catalog import Catalog
+from dicomfs.index.records import Family
 from dicomfs.lifecycle import Facts, SeriesFacts
 from dicomfs.model import ObjectKey
 
@@ -36,7 +37,8 @@ def gather(catalog: Catalog) -> list[Facts]:
                 serves[key][number] = SeriesFacts(node.modality, study.date, latest)
             if number in pinned_series:
                 pinned.update(keys)
-    records = {record.key: record for record in catalog.objects()}
+    records = {record.key: record for record in catalog.held()}
+    twins = {key: family for key in records if (family := catalog.family(key)) and len(family.members) > 1}
     nowhere: frozenset[str] = frozenset()
     return [
         Facts(
@@ -51,6 +53,12 @@ def gather(catalog: Catalog) -> list[Facts]:
                 key: frozenset(records[key].tiers) if key in records else nowhere
                 for key in needs.get(record.key, ())
             },
+            _on_tiers(twins[record.key]) if record.key in twins else {},
         )
         for record in records.values()
     ]
+
+
+def _on_tiers(family: Family) -> dict[str, tuple[int, str]]:
+    held = {name: family.on(name) for name in family.tiers}
+    return {name: (one.size, one.profile) for name, one in held.items() if one is not None}

@@ -182,10 +182,13 @@ class PackedReader:
         for _ in range(_MOVES):
             try:
                 return b"".join(self._read(offset, length))
-            except ObjectNotFound as problem:
-                # A pack that is gone may have been moved to another profile since the file was opened.
+            except TierError as problem:
+                # A pack that is gone may have been moved to another profile since the file was opened; of one
+                # that cannot be had there may be a twin.
                 if self._source.moved(self._packs, ObjectKey(problem.key)):
                     continue
+                if not isinstance(problem, ObjectNotFound):
+                    raise
                 # Or it was packed again together with other parts.
                 reader = self._elsewhere()
                 if reader is None:

@@ -50,6 +50,7 @@ from dicomfs.index.records import (
     Change,
     Condemned,
     Counts,
+    Family,
     Hold,
     Holding,
     Intent,
@@ -61,6 +62,7 @@ from dicomfs.index.records import (
 from dicomfs.index.recount import recount
 from dicomfs.index.spool import FEED as SPOOL_FEED
 from dicomfs.index.spool import SpoolWriter, next_position, spool_totals
+from dicomfs.index.twins import broken_twins, get_family
 from dicomfs.index.uses import all_uses, derived_uses, is_used, names_of, parts_using
 from dicomfs.index.writer import CATALOG_FEED, MISSED, CatalogWriter, catalog_totals
 from dicomfs.model import InstanceId, InstanceRow, Level, ObjectKey
@@ -228,12 +230,30 @@ class Catalog(NodeQueries):
             value = txn.get(OBJECTS, pack_object_key(key))
         return None if value is None else object_record(key, value)
 
+    def family(self, key: ObjectKey) -> Family | None:
+        """The pack that is read for a key, or that it is a twin of, with all its twins."""
+        with self._catalog.read() as txn:
+            return get_family(txn, key)
+
+    def held(self) -> Iterator[ObjectRecord]:
+        """As `objects`, packs with the copies of their twins as their own, and no twins."""
+        for record in self.objects():
+            if record.twin_of is None:
+                family = self.family(record.key)
+                if family is not None and family.members[0].key == record.key:
+                    yield family.held()
+
+    def find_held(self, key: ObjectKey) -> ObjectRecord | None:
+        """One of `held`, by any of its keys; None for one that is not known."""
+        family = self.family(key)
+        return None if family is None else family.held()
+
     def has_object(self, key: ObjectKey) -> bool:
-        """Whether the catalog knows an object, and none that is read in its place."""
+        """Whether the catalog knows an object, a twin or not, and none that stands in for it."""
         return self.find_object(key) is not None
 
     def placed(self, key: ObjectKey) -> ObjectKey:
-        """The object that is read for a key: its stand-in, or the object itself."""
+        """The object that counts for a key: its stand-in, the pack that it is a twin of, or itself."""
         with self._catalog.read() as txn:
             return get_placed(txn, key)
 
@@ -296,6 +316,11 @@ class Catalog(NodeQueries):
                         rows = range(decoded.head.rows)
                         found[decoded.head.part_index] = [decoded.place(row) for row in rows]
         return found
+
+    def broken_twins(self) -> list[ObjectKey]:
+        """Objects whose record of a twin, or of whose twin they are, has no counterpart: for `verify`."""
+        with self._catalog.read() as txn:
+            return broken_twins(txn)
 
     def recount_uses(self) -> tuple[int, int]:
         """Records of who needs what that are missing, and that are wrong: for `verify`."""

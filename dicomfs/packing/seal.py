@@ -23,7 +23,7 @@ from dicomfs.model import ObjectKey, PackKind
 from dicomfs.packing.plan import BatchPlan, InstancePlan
 from dicomfs.packing.run import PackRun
 from dicomfs.packing.spooled import UnreadableFile, spooled_bytes
-from dicomfs.packs import PackSource
+from dicomfs.packs import PackSource, Placed
 from dicomfs.paths import create_private
 from dicomfs.reconstruct import PackedReader
 from dicomfs.tiers.base import Tier
@@ -114,16 +114,18 @@ def mismatches(
     plan: BatchPlan,
     parts: Sequence[tuple[int, Sequence[int]]],
     run: PackRun,
+    placed: Placed,
 ) -> dict[int, str]:
     """Compare every instance of a batch with its accepted bytes; index in the batch -> what is wrong.
 
-    ``parts`` gives, for each part of the header pack, its index there and its instances in the batch.
+    ``parts`` gives, for each part of the header pack, its index there and its instances in the batch;
+    ``placed`` what older packs are read by.
 
     Raises:
         Stopped: somebody asked to stop.
     """
     staged = {pack.key: pack.path for pack in [*packs, headers]}
-    source = PackSource.staged(tier, staged)
+    source = PackSource.staged(tier, staged, lambda key: key if key in staged else placed(key))
     frames = FrameReader(source, _CHECK_CACHE_BYTES)
 
     def check(jobs: Sequence[_Job]) -> list[tuple[int, str]]:
