@@ -140,7 +140,10 @@ class NearestCopy(TierWrapper):
         """Size of an object: from the catalog where no local copy tells it, without asking a remote tier."""
         record = self._lookup(key)
         if record is None or set(record.tiers) <= {LOCAL}:
-            return self._tiers.local.stat(key)
+            try:
+                return self._tiers.local.stat(key)
+            except TierError as problem:
+                raise self._avoid(key, problem) from problem
         return ObjectStat(record.size, max(record.tiers.values()))
 
     def get_range(self, key: ObjectKey, wanted: ByteRange) -> bytes:

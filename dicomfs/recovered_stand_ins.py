@@ -50,10 +50,9 @@ class StandIns:
         """Find families: ``tiers`` has those of each pack that is there, ``names`` all, nearest first."""
         for group in self._groups():
             left: dict[ObjectKey, set[str]] = {}
-            for key in group & tiers.keys():
-                listing = (
-                    tiers[other] for other in group & tiers.keys() if key in self._lists.get(other, ())
-                )
+            there = group & tiers.keys()
+            for key in there:
+                listing = (tiers[other] for other in there if key in self._lists.get(other, ()))
                 here = set(tiers[key]).difference(*listing)
                 if here and self._needed & group <= self._lists.get(key, set()) | {key}:
                     left[key] = here

@@ -7,8 +7,9 @@ beside it.  Any thread may call any method; no method keeps a transaction open a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from dicomfs.errors import NotFoundError
 from dicomfs.index.env import ReadTxn
@@ -69,6 +70,7 @@ from dicomfs.model import InstanceId, InstanceRow, Level, ObjectKey
 
 _SPOOL_MARK_BITS = 64
 _OBJECTS_AT_ONCE = 1000
+_T = TypeVar("_T")
 
 
 class Catalog(NodeQueries):
@@ -204,6 +206,22 @@ class Catalog(NodeQueries):
 
     def objects(self) -> Iterator[ObjectRecord]:
         """All objects but those that others stand in for; in short transactions, what changes may be seen."""
+        return self._scan(lambda _, key, value: object_record(key, value))
+
+    def families(self) -> Iterator[Family]:
+        """The same, packs with their twins."""
+
+        def family(txn: ReadTxn, key: ObjectKey, value: bytes) -> Family | None:
+            record = object_record(key, value)
+            return None if record is None or record.twin_of is not None else get_family(txn, key)
+
+        return self._scan(family)
+
+    def held(self) -> Iterator[ObjectRecord]:
+        """The same, packs with the copies of their twins as their own."""
+        return (family.held() for family in self.families())
+
+    def _scan(self, read: Callable[[ReadTxn, ObjectKey, bytes], _T | None]) -> Iterator[_T]:
         start = b""
         while True:
             with self._catalog.read() as txn:
@@ -211,10 +229,8 @@ class Catalog(NodeQueries):
                     item
                     for item, _ in zip(txn.scan(OBJECTS, start=start), range(_OBJECTS_AT_ONCE), strict=False)
                 ]
-            for key, value in page:
-                record = object_record(unpack_object_key(key), value)
-                if record is not None:
-                    yield record
+                found = [read(txn, unpack_object_key(key), value) for key, value in page]
+            yield from (one for one in found if one is not None)
             if len(page) < _OBJECTS_AT_ONCE:
                 return
             start = page[-1][0] + b"\x00"
@@ -234,14 +250,6 @@ class Catalog(NodeQueries):
         """The pack that is read for a key, or that it is a twin of, with all its twins."""
         with self._catalog.read() as txn:
             return get_family(txn, key)
-
-    def held(self) -> Iterator[ObjectRecord]:
-        """As `objects`, packs with the copies of their twins as their own, and no twins."""
-        for record in self.objects():
-            if record.twin_of is None:
-                family = self.family(record.key)
-                if family is not None and family.members[0].key == record.key:
-                    yield family.held()
 
     def find_held(self, key: ObjectKey) -> ObjectRecord | None:
         """One of `held`, by any of its keys; None for one that is not known."""
