@@ -59,7 +59,7 @@ from dicomfs.paths import (
 )
 from dicomfs.pins import Pins
 from dicomfs.progress import NullProgress, Progress
-from dicomfs.recoding import Recoding
+from dicomfs.recoding import PackCoder, Recoding
 from dicomfs.reconstruct import Reconstructor
 from dicomfs.recover import rebuild_spool
 from dicomfs.repacker import Repacker, RepackReport
@@ -101,9 +101,8 @@ class Archive:
         )
         self._source = PackSource(self._nearest, self._nearest.choose, self._nearest.doubt)
         self._packing = {name: tier.packing for name, tier in settings.tiers.items() if tier.packing}
-        self._recoding = Recoding(
-            paths, archive_id, catalog, self._nearest, self._source, self.copies, self._packing
-        )
+        coder = PackCoder(paths, archive_id, catalog, self._nearest, self._source)
+        self._recoding = Recoding(catalog, self.copies, coder, self._packing)
         self._use_notes = UseNotes(catalog)
         self.pins = Pins(catalog, self._journal)
         self.lifecycle = Lifecycle(catalog, self.tiers, self.tiering(), settings)

@@ -12,9 +12,10 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 from dicomfs.codec.base import Profile
 from dicomfs.copies import Copies
@@ -25,7 +26,7 @@ from dicomfs.locks import locked
 from dicomfs.model import FRAME_KINDS, ObjectKey
 from dicomfs.packing.repack import PackMove, Repacked
 from dicomfs.packing.run import PackRun
-from dicomfs.packing.seal import Staging, clear_staging
+from dicomfs.packing.seal import STAGING, Staging, clear_staging
 from dicomfs.packs import PackSource
 from dicomfs.paths import ArchivePaths
 from dicomfs.progress import NullProgress
@@ -34,23 +35,35 @@ from dicomfs.tiers.base import Tier
 logger = logging.getLogger(__name__)
 
 
-class Recoding:
-    """Places objects of one archive on its tiers.  Thread-safe; processes take turns in coding."""
+Made = tuple[ObjectRecord, Path]
+"""A twin that is not recorded yet, and a file that holds it and does not change."""
 
-    def __init__(
-        self,
-        paths: ArchivePaths,
-        archive_id: bytes,
-        catalog: Catalog,
-        tier: Tier,
-        source: PackSource,
-        copies: Copies,
-        packing: Mapping[str, str],
-    ) -> None:
-        """``tier`` and ``source`` read what is placed; ``packing`` is the profile of tiers that have one."""
-        self._paths, self._archive_id = paths, archive_id
-        self._catalog, self._tier, self._source, self._copies = catalog, tier, source, copies
-        self._packing = packing
+
+class Coder(Protocol):
+    """Codes packs anew."""
+
+    def made(
+        self, record: ObjectRecord, profile: Profile, stop: threading.Event, held: contextlib.ExitStack
+    ) -> Made | None:
+        """A twin of a pack in a profile, which was compared; None, and noted, where it gains nothing.
+
+        ``held`` has to be closed when its file is needed no more.
+
+        Raises:
+            CodecError, MismatchError: it cannot be had exactly.
+            TierFull: of ``STAGING``: there is no room to make it.
+            TierError, FormatError: the pack, or a file that has frames in it, cannot be read.
+            Stopped: somebody asked to stop.
+        """
+        ...
+
+
+class Recoding:
+    """Places objects of one archive on its tiers.  Thread-safe."""
+
+    def __init__(self, catalog: Catalog, copies: Copies, coder: Coder, packing: Mapping[str, str]) -> None:
+        """``packing`` gives the profile of each tier that has one."""
+        self._catalog, self._copies, self._coder, self._packing = catalog, copies, coder, packing
 
     def place(self, key: ObjectKey, to: str, stop: threading.Event) -> bool:
         """Have a tier hold a proven copy of an object, or of a pack a twin; False where it does already.
@@ -68,7 +81,8 @@ class Recoding:
         profile = self._packing.get(to, "") if _holds_frames(key) else ""
         chosen = self._nearest(family, profile)
         if profile and not chosen.suits(profile):
-            with self._coded_anew(chosen, profile, stop) as made:
+            with contextlib.ExitStack() as held:
+                made = self._coded_anew(chosen, Profile(profile), stop, held)
                 if made is not None:
                     twin, path = made
                     self._copies.place_file(twin, path, to)
@@ -79,9 +93,8 @@ class Recoding:
     def _nearest(self, family: Family, profile: str) -> ObjectRecord:
         """The member to copy: one in the profile that is wanted before any other, then the nearest."""
         names = self._copies.tier_names
-        members = [one for one in family.members if one.tiers] or list(family.members)
         return min(
-            members,
+            family.members,
             key=lambda one: (
                 bool(profile) and one.profile != profile,
                 bool(profile) and not one.suits(profile),
@@ -89,28 +102,36 @@ class Recoding:
             ),
         )
 
-    @contextlib.contextmanager
     def _coded_anew(
-        self, record: ObjectRecord, profile: str, stop: threading.Event
-    ) -> Iterator[tuple[ObjectRecord, Path] | None]:
-        """A twin that was compared, in a file that goes with the process; None where there is to be none."""
-        with contextlib.ExitStack() as held:
-            made = None
-            try:
-                made = self._made(record, Profile(profile), stop, held)
-            except (CodecError, MismatchError, TierFull) as problem:
-                if isinstance(problem, TierFull) and problem.tier != "staging":
-                    raise
-                logger.warning("copied as it is", extra={"object": record.key, "reason": str(problem)})
-            yield made
-
-    def _made(
         self, record: ObjectRecord, profile: Profile, stop: threading.Event, held: contextlib.ExitStack
-    ) -> tuple[ObjectRecord, Path] | None:
-        folder, workers = self._paths.recoding, os.cpu_count() or 1
+    ) -> Made | None:
+        try:
+            return self._coder.made(record, profile, stop, held)
+        except (CodecError, MismatchError, TierFull) as problem:
+            if isinstance(problem, TierFull) and problem.tier != STAGING:
+                raise
+            logger.warning("copied as it is", extra={"object": record.key, "reason": str(problem)})
+            return None
+
+
+class PackCoder:
+    """Codes packs anew by what repacks them.  Thread-safe; threads and processes take turns."""
+
+    def __init__(
+        self, paths: ArchivePaths, archive_id: bytes, catalog: Catalog, tier: Tier, source: PackSource
+    ) -> None:
+        """``tier`` and ``source`` read what is placed."""
+        self._paths, self._archive_id = paths, archive_id
+        self._catalog, self._tier, self._source = catalog, tier, source
+
+    def made(
+        self, record: ObjectRecord, profile: Profile, stop: threading.Event, held: contextlib.ExitStack
+    ) -> Made | None:
+        """See Coder.made."""
+        workers = os.cpu_count() or 1
         with locked(self._paths.recoding_lock):
-            _prepare(folder)
-            staging = Staging(folder, self._archive_id, profile.value)
+            _prepare(self._paths.recoding)
+            staging = Staging(self._paths.recoding, self._archive_id, profile.value)
             try:
                 with ThreadPoolExecutor(workers, thread_name_prefix="recode") as pool:
                     run = PackRun(pool, workers, profile, 0, NullProgress(), stop)
@@ -123,9 +144,8 @@ class Recoding:
                 file = held.enter_context(found.staged.path.open("rb"))
             finally:
                 staging.clear()
-        twin = ObjectRecord(
-            found.staged.key, found.staged.summary.size, {}, profile.value, twin_of=record.key
-        )
+        key, size = found.staged.key, found.staged.summary.size
+        twin = ObjectRecord(key, size, {}, profile.value, twin_of=record.key)
         return twin, Path(f"/proc/self/fd/{file.fileno()}")
 
 
@@ -139,4 +159,4 @@ def _prepare(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         clear_staging(folder)
     except OSError as problem:
-        raise TierFull("staging", str(folder), f"cannot be used: {problem.strerror}") from problem
+        raise TierFull(STAGING, str(folder), f"cannot be used: {problem.strerror}") from problem

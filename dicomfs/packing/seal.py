@@ -31,6 +31,8 @@ from dicomfs.tiers.base import Tier
 _COMPARE_STEP = 4 << 20
 _TOGETHER_BYTES = 8 << 20
 """Raw bytes compared by one thread in one go: about a segment, so that threads rarely want the same one."""
+STAGING = "staging"
+"""What a full disk is called where packs are written before they are placed."""
 SPOOL_MISSING = "the spooled bytes are missing"
 SPOOL_ROTTEN = "the spooled bytes no longer match the digest taken when they were accepted"
 _CHECK_CACHE_BYTES = 128 << 20
@@ -103,7 +105,7 @@ class Staging:
                 # Read back means from the device: what the page cache holds proves nothing about it.
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         except OSError as problem:
-            raise TierFull("staging", path.name, f"cannot be written: {problem.strerror}") from problem
+            raise TierFull(STAGING, path.name, f"cannot be written: {problem.strerror}") from problem
         return Staged(path, summary)
 
 

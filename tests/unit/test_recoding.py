@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -12,12 +13,15 @@ import pytest
 from dicomfs.archive import Archive
 from dicomfs.copies import LastCopy
 from dicomfs.errors import MismatchError, TierFull
+from dicomfs.index.writer import CatalogWriter as IndexWriter
+from dicomfs.journal import Journal
 from dicomfs.lifecycle import Move, State
 from dicomfs.model import ObjectKey
 from dicomfs.packing import repack, seal
 from dicomfs.progress import NullProgress
 from dicomfs.recovery import recover
 from dicomfs.scrubbing import Budget
+from dicomfs.tiers.folder import FolderTier
 from tests import samples
 from tests.archives import contents, digests, flip, numbers, objects, rows, tree, write_sources
 from tests.tiered import EXTERNAL, FILES, LABORATORY, copy_all, evict_all, packed, three_tiers, write_settings
@@ -408,3 +412,79 @@ def test_what_a_move_left_behind_is_no_twin(both: Archive, monkeypatch: pytest.M
         archive.pack()
         assert len(objects(archive, "pixel")) == left // 2
         require_sound(archive)
+
+
+# a process that dies
+
+
+class _Killed(BaseException):
+    """The process is gone."""
+
+
+class _Life:
+    """Ends at a step, counted before and after everything that lasts."""
+
+    def __init__(self, ends_at: int) -> None:
+        self._left = ends_at
+
+    def step(self) -> None:
+        if self._left == 0:
+            raise _Killed
+        self._left -= 1
+
+    def around(self, patched: pytest.MonkeyPatch, owner: type, name: str) -> None:
+        original = getattr(owner, name)
+
+        def mortal(*arguments: object) -> object:
+            self.step()
+            result = original(*arguments)
+            self.step()
+            return result
+
+        patched.setattr(owner, name, mortal)
+
+
+def _moved_to_the_dense_tier(archive: Archive) -> None:
+    tiering = archive.tiering()
+    packs = [record for record in tiering.objects() if record.key.startswith("pixel/")]
+    tiering.copy(EXTERNAL, packs[:1], NullProgress())
+    tiering.evict("local", tiering.objects(), NullProgress())
+
+
+def test_whenever_a_process_dies_that_moves_packs_all_is_there_and_the_next_ends_it(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.close()
+    root, ends_at = archive.paths.root.parent, 0
+    monkeypatch.setattr(Journal, "ship", lambda *_: 0)
+    while True:
+        at = root / f"killed at {ends_at}"
+        at.mkdir()
+        for name in ("archive", LABORATORY, EXTERNAL):
+            shutil.copytree(root / name, at / name)
+        write_settings(at, tiers=DENSE)
+        with monkeypatch.context() as patched, Archive.open(at / "archive") as mortal:
+            life = _Life(ends_at)
+            for owner, step in (
+                (FolderTier, "put"),
+                (FolderTier, "delete"),
+                (seal.Staging, "write_pack"),
+                (IndexWriter, "finish"),
+            ):
+                life.around(patched, owner, step)
+            with contextlib.suppress(_Killed):
+                _moved_to_the_dense_tier(mortal)
+                break
+        recovered = shutil.copytree(at, root / f"recovered {ends_at}")
+        write_settings(recovered, tiers=DENSE)
+        assert recover(recovered / "archive", (recovered / "archive" / "local").as_uri()).problems == []
+        for place in (recovered, at):
+            with Archive.open(place / "archive") as found:
+                assert contents(found) == digests(FILES)
+                assert found.verify().problems == []
+                _moved_to_the_dense_tier(found)
+                found.collector().collect()
+                found.collector().collect(now_ns=2**62)
+                require_sound(found)
+        ends_at += 1
+    assert ends_at >= 9, "coding, putting, recording, evicting and deleting are steps"
