@@ -17,7 +17,7 @@ from dicomfs.index.writer import CatalogWriter as IndexWriter
 from dicomfs.journal import Journal
 from dicomfs.lifecycle import Move, State
 from dicomfs.model import ObjectKey
-from dicomfs.packing import repack, seal
+from dicomfs.packing import repack, seal, together
 from dicomfs.progress import NullProgress
 from dicomfs.recovery import recover
 from dicomfs.scrubbing import Budget
@@ -488,3 +488,25 @@ def test_whenever_a_process_dies_that_moves_packs_all_is_there_and_the_next_ends
                 require_sound(found)
         ends_at += 1
     assert ends_at >= 9, "coding, putting, recording, evicting and deleting are steps"
+
+
+def test_parts_that_are_packed_together_let_their_twins_go(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slices = samples.ct_series(6, 48, 48, 7, patient="Late^Patient")
+    for turn in (0, 1):
+        archive.import_paths([write_sources(tmp_path / f"late {turn}", slices[3 * turn : 3 * turn + 3])])
+        if turn:
+            monkeypatch.setattr(together, "DEPOSITS", 2)
+            monkeypatch.setattr(together, "CLASS_BITS", 64)
+        report = archive.pack("fast")
+        assert report.failed == []
+        copy_all(archive, EXTERNAL)
+    assert report.together == 2
+    assert profiles(archive) == {"local": {"fast"}, EXTERNAL: {"dense"}}
+    assert contents(archive) == digests([*FILES, *slices])
+    archive.collector().collect()
+    archive.collector().collect(now_ns=2**62)
+    report_of_all = archive.verify(deep=True)
+    assert (report_of_all.problems, report_of_all.notes) == ([], [])
+    assert len(far(archive)) == len(pixels(archive)) == 3
