@@ -117,6 +117,9 @@ class Copies:
                         writer.add_object(record.key, record.size, to, time.time_ns(), record.profile)
                         if record.twin_of is not None:
                             writer.add_twin(record.key, record.twin_of)
+                        if to == LOCAL:
+                            # Of a family the nearest counts: it is what repack moves.
+                            writer.lead(record.key)
                     return
         raise TierError(to, record.key, "is taken away again as soon as it is put")
 

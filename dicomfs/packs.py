@@ -134,6 +134,12 @@ class PackSource:
             found, learned_s = self._placed.get(key, (key, -math.inf))
         return found if time.monotonic() < learned_s + _PLACED_SECONDS else self._learn(key)
 
+    def is_open(self, key: ObjectKey) -> bool:
+        """Whether a pack can be had at once: it is known what is read for the key, and its index is here."""
+        with self._lock:
+            found, learned_s = self._placed.get(key, (key, -math.inf))
+            return time.monotonic() < learned_s + _PLACED_SECONDS and found in self._packs
+
     def _learn(self, key: ObjectKey) -> ObjectKey:
         found = self._ask(key)
         with self._lock:

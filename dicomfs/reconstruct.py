@@ -214,6 +214,8 @@ class PackedReader:
                 parts.append(self._header[span.header_at + start : span.header_at + stop])
                 continue
             self._source.note_used(span.piece.pack)
+            if not self._source.is_open(span.piece.pack):
+                return None
             if isinstance(span.piece, FramePiece):
                 for wanted in self._slices(span.piece, start, stop):
                     raw = self._frames.ready(wanted.unit)

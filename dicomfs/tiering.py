@@ -47,6 +47,7 @@ class TieringReport:
 
     objects: int = 0
     bytes: int = 0
+    """Of the objects as they were: a pack that was coded anew on the way takes fewer there, or more."""
     already: int = 0
     """Objects that were there, or gone, before."""
     journal: int = 0

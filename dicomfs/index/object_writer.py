@@ -161,6 +161,16 @@ class ObjectWriter:
         """
         make_twin(self._txn, key, of)
 
+    def lead(self, key: ObjectKey) -> None:
+        """Records that a twin is the pack from now on, and the pack its twin; nothing happens to a pack.
+
+        Raises NotFoundError for an unknown object.
+        """
+        stored = self._known(key)
+        if stored.twin_of:
+            pack = unpack_object_key(stored.twin_of)
+            self.succeed(pack, key, kept=self._known(pack).tiers)
+
     def succeed(self, key: ObjectKey, heir: ObjectKey, *, kept: Collection[str] = ()) -> None:
         """Records that another pack takes the place of one, which stays as its twin on the tiers ``kept``.
 

@@ -134,7 +134,8 @@ class Linker:
                 if key not in known:
                     known[key] = _known(source, key)
                 pack = known[key]
-                if pack is not None:
+                # A pack that nobody needs any more may have lost its first name already.
+                if pack is not None and self._catalog.placed(pack.key) == key:
                     _link_stack(plan, stack, pack, frames)
 
 

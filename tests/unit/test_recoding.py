@@ -24,6 +24,7 @@ from dicomfs.scrubbing import Budget
 from dicomfs.tiers.folder import FolderTier
 from tests import samples
 from tests.archives import contents, digests, flip, numbers, objects, rows, tree, write_sources
+from tests.cold_tier import freeze
 from tests.tiered import EXTERNAL, FILES, LABORATORY, copy_all, evict_all, packed, three_tiers, write_settings
 
 DENSE = {EXTERNAL: "packing = 'dense'\n"}
@@ -261,6 +262,45 @@ def test_readers_go_on_while_their_pack_leaves_and_comes_back(both: Archive) -> 
         evict_all(both)
         whole = [one + reader.read(len(one), reader.size) for one, reader in zip(begun, readers, strict=True)]
     assert digests(whole) == digests(FILES)
+
+
+def test_a_twin_that_is_not_cold_is_read_before_one_is_restored(tmp_path: Path) -> None:
+    tiers = {LABORATORY: "packing = 'dense'\n", EXTERNAL: "packing = 'archive'\n"}
+    with three_tiers(tmp_path, tiers=tiers) as archive:
+        for tier in (LABORATORY, EXTERNAL):
+            copy_all(archive, tier)
+        evict_all(archive)
+        for record in archive.catalog.held():
+            if not record.key.startswith("pixel/"):
+                archive.copies.place(record.key, "local")
+        near = freeze(archive, LABORATORY)
+        assert contents(archive) == digests(FILES)
+        assert near.asked == []
+        freeze(archive, EXTERNAL)
+        tiering = archive.tiering()
+        report = tiering.warm(tiering.objects(), NullProgress())
+        assert (len(report.cold), report.failed) == (len(pixels(archive)), [])
+        assert len(near.asked) == len(pixels(archive))
+        near.thaw()
+        tiering.wait_for_cold(report, NullProgress(), threading.Event(), 0.0)
+        assert (report.cold, report.failed) == ([], [])
+        assert profiles(archive)["local"] == {"dense"}
+
+
+def test_of_a_family_the_nearest_is_moved(tmp_path: Path) -> None:
+    with three_tiers(tmp_path, tiers=DENSE) as archive:
+        copy_all(archive, LABORATORY)
+        copy_all(archive, EXTERNAL)
+        evict_all(archive)
+        evict_all(archive, LABORATORY)
+        copy_all(archive, "local")
+        copy_all(archive, LABORATORY)
+        assert profiles(archive) == {name: {"dense"} for name in ("local", LABORATORY, EXTERNAL)}
+        assert archive.repack("fast").moved == len(pixels(archive))
+        assert profiles(archive) == {"local": {"fast"}, LABORATORY: {"fast"}, EXTERNAL: {"dense"}}
+        archive.collector().collect()
+        archive.collector().collect(now_ns=2**62)
+        require_sound(archive)
 
 
 # counting

@@ -109,6 +109,17 @@ def test_a_pack_that_is_moved_may_stay_where_another_profile_is_wanted(catalog: 
     assert [catalog.placed(key) for key in (PACK, OTHER, TWIN)] == [TWIN] * 3
 
 
+def test_a_twin_that_comes_near_leads_its_family(catalog: Catalog) -> None:
+    with catalog.write() as writer:
+        writer.lead(TWIN)
+        writer.lead(TWIN)
+    assert members(catalog, PACK) == [TWIN, PACK]
+    assert all(map(catalog.is_used, (PACK, TWIN)))
+    with catalog.write() as writer:
+        writer.remove_placement(PACK, "local")
+    assert (catalog.placed(PACK), members(catalog, PACK)) == (TWIN, [TWIN])
+
+
 def test_what_nobody_needs_goes_whole(catalog: Catalog) -> None:
     with catalog.write() as writer:
         writer.remove_part(1, 0)
@@ -138,6 +149,7 @@ _STEPS = st.lists(
         st.tuples(st.just("twin"), st.sampled_from(_TIERS)),
         st.tuples(st.just("evict"), st.sampled_from(_TIERS)),
         st.tuples(st.just("spread"), st.sampled_from(_TIERS)),
+        st.tuples(st.just("lead"), st.integers(0, 9)),
         st.tuples(st.just("move"), st.sets(st.sampled_from(_TIERS))),
     ),
     max_size=14,
@@ -177,6 +189,12 @@ class Moves:
         assert family is not None
         with self.catalog.write() as writer:
             writer.add_object(family.members[-1].key, family.members[-1].size, tier, 9)
+
+    def lead(self, choice: int) -> None:
+        family = self.catalog.family(PACK)
+        assert family is not None
+        with self.catalog.write() as writer:
+            writer.lead(family.members[choice % len(family.members)].key)
 
     def move(self, kept: set[str]) -> None:
         pack = self.catalog.placed(PACK)
