@@ -19,7 +19,7 @@ from typing import Protocol
 
 from dicomfs.codec.base import Profile
 from dicomfs.copies import Copies
-from dicomfs.errors import CodecError, MismatchError, NotFoundError, TierFull
+from dicomfs.errors import CodecError, MismatchError, NotFoundError, TierError, TierFull
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import Family, ObjectRecord
 from dicomfs.locks import locked
@@ -79,21 +79,32 @@ class Recoding:
         if to in family.tiers:
             return False
         profile = self._packing.get(to, "") if _holds_frames(key) else ""
-        chosen = self._nearest(family, profile)
-        if profile and not chosen.suits(profile):
+        *others, last = self._in_turn(family, profile)
+        for record in others:
+            try:
+                return self._place(record, to, profile, stop)
+            except TierError as problem:
+                if problem.tier == to:
+                    raise
+                facts = {"object": record.key, "tier": problem.tier, "reason": str(problem)}
+                logger.warning("another twin is copied", extra=facts)
+        return self._place(last, to, profile, stop)
+
+    def _place(self, record: ObjectRecord, to: str, profile: str, stop: threading.Event) -> bool:
+        if profile and not record.suits(profile):
             with contextlib.ExitStack() as held:
-                made = self._coded_anew(chosen, Profile(profile), stop, held)
+                made = self._coded_anew(record, Profile(profile), stop, held)
                 if made is not None:
                     twin, path = made
                     self._copies.place_file(twin, path, to)
-                    logger.info("coded anew", extra={"object": twin.key, "of": chosen.key, "tier": to})
+                    logger.info("coded anew", extra={"object": twin.key, "of": record.key, "tier": to})
                     return True
-        return self._copies.place(chosen.key, to)
+        return self._copies.place(record.key, to)
 
-    def _nearest(self, family: Family, profile: str) -> ObjectRecord:
-        """The member to copy: one in the profile that is wanted before any other, then the nearest."""
+    def _in_turn(self, family: Family, profile: str) -> list[ObjectRecord]:
+        """What may be copied: those in the profile that is wanted before any other, then the nearest."""
         names = self._copies.tier_names
-        return min(
+        return sorted(
             family.members,
             key=lambda one: (
                 bool(profile) and one.profile != profile,

@@ -185,6 +185,17 @@ def test_who_stops_leaves_nothing_half_done(archive: Archive, monkeypatch: pytes
     require_sound(archive)
 
 
+def test_while_the_tier_of_the_wanted_profile_is_down_another_twin_is_copied(tmp_path: Path) -> None:
+    tiers = {LABORATORY: "packing = 'dense'\nretry_seconds = 0\n", EXTERNAL: "packing = 'dense'\n"}
+    with three_tiers(tmp_path, tiers=tiers) as archive:
+        copy_all(archive)
+        (tmp_path / LABORATORY).rename(tmp_path / "unmounted")
+        copy_all(archive, EXTERNAL)
+        (tmp_path / "unmounted").rename(tmp_path / LABORATORY)
+        assert profiles(archive) == {"local": {"fast"}, LABORATORY: {"dense"}, EXTERNAL: {"dense"}}
+        require_sound(archive)
+
+
 # what is brought back
 
 
