@@ -26,10 +26,14 @@ FILES = [
 ]
 
 
-def two_tiers(root: Path, *, plain: bool = True, retry_seconds: int = 1) -> Archive:
+def two_tiers(
+    root: Path, *, plain: bool = True, retry_seconds: int = 1, packing: config.Profile | None = None
+) -> Archive:
     """An archive in ``root``/archive with a laboratory tier in ``root``/laboratory."""
     (root / LABORATORY).mkdir()
-    tier = config.TierSettings(url=(root / LABORATORY).as_uri(), plaintext=plain, retry_seconds=retry_seconds)
+    tier = config.TierSettings(
+        url=(root / LABORATORY).as_uri(), plaintext=plain, retry_seconds=retry_seconds, packing=packing
+    )
     key = None if plain else root / "key"
     Archive.create(root / "archive", {LABORATORY: tier.url}, key).close()
     if plain:
