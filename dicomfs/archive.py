@@ -61,6 +61,7 @@ from dicomfs.paths import (
 from dicomfs.pins import Pins
 from dicomfs.progress import NullProgress, Progress
 from dicomfs.purging import Purger
+from dicomfs.recoding import PackCoder, Recoding
 from dicomfs.reconstruct import Reconstructor
 from dicomfs.recover import discard_forgotten, rebuild_spool
 from dicomfs.repacker import Repacker, RepackReport
@@ -101,8 +102,12 @@ class Archive:
             partial,
             self._may_promote,
             cold_wait_seconds=settings.mount.cold_wait_seconds,
+            relatives=catalog.family,
         )
-        self._source = PackSource(self._nearest, catalog.placed, self._nearest.doubt)
+        self._source = PackSource(self._nearest, self._nearest.choose, self._nearest.doubt)
+        self._packing = {name: tier.packing for name, tier in settings.tiers.items() if tier.packing}
+        coder = PackCoder(paths, archive_id, catalog, self._nearest, self._source)
+        self._recoding = Recoding(catalog, self.copies, coder, self._packing)
         self._use_notes = UseNotes(catalog)
         self.pins = Pins(catalog, self._journal)
         self.lifecycle = Lifecycle(catalog, self.tiers, self.tiering(), settings)
@@ -320,7 +325,7 @@ class Archive:
         """
         self._require_writable()
         repacker = Repacker(
-            self.paths, self.archive_id, self.catalog, self._nearest, self._source, self.copies
+            self.paths, self.archive_id, self.catalog, self._nearest, self._source, self.copies, self._packing
         )
         chosen = None if series is None else self._packs_of(series)
         return repacker.repack(Profile[profile.upper()], chosen, progress or NullProgress(), tell, stop)
@@ -341,7 +346,7 @@ class Archive:
         place = self.catalog.part_of(instance)
         entry = self._source.part(place.header_key, place.part_index).entries[place.row]
         # Asked afresh: what is remembered of a pack that was moved meanwhile tells of how it was.
-        return explain(PackSource(self._nearest, self.catalog.placed), entry.pieces)
+        return explain(PackSource(self._nearest, self._nearest.choose), entry.pieces)
 
     def verify(self, *, deep: bool = False, progress: Progress | None = None) -> VerifyReport:
         """Check the archive; problems are listed, nothing is repaired."""
@@ -355,7 +360,7 @@ class Archive:
     def tiering(self) -> Tiering:
         """What copies and evicts."""
         least = self.settings.lifecycle.minimum_copies
-        return Tiering(self.catalog, self.tiers, self.copies, self._journal, least)
+        return Tiering(self.catalog, self.tiers, self.copies, self._journal, least, self._recoding.place)
 
     def claim(self, tier: str) -> int:
         """Take a tier over, or a new one into use; returns the epoch.

@@ -136,7 +136,7 @@ class Collector:
         """Condemn, on every tier and without grace, those of these objects that nobody needs."""
         for key in sorted(keys, key=lambda key: not is_header_pack(key)):
             # What is read by another name is not needed under its own.
-            if writer.is_used(key) and self._catalog.placed(key) == key:
+            if writer.is_used(key) and self._catalog.has_object(key):
                 continue
             if is_header_pack(key):
                 # It is never read again: what it names need not wait until it is gone everywhere.

@@ -19,6 +19,7 @@ from typing import IO
 
 from dicomfs.errors import (
     DicomfsError,
+    NotFoundError,
     ObjectCold,
     ObjectDamaged,
     ObjectExists,
@@ -82,6 +83,11 @@ class Copies:
         self._tiers, self._catalog = tiers, catalog
         self._folder, self._lock = folder, lock
 
+    @property
+    def tier_names(self) -> tuple[str, ...]:
+        """All tiers, nearest first."""
+        return self._tiers.names
+
     def place(self, key: ObjectKey, to: str) -> bool:
         """Put a copy on a tier, read it back and record it; False where a proven one was recorded already.
 
@@ -97,7 +103,11 @@ class Copies:
         return True
 
     def place_file(self, record: ObjectRecord, path: Path, to: str) -> None:
-        """The same from a file that holds the object and does not change; raises as `put_proven` does."""
+        """The same from a file that holds the object and does not change; raises as `put_proven` does.
+
+        With it is recorded that it is a twin, where the record says so; NotFoundError where the catalog knows
+        its pack no longer.
+        """
         for _ in range(_ATTEMPTS):
             self.put_proven(record.key, record.size, path, to)
             with locked(self._lock):
@@ -105,6 +115,11 @@ class Copies:
                 if self._holds(to, record):
                     with self._catalog.write() as writer:
                         writer.add_object(record.key, record.size, to, time.time_ns(), record.profile)
+                        if record.twin_of is not None:
+                            writer.add_twin(record.key, record.twin_of)
+                        if to == LOCAL:
+                            # Of a family the nearest counts: it is what repack moves.
+                            writer.lead(record.key)
                     return
         raise TierError(to, record.key, "is taken away again as soon as it is put")
 
@@ -129,7 +144,7 @@ class Copies:
             raise TierError(to, key, "other bytes come back than were put")
 
     def evict(self, key: ObjectKey, tier: str, least: int = 1) -> bool:
-        """Remove a copy where at least ``least`` other tiers hold one; False where there was none.
+        """Remove a copy where at least ``least`` other tiers hold one, or a twin; False where there was none.
 
         The others are asked whether they still have it.  The catalog forgets the copy first: a crash in
         between leaves an object that nobody names, which gc finds.
@@ -141,15 +156,24 @@ class Copies:
         """
         self._tiers.writable(tier)
         with locked(self._lock):
-            record = self._catalog.object(key)
-            if tier not in record.tiers:
+            family = self._catalog.family(key)
+            if family is None:
+                raise NotFoundError("object", key)
+            if tier not in family.tiers:
                 return False
-            left = sum(self._holds(other, record) for other in record.tiers if other != tier)
+            left = sum(
+                any(self._holds(other, one) for one in family.members if other in one.tiers)
+                for other in family.tiers
+                if other != tier
+            )
             if left < max(1, least):
                 raise LastCopy(key, tier, left, max(1, least))
+            going = [one.key for one in family.members if tier in one.tiers]
             with self._catalog.write() as writer:
-                writer.remove_placement(key, tier)
-            self._tiers.writable(tier).delete(key)
+                for one in going:
+                    writer.remove_placement(one, tier)
+            for one in going:
+                self._tiers.writable(tier).delete(one)
         return True
 
     def is_elsewhere(self, key: ObjectKey, but: str) -> bool:
@@ -167,16 +191,43 @@ class Copies:
     def heal(self, key: ObjectKey, tier: str) -> None:
         """Replace a damaged or missing copy by an intact one; the bad one stays where there is none.
 
+        Where no other copy of a pack is intact, one of a twin takes its place.
+
         Raises:
             TierError: there is no intact copy elsewhere, or the tier failed.
         """
-        record = self._catalog.object(key)
+        record, family = self._catalog.object(key), self._catalog.family(key)
         self._tiers.writable(tier)
-        with self.fetched(record, but=tier) as path:
-            logger.warning("healing", extra={"tier": tier, "object": key})
-            with locked(self._lock):
-                self._tiers.writable(tier).delete(key)
-            self.place_file(record, path, tier)
+        try:
+            with self.fetched(record, but=tier) as path:
+                logger.warning("healing", extra={"tier": tier, "object": key})
+                with locked(self._lock):
+                    self._tiers.writable(tier).delete(key)
+                self.place_file(record, path, tier)
+                return
+        except TierError:
+            twins = [] if family is None else [one for one in family.members if one.key != key]
+            if not any(self._took_place(twin, record, tier) for twin in twins):
+                raise
+
+    def _took_place(self, twin: ObjectRecord, record: ObjectRecord, tier: str) -> bool:
+        """Put a twin where a pack is damaged; False where that cannot be."""
+        try:
+            if tier not in twin.tiers:
+                with self.fetched(twin) as path:
+                    self.place_file(twin, path, tier)
+            elif not is_intact(self._tiers[tier], twin.key, twin.size):
+                return False
+        except TierError as problem:
+            facts = {"tier": tier, "object": twin.key, "reason": str(problem)}
+            logger.warning("no twin from here", extra=facts)
+            return False
+        logger.warning("healing by a twin", extra={"tier": tier, "object": record.key})
+        with locked(self._lock):
+            with self._catalog.write() as writer:
+                writer.remove_placement(record.key, tier)
+            self._tiers.writable(tier).delete(record.key)
+        return True
 
     @contextlib.contextmanager
     def fetched(self, record: ObjectRecord, but: str = "") -> Iterator[Path]:

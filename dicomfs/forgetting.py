@@ -246,8 +246,9 @@ class Decisions:
         """All objects that may be needed no more: those that are read, and what they stand in for."""
         keys = {*stored.headers, *stored.packs}
         for key in stored.packs:
-            placed = self._catalog.placed(key)
+            placed, family = self._catalog.placed(key), self._catalog.family(key)
             keys |= {placed, *self._catalog.names_of(placed)}
+            keys |= set() if family is None else {one.key for one in family.members}
         return keys
 
     def _shipped(self) -> list[tuple[str, str]]:

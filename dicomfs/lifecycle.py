@@ -51,7 +51,7 @@ class SeriesFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the rules may ask of an object."""
+    """What the rules may ask of an object; of a pack and its twins as one."""
 
     key: ObjectKey
     size: int
@@ -64,6 +64,16 @@ class Facts:
     pinned: bool = False
     needs: Mapping[ObjectKey, frozenset[str]] = field(default_factory=dict)
     """Of a header pack: the objects without which it is of no use, and the tiers that have them."""
+    twins: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    """Of a pack with twins: size and profile of what each tier has."""
+
+    def size_on(self, tier: str) -> int:
+        """Its bytes on a tier; of one that has none, what a copy as it is would take."""
+        return self.twins.get(tier, (self.size, ""))[0]
+
+    def profile_on(self, tier: str) -> str:
+        """How it is packed on a tier; on one that has none, as it is."""
+        return self.twins.get(tier, (0, self.profile))[1]
 
     @property
     def kind(self) -> str:
@@ -206,7 +216,7 @@ def plan_evictions(objects: Sequence[Facts], policy: Policy, now_ns: int, fills:
     found = Plan()
 
     def evict(facts: Facts, tier: str, reason: str) -> None:
-        found.evictions.append(Decision(facts.key, facts.size, Move.EVICT, tier, reason))
+        found.evictions.append(Decision(facts.key, facts.size_on(tier), Move.EVICT, tier, reason))
         tiers = {name: since for name, since in facts.tiers.items() if name != tier}
         left[facts.key] = replace(facts, tiers=tiers)
 
@@ -223,7 +233,7 @@ def plan_evictions(objects: Sequence[Facts], policy: Policy, now_ns: int, fills:
             if used <= fill.low:
                 break
             evict(facts, name, "the tier is above its high watermark, and others were read later")
-            used -= facts.size
+            used -= facts.size_on(name)
         if used > fill.low:
             found.above[name] = used - fill.low
     return found
@@ -311,7 +321,7 @@ def _after_use(term: _Term, facts: Facts) -> int | None:
 
 def _copy_term(facts: Facts, tier: str, policy: Policy) -> _Term:
     for number, rule in enumerate(policy.rules, 1):
-        if rule.copy_to == tier and _fits(rule, facts, every=False):
+        if rule.copy_to == tier and _fits(rule, facts, tier, every=False):
             since_ns = min(_age_base_ns(rule, one) for one in facts.series)
             by = f"{_label(rule, number)}: copied after {_days(rule.copy_after_days)}"
             return _Term(rule.copy_after_days, since_ns, rule.unused_days or 0.0, by)
@@ -326,7 +336,7 @@ def _evict_term(facts: Facts, tier: str, policy: Policy) -> _Term:
     for number, rule in enumerate(policy.rules, 1):
         if rule.evict_from != tier or rule.evict_after_days is None or (header_at_home and not rule.kinds):
             continue
-        if _fits(rule, facts, every=True):
+        if _fits(rule, facts, tier, every=True):
             since_ns = max(_age_base_ns(rule, one) for one in facts.series)
             by = f"{_label(rule, number)}: evicted after {_days(rule.evict_after_days)}"
             unused_days = keep.keep_used_days if rule.unused_days is None else rule.unused_days
@@ -344,15 +354,14 @@ def _evict_term(facts: Facts, tier: str, policy: Policy) -> _Term:
     return _Term(keep.keep_days, since_ns, keep.keep_used_days, by)
 
 
-def _fits(rule: RuleSettings, facts: Facts, *, every: bool) -> bool:
+def _fits(rule: RuleSettings, facts: Facts, tier: str, *, every: bool) -> bool:
     """Whether a rule is for an object: some series that need it fit, or every one does."""
     if rule.kinds and facts.kind not in rule.kinds:
         return False
-    if rule.profiles and facts.profile not in rule.profiles:
+    if rule.profiles and facts.profile_on(tier) not in rule.profiles:
         return False
-    if facts.size < rule.at_least_bytes or (
-        rule.at_most_bytes is not None and facts.size > rule.at_most_bytes
-    ):
+    size = facts.size_on(tier)
+    if size < rule.at_least_bytes or (rule.at_most_bytes is not None and size > rule.at_most_bytes):
         return False
     fitting = [not rule.modalities or one.modality in rule.modalities for one in facts.series]
     return all(fitting) if every else any(fitting)

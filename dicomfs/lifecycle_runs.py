@@ -202,7 +202,7 @@ class Lifecycle:
     def _records(self, decisions: Iterable[Decision], tier: str) -> list[ObjectRecord]:
         """The objects to be moved, header packs last; those that are gone meanwhile are left out."""
         keys = {one.key for one in decisions if one.tier == tier}
-        found = [self._catalog.find_object(key) for key in keys]
+        found = [self._catalog.find_held(key) for key in keys]
         return self._tiering.ordered([record for record in found if record is not None])
 
     # how full tiers are
@@ -212,7 +212,7 @@ class Lifecycle:
         for tier, keep in self._policy.tiers.items():
             if keep.high_watermark is None:
                 continue
-            stored = sum(facts.size for facts in objects if tier in facts.tiers)
+            stored = sum(facts.size_on(tier) for facts in objects if tier in facts.tiers)
             try:
                 found[tier] = self._fill(tier, stored)
             except DicomfsError as problem:

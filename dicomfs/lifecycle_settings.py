@@ -37,6 +37,9 @@ class TierLifecycle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Beyond this, objects leave the tier, those first that nobody read for longest; nothing is promoted."""
     low_watermark: Watermark | None = None
     """Until this is reached; the high watermark itself when absent."""
+    packing: Literal["fast", "dense", "archive"] | None = None
+    """How frames are packed there: what is copied to the tier is coded anew where that gains; as it is when
+    absent."""
 
 
 class LifecycleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,7 +24,7 @@ from dicomfs.errors import (
     TierError,
     TransientTierError,
 )
-from dicomfs.index.records import ObjectRecord
+from dicomfs.index.records import Family, ObjectRecord
 from dicomfs.model import ObjectKey
 from dicomfs.partial import PartialObjects
 from dicomfs.restores import Restores
@@ -41,10 +41,14 @@ _PROMOTED_AT_ONCE = 2
 _WAITING = 64
 _REST_SECONDS = 1.0
 """How long a tier that failed is not asked again: those who waited with the one that found out get the error,
-too."""
+too.  As long a pack that could not be had is passed over for a twin."""
+_BAD_SECONDS = 600.0
+"""How long a pack whose bad copy could not be replaced is passed over for a twin."""
 
 Lookup = Callable[[ObjectKey], ObjectRecord | None]
 """Size and placements of an object; None where nothing is known of it."""
+Relatives = Callable[[ObjectKey], Family | None]
+"""The pack that a key is read by, with its twins; None where nothing is known of it."""
 
 
 class NearestCopy(TierWrapper):
@@ -59,15 +63,19 @@ class NearestCopy(TierWrapper):
         may_promote: Callable[[int], bool],
         clock: Callable[[], float] = time.monotonic,
         cold_wait_seconds: float = 0.0,
+        relatives: Relatives | None = None,
     ) -> None:
         """``may_promote`` says, by the size of an object, whether to and whether there is room.
 
-        Reading what has to be restored from a cold storage class first fails after ``cold_wait_seconds``.
+        Without ``relatives``, nothing has twins.  Reading what has to be restored from a cold storage class
+        first fails after ``cold_wait_seconds``.
         """
         super().__init__(tiers.local)
         self._tiers, self._lookup, self._copies, self._partial = tiers, lookup, copies, partial
         self._may_promote, self._clock = may_promote, clock
+        self._relatives = relatives or self._alone
         self._resting: dict[str, tuple[float, TierError]] = {}
+        self._avoided: dict[ObjectKey, tuple[float, DicomfsError]] = {}
         self._wishes: OrderedDict[ObjectKey, str] = OrderedDict()
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
@@ -82,6 +90,46 @@ class NearestCopy(TierWrapper):
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    # packs and their twins
+
+    def choose(self, key: ObjectKey) -> ObjectKey:
+        """The object to read for a key: of a family the nearest that did not fail a moment ago."""
+        family = self._relatives(key)
+        if family is None:
+            return key
+        members = sorted(family.members, key=self._distance)
+        return next((one.key for one in members if self._problem(one.key) is None), members[0].key)
+
+    def _alone(self, key: ObjectKey) -> Family | None:
+        record = self._lookup(key)
+        return None if record is None else Family((record,))
+
+    def _distance(self, record: ObjectRecord) -> int:
+        names = self._tiers.names
+        return min((names.index(name) for name in record.tiers if name in names), default=len(names))
+
+    def _others(self, key: ObjectKey) -> list[ObjectKey]:
+        """The rest of the family that an object is in."""
+        family = self._relatives(key)
+        return [] if family is None else [one.key for one in family.members if one.key != key]
+
+    def _is_near(self, key: ObjectKey) -> bool:
+        """Whether the local tier has one of the family."""
+        family = self._relatives(key)
+        return family is not None and LOCAL in family.tiers
+
+    def _problem(self, key: ObjectKey) -> DicomfsError | None:
+        """Why an object is passed over."""
+        until, problem = self._avoided.get(key, (0.0, None))
+        return problem if self._clock() < until else None
+
+    def _avoid(self, key: ObjectKey, problem: DicomfsError, seconds: float = _REST_SECONDS) -> DicomfsError:
+        """Pass over an object for a while; the problem, in the name of that object."""
+        if isinstance(problem, TierError):
+            problem.key = key
+        self._avoided[key] = (self._clock() + seconds, problem)
+        return problem
+
     # what differs from the local tier
 
     def get(self, key: ObjectKey) -> bytes:
@@ -92,7 +140,10 @@ class NearestCopy(TierWrapper):
         """Size of an object: from the catalog where no local copy tells it, without asking a remote tier."""
         record = self._lookup(key)
         if record is None or set(record.tiers) <= {LOCAL}:
-            return self._tiers.local.stat(key)
+            try:
+                return self._tiers.local.stat(key)
+            except TierError as problem:
+                raise self._avoid(key, problem) from problem
         return ObjectStat(record.size, max(record.tiers.values()))
 
     def get_range(self, key: ObjectKey, wanted: ByteRange) -> bytes:
@@ -123,11 +174,21 @@ class NearestCopy(TierWrapper):
         # A tier that is down may have a copy that costs nothing: it is waited for, not paid for.
         lost = telling is None or isinstance(telling, ObjectNotFound | ObjectDamaged | FormatError)
         if not cold or not lost:
-            raise telling or ObjectNotFound(names[-1], key)
+            raise self._avoid(key, telling or ObjectNotFound(names[-1], key))
+        self._prefer_twins(cold, key)
         self._restores.begin(self._tiers[cold], key)
         if not self._restores.wait(self._tiers[cold], key):
             raise ObjectCold(cold, key, restoring=True)
         return self._from(cold, key, wanted, record)
+
+    def _prefer_twins(self, cold: str, key: ObjectKey) -> None:
+        """Raise an error rather than restore what a twin may have for nothing, now or in a moment."""
+        problems = [self._problem(other) for other in self._others(key)]
+        if None in problems:
+            raise self._avoid(key, ObjectCold(cold, key, restoring=False))
+        for problem in problems:
+            if isinstance(problem, TransientTierError):
+                raise problem
 
     def _candidates(self, record: ObjectRecord | None) -> Sequence[str]:
         if record is None or not record.tiers:
@@ -146,7 +207,7 @@ class NearestCopy(TierWrapper):
             self._resting[name] = (self._clock() + _REST_SECONDS, problem)
             raise
         enough = thawed or found.complete or found.fetched >= PROMOTE_SHARE * record.size
-        if LOCAL not in record.tiers and enough:
+        if LOCAL not in record.tiers and enough and not self._is_near(key):
             self._wish(key, name, asked=False)
         return data
 
@@ -164,8 +225,9 @@ class NearestCopy(TierWrapper):
             TierError: a restore cannot be begun.
         """
         for key in keys:
+            key = self.choose(key)
             record = self._lookup(key)
-            if record is None or LOCAL in record.tiers:
+            if record is None or self._is_near(key):
                 continue
             name = self._candidates(record)[0]
             if self._tiers[name].stat(key).cold:
@@ -193,7 +255,7 @@ class NearestCopy(TierWrapper):
 
     def _bring(self, key: ObjectKey, name: str, *, asked: bool) -> None:
         record = self._lookup(key)
-        if record is None or LOCAL in record.tiers or not (asked or self._may_promote(record.size)):
+        if record is None or self._is_near(key) or not (asked or self._may_promote(record.size)):
             return
         found = self._partial.of(self._tiers[name], key, record.size)
         if not found.fill(self._closed.is_set):
@@ -210,13 +272,14 @@ class NearestCopy(TierWrapper):
     def doubt(self, keys: Collection[ObjectKey]) -> bool:
         """Prove the copies that these objects are read from, replace bad ones; whether one was.
 
-        A bad copy that is the only one stays where it is.
+        A bad copy that is the only one stays where it is; the next time a twin is read in its place.
         """
         return any([self._doubted(key) for key in keys])
 
     def _doubted(self, key: ObjectKey) -> bool:
         record = self._lookup(key)
-        if record is None or len(record.tiers) < 2:
+        has_twins = bool(self._others(key))
+        if record is None or (len(record.tiers) < 2 and not has_twins):
             return False
         name = self._candidates(record)[0]
         self._partial.forget(key)
@@ -227,5 +290,6 @@ class NearestCopy(TierWrapper):
         except DicomfsError as problem:
             facts = {"object": key, "tier": name, "reason": str(problem)}
             logger.error("a bad copy could not be replaced", extra=facts)  # noqa: TRY400
-            return False
+            self._avoid(key, problem, _BAD_SECONDS)
+            return has_twins
         return True

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from dicomfs.index.catalog import Catalog
+from dicomfs.index.records import Family
 from dicomfs.lifecycle import Facts, SeriesFacts
 from dicomfs.model import ObjectKey
 
@@ -36,7 +37,8 @@ def gather(catalog: Catalog) -> list[Facts]:
                 serves[key][number] = SeriesFacts(node.modality, study.date, latest)
             if number in pinned_series:
                 pinned.update(keys)
-    records = {record.key: record for record in catalog.objects()}
+    families = {family.members[0].key: family for family in catalog.families()}
+    records = {key: family.held() for key, family in families.items()}
     nowhere: frozenset[str] = frozenset()
     return [
         Facts(
@@ -51,6 +53,14 @@ def gather(catalog: Catalog) -> list[Facts]:
                 key: frozenset(records[key].tiers) if key in records else nowhere
                 for key in needs.get(record.key, ())
             },
+            _on_tiers(families[record.key]),
         )
         for record in records.values()
     ]
+
+
+def _on_tiers(family: Family) -> dict[str, tuple[int, str]]:
+    if len(family.members) == 1:
+        return {}
+    held = {name: family.on(name) for name in family.tiers}
+    return {name: (one.size, one.profile) for name, one in held.items() if one is not None}

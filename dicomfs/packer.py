@@ -386,7 +386,8 @@ class Packer:
             encoder.close()
         assert built.headers is not None
         jobs = list(enumerate(built.rows))
-        return built, mismatches(self._tier, built.packs, built.headers, plan, jobs, run)
+        placed = self._catalog.placed
+        return built, mismatches(self._tier, built.packs, built.headers, plan, jobs, run, placed)
 
     def _next_part(self, series: int) -> int:
         with self._counting:

@@ -6,14 +6,16 @@ reader may come from a tier or, while a pack is being sealed, from a file that i
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from dicomfs.decoded import BytesCache
-from dicomfs.errors import DamagedError, ObjectNotFound
+from dicomfs.errors import DamagedError, ObjectNotFound, TierError
 from dicomfs.format.header import HeaderPackReader, SeriesPart
 from dicomfs.format.pack import PackReader
 from dicomfs.format.pack_notes import Packing, StoodFor
@@ -54,7 +56,11 @@ class FileRange:
 
 
 Placed = Callable[[ObjectKey], ObjectKey]
-"""Which object is read for a key: a stand-in where there is one, else the object itself."""
+"""Which object is read for a key: the nearest of a pack and its twins, a stand-in, else the object itself."""
+_PLACED_SECONDS = 10.0
+"""How long that is taken for true: then a twin may have come nearer."""
+_MOVES = 8
+"""How often another object may have to be read for a key before that is taken for an error."""
 
 
 Doubt = Callable[[Collection[ObjectKey]], bool]
@@ -76,13 +82,14 @@ def _no_other_copy(keys: Collection[ObjectKey]) -> bool:  # noqa: ARG001  the si
 class PackSource:
     """Readers of packs by key.  Thread-safe; readers are shared and stateless.
 
-    Packs may be read by stand-ins (docs/format.md): ``placed`` knows which.  What it said is remembered, and
-    asked again where an object is gone, which is how a reader learns that another process moved a pack.
+    Packs may be read by stand-ins (docs/format.md): ``placed`` knows which.  What it said is remembered for a
+    while, and asked again where an object cannot be had, which is how a reader learns that another process
+    moved a pack, or comes to a twin of it.
     """
 
     def __init__(self, tier: Tier, placed: Placed = _itself, doubt: Doubt = _no_other_copy) -> None:
         self._tier, self._ask, self._doubt = tier, placed, doubt
-        self._placed: OrderedDict[ObjectKey, ObjectKey] = OrderedDict()
+        self._placed: OrderedDict[ObjectKey, tuple[ObjectKey, float]] = OrderedDict()
         self._staged: dict[ObjectKey, Path] = {}
         self._lock = threading.Lock()
         self._packs: OrderedDict[ObjectKey, PackReader | HeaderPackReader] = OrderedDict()
@@ -128,20 +135,29 @@ class PackSource:
     def placed(self, key: ObjectKey) -> ObjectKey:
         """The object that is read for a key."""
         with self._lock:
-            found = self._placed.get(key)
-        return self._learn(key) if found is None else found
+            found, learned_s = self._placed.get(key, (key, -math.inf))
+        return found if time.monotonic() < learned_s + _PLACED_SECONDS else self._learn(key)
+
+    def is_open(self, key: ObjectKey) -> bool:
+        """Whether a pack can be had at once: it is known what is read for the key, and its index is here."""
+        with self._lock:
+            found, learned_s = self._placed.get(key, (key, -math.inf))
+            return time.monotonic() < learned_s + _PLACED_SECONDS and found in self._packs
 
     def _learn(self, key: ObjectKey) -> ObjectKey:
         found = self._ask(key)
         with self._lock:
-            self._placed[key] = found
+            self._placed[key] = found, time.monotonic()
             self._placed.move_to_end(key)
             while len(self._placed) > _OPEN_PACKS:
                 self._placed.popitem(last=False)
         return found
 
     def moved(self, keys: Iterable[ObjectKey], missing: ObjectKey) -> bool:
-        """Whether none of these keys is read by the object ``missing`` any more: then reading may succeed."""
+        """Whether none of these keys is read by the object ``missing`` any more: then reading may succeed.
+
+        Missing may also be one that is there and cannot be had, of which there is a twin.
+        """
         return missing not in [self._learn(key) for key in keys]
 
     def doubt(self, keys: Iterable[ObjectKey]) -> bool:
@@ -160,13 +176,14 @@ class PackSource:
             TierError: it cannot be had.
             FormatError: its index is damaged or of another version.
         """
-        while True:
+        for _ in range(_MOVES):
             placed = self.placed(key)
             try:
                 return self.object(placed)
-            except ObjectNotFound:
+            except TierError:
                 if not self.moved([key], placed):
                     raise
+        return self.object(self.placed(key))
 
     def object(self, key: ObjectKey) -> PackReader:
         """The pack of that key and no other; raises as `pack` does."""

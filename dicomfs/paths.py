@@ -61,6 +61,16 @@ class ArchivePaths:
         return self.root / "fetched"
 
     @property
+    def recoding(self) -> Path:
+        """Packs that are being coded anew for another tier; nothing in it is needed after a crash."""
+        return self.root / "recoding"
+
+    @property
+    def recoding_lock(self) -> Path:
+        """Held by whoever does that."""
+        return self.run / "recoding.lock"
+
+    @property
     def holder(self) -> Path:
         """Tells this folder from other copies of the archive, see `dicomfs.ownership`."""
         return self.root / "holder"

@@ -107,7 +107,7 @@ class Purger:
     ) -> set[ObjectKey]:
         """Pack parts again, and bring the new objects to the tiers that had the old ones."""
         series = {part.series for part in parts}
-        before = {key: self._catalog.find_object(key) for key in objects_of(self._catalog, series)}
+        before = {key: self._catalog.find_held(key) for key in objects_of(self._catalog, series)}
         study = self._catalog.series(parts[0].series).study
         gone = self._pack_again(Together(study, parts), avoid)
         tiers = {tier for key in gone if (one := before.get(key)) is not None for tier in one.tiers}

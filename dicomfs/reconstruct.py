@@ -182,10 +182,13 @@ class PackedReader:
         for _ in range(_MOVES):
             try:
                 return b"".join(self._read(offset, length))
-            except ObjectNotFound as problem:
-                # A pack that is gone may have been moved to another profile since the file was opened.
+            except TierError as problem:
+                # A pack that is gone may have been moved to another profile since the file was opened; of one
+                # that cannot be had there may be a twin.
                 if self._source.moved(self._packs, ObjectKey(problem.key)):
                     continue
+                if not isinstance(problem, ObjectNotFound):
+                    raise
                 # Or it was packed again together with other parts.
                 reader = self._elsewhere()
                 if reader is None:
@@ -211,6 +214,8 @@ class PackedReader:
                 parts.append(self._header[span.header_at + start : span.header_at + stop])
                 continue
             self._source.note_used(span.piece.pack)
+            if not self._source.is_open(span.piece.pack):
+                return None
             if isinstance(span.piece, FramePiece):
                 for wanted in self._slices(span.piece, start, stop):
                     raw = self._frames.ready(wanted.unit)

@@ -143,6 +143,7 @@ def recover_catalog(
     _list_tiers(tiers, main, found, report)
     facts = Facts(PackSource(reading(found.object)), found.sizes, snapshot)
     _read_tiers(facts, journal, found, report, progress)
+    found.stand_ins.settle(found.tiers, tiers.names)
     nodes = found.nodes
     report.problems += nodes.settle(found.parts, _spooled_series(spool))
     with catalog.write() as writer:
@@ -219,9 +220,12 @@ def _add_objects(writer: CatalogWriter, found: _Found) -> None:
     stand_ins = found.stand_ins
     for key, size in found.sizes.items():
         if key not in stand_ins.by_key:
-            for tier in found.tiers[key]:
+            # Of two that hold the same frames, a tier has the older one by accident: gc takes it away.
+            for tier in stand_ins.tiers.get(key, found.tiers[key]):
                 # Nothing is proven yet: scrub begins with these.
                 writer.add_object(key, size, tier, 0, stand_ins.profiles.get(key, ""))
+    for twin, pack in stand_ins.twins.items():
+        writer.add_twin(twin, pack)
     for key, stand_in in stand_ins.by_key.items():
         writer.stand_in(key, stand_in)
         if key in found.sizes:

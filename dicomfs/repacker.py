@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -64,9 +64,12 @@ class Repacker:
         tier: Tier,
         source: PackSource,
         copies: Copies,
+        packing: Mapping[str, str],
     ) -> None:
+        """``packing`` gives the profile of each tier that has one: its copies are left to it."""
         self._paths, self._archive_id = paths, archive_id
         self._catalog, self._tier, self._source, self._copies = catalog, tier, source, copies
+        self._packing = packing
 
     def repack(
         self,
@@ -115,6 +118,7 @@ class Repacker:
             (record.key, record.size)
             for record in self._catalog.objects()
             if any(record.key.startswith(f"{kind.prefix}/") for kind in FRAME_KINDS)
+            and record.twin_of is None
             and (wanted is None or record.key in wanted)
             and profile.value not in (record.profile, record.kept)
         ]
@@ -168,15 +172,17 @@ class Repacker:
             writer.add_intent(key, "repack")
         size = new.staged.summary.size
         self._tier.put(key, new.staged.path, new.staged.summary.sha256)
-        # Where the old one lies, the new one has to lie before the old one may go.
-        others = sorted(record.tiers.keys() - {self._tier.name})
+        # Where the old one lies, the new one has to lie before the old one may go; on tiers that want another
+        # profile it stays.
+        kept = {name for name in record.tiers if self._packing.get(name, profile.value) != profile.value}
+        kept -= {self._tier.name}
+        others = sorted(record.tiers.keys() - {self._tier.name} - kept)
         for name in others:
             self._copies.put_proven(key, size, new.staged.path, name)
         with self._catalog.write() as writer:
             for name in (self._tier.name, *others):
                 writer.add_object(key, size, name, time.time_ns(), profile.value)
             writer.remove_intent(key)
-            for other in new.stands_for:
-                writer.stand_in(other.key, key)
+            writer.succeed(record.key, key, kept=kept)
             writer.add_intent(record.key, MOVED)
         end_intents(self._catalog, self._tier, [record.key])

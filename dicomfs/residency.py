@@ -86,12 +86,13 @@ class Residency:
             self._source.note_used(key)
 
     def _place(self, key: ObjectKey) -> tuple[str, str]:
-        """The nearest tier that has an object, and its state there."""
-        record = self._catalog.find_object(key)
-        names = [] if record is None else [name for name in self._tiers.names if name in record.tiers]
-        if record is None or not names or names[0] == LOCAL:
+        """The nearest tier that has an object or a twin of it, and its state there."""
+        family = self._catalog.family(key)
+        found = [] if family is None else [(name, family.on(name)) for name in self._tiers.names]
+        held = [(name, one) for name, one in found if one is not None]
+        if not held or held[0][0] == LOCAL:
             return LOCAL, LOCAL
-        states = [(name, self._state(name, record)) for name in names]
+        states = [(name, self._state(name, one)) for name, one in held]
         return next((one for one in states if one[1] not in NOT_READABLE), states[0])
 
     def _state(self, name: str, record: ObjectRecord) -> str:

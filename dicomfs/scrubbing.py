@@ -147,9 +147,16 @@ class Scrubber:
 
     def _due(self, objects: Iterable[ObjectRecord], tier: str | None) -> list[tuple[int, str, ObjectRecord]]:
         """Copies, those first that were proven longest ago: (when, tier, object)."""
+        # Of a pack that stands for its family, the members are meant.
+        families = [(record, self._catalog.family(record.key)) for record in objects]
+        records = {
+            one.key: one
+            for record, family in families
+            for one in ((record,) if family is None else family.members)
+        }
         found = [
             (verified, name, record)
-            for record in objects
+            for record in records.values()
             for name, verified in record.tiers.items()
             if tier in (None, name)
         ]

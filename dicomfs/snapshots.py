@@ -276,7 +276,7 @@ class Snapshots:
     ) -> None:
         known = {} if before is None else {(one.key, one.size): one for one in before.stand_ins()}
         for record in self._catalog.objects():
-            if not holds_frames(record.key) or not self._catalog.names_of(record.key):
+            if not holds_frames(record.key) or not self._is_one_of_several(record):
                 continue
             facts = known.get((record.key, record.size))
             if facts is None:
@@ -290,6 +290,11 @@ class Snapshots:
                 names = tuple(other.key for other in packing.stands_for)
                 facts = StandInFacts(record.key, record.size, packing.profile_name, names)
             writer.add_stand_in(facts)
+
+    def _is_one_of_several(self, record: ObjectRecord) -> bool:
+        """Whether a pack stands in for others, or has twins: what recovery has to tell apart."""
+        family = self._catalog.family(record.key)
+        return bool(self._catalog.names_of(record.key)) or (family is not None and len(family.members) > 1)
 
     # where it lies
 

@@ -19,7 +19,8 @@ def told_status(catalog: Catalog, local: Tier, index: Path) -> dict[str, object]
     counts = catalog.counts()
     by_kind = dict.fromkeys(PackKind, 0)
     by_profile: Counter[str] = Counter()
-    for record in catalog.objects():
+    # A pack and its twins are the same frames: they count once, as the nearest tier holds them.
+    for record in catalog.held():
         by_kind[PackKind[record.key.split("/", 1)[0].upper()]] += record.size
         if holds_frames(record.key):
             by_profile[record.profile or "unknown"] += record.size

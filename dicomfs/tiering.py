@@ -15,12 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from dicomfs.copies import Copies, LastCopy
-from dicomfs.errors import CatalogError, DicomfsError, ObjectCold, TierError, TierFull, UsageError
+from dicomfs.errors import (
+    CatalogError,
+    DicomfsError,
+    NotFoundError,
+    ObjectCold,
+    TierError,
+    TierFull,
+    UsageError,
+)
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
 from dicomfs.journal import Journal
-from dicomfs.model import is_header_pack
+from dicomfs.model import ObjectKey, is_header_pack
 from dicomfs.object_facts import objects_of
+from dicomfs.packing.run import Stopped
 from dicomfs.pins import Pins
 from dicomfs.progress import Progress, SharedProgress
 from dicomfs.tier_set import LOCAL, TierSet
@@ -38,6 +47,7 @@ class TieringReport:
 
     objects: int = 0
     bytes: int = 0
+    """Of the objects as they were: a pack that was coded anew on the way takes fewer there, or more."""
     already: int = 0
     """Objects that were there, or gone, before."""
     journal: int = 0
@@ -62,23 +72,44 @@ class TieringReport:
         self.stopped |= other.stopped
 
 
+Place = Callable[[ObjectKey, str, threading.Event], bool]
+"""Puts an object, or a twin of it, on a tier, until somebody wants it to stop; False where it was there."""
+
+
 class Tiering:
     """Copies, evicts and warms objects of one archive."""
 
     def __init__(
-        self, catalog: Catalog, tiers: TierSet, copies: Copies, journal: Journal, minimum_copies: int = 1
+        self,
+        catalog: Catalog,
+        tiers: TierSet,
+        copies: Copies,
+        journal: Journal,
+        minimum_copies: int = 1,
+        place: Place | None = None,
     ) -> None:
-        """``minimum_copies`` are left of every object at least when one is evicted."""
+        """``minimum_copies`` are left of every object at least when one is evicted.
+
+        ``place`` puts a copy or a twin on a tier; without it, objects are copied as they are.
+        """
         self._catalog, self._tiers, self._copies, self._journal = catalog, tiers, copies, journal
         self._minimum_copies = minimum_copies
+        self._place = place or (lambda key, to, _: copies.place(key, to))
 
     def objects(self, series: Iterable[int] | None = None) -> list[ObjectRecord]:
-        """Every object, or all that instances of these series need, header packs last."""
+        """Every object, or all that instances of these series need, header packs last.
+
+        Packs have the copies of their twins as their own.
+        """
         if series is None:
-            found = list(self._catalog.objects())
-        else:
-            found = [self._catalog.object(key) for key in sorted(objects_of(self._catalog, series))]
-        return self.ordered(found)
+            return self.ordered(self._catalog.held())
+        return self.ordered(self._held(key) for key in sorted(objects_of(self._catalog, series)))
+
+    def _held(self, key: ObjectKey) -> ObjectRecord:
+        found = self._catalog.find_held(key)
+        if found is None:
+            raise NotFoundError("object", key)
+        return found
 
     @staticmethod
     def ordered(records: Iterable[ObjectRecord]) -> list[ObjectRecord]:
@@ -107,13 +138,14 @@ class Tiering:
         headers = [record for record in due if is_header_pack(record.key)]
         others = [record for record in due if not is_header_pack(record.key)]
         progress.start(sum(record.size for record in due), f"copying to {to}")
-        run = _Run(report, SharedProgress(progress), stop or threading.Event(), tier.traits.connections)
-        run.each(others, lambda record: self._copies.place(record.key, to))
+        stop = stop or threading.Event()
+        run = _Run(report, SharedProgress(progress), stop, tier.traits.connections)
+        run.each(others, lambda record: self._place(record.key, to, stop))
         complete = not report.failed and not report.cold and not report.stopped
         # A header pack without what it names is of no use to who recovers.
         run.each(
             headers if complete or to == LOCAL else self._whole(headers, to),
-            lambda record: self._copies.place(record.key, to),
+            lambda record: self._place(record.key, to, stop),
         )
         if to != LOCAL and not report.stopped:
             report.journal = self._journal.ship(tier)
@@ -132,7 +164,7 @@ class Tiering:
             if is_header_pack(record.key)
             for key in self._catalog.references(record.key)
         }
-        found = map(self._catalog.find_object, sorted(named - {record.key for record in due}))
+        found = map(self._catalog.find_held, sorted(named - {record.key for record in due}))
         return [record for record in found if record is not None and to not in record.tiers]
 
     def _whole(self, headers: Sequence[ObjectRecord], to: str) -> list[ObjectRecord]:
@@ -140,10 +172,7 @@ class Tiering:
         return [
             record
             for record in headers
-            if all(
-                to in self._catalog.object(self._catalog.placed(key)).tiers
-                for key in self._catalog.references(record.key)
-            )
+            if all(to in self._held(key).tiers for key in self._catalog.references(record.key))
         ]
 
     def evict(
@@ -194,13 +223,14 @@ class Tiering:
 
     def _restore(self, record: ObjectRecord) -> str | None:
         """Begin a restore, unless one is under way; what prevents it."""
-        names = [name for name in self._tiers.names if name in record.tiers and name != LOCAL]
+        places = self._places(record)
         try:
-            for name in names:
-                found = self._tiers[name].stat(record.key)
+            for name, key in places:
+                found = self._tiers[name].stat(key)
                 if not found.cold or found.restoring:
                     return None
-            self._tiers[names[0]].restore(record.key)
+            name, key = places[0]
+            self._tiers[name].restore(key)
         except DicomfsError as problem:
             return str(problem)
         return None
@@ -219,11 +249,17 @@ class Tiering:
         report.stopped |= stop.is_set()
 
     def _is_thawed(self, record: ObjectRecord) -> bool:
-        for name in record.tiers:
+        for name, key in self._places(record):
             with contextlib.suppress(TierError):
-                if not self._tiers[name].stat(record.key).cold:
+                if not self._tiers[name].stat(key).cold:
                     return True
         return False
+
+    def _places(self, record: ObjectRecord) -> list[tuple[str, ObjectKey]]:
+        """The tiers but the local one that hold an object or a twin of it, nearest first, and which."""
+        family = self._catalog.family(record.key)
+        found = [] if family is None else [(name, family.on(name)) for name in self._tiers.remote]
+        return [(name, held.key) for name, held in found if held is not None]
 
     def _note_used(self, objects: Sequence[ObjectRecord]) -> None:
         now_ns = time.time_ns()
@@ -265,6 +301,8 @@ class _Run:
             return None
         try:
             moved = move(record)
+        except Stopped:
+            self._report.stopped = True
         except (TierFull, CatalogError, UsageError) as problem:
             return problem
         except ObjectCold:

@@ -198,6 +198,10 @@ class Verifier:
                     f"{len(recorded)} are recorded; run `recover`"
                 )
             report.problems += [f"catalog: {record.key} needs {key}, which is not known" for key in missing]
+        report.problems += [
+            f"catalog: {key}: whose twin it is, is not recorded on both sides; run `recover`"
+            for key in self._catalog.broken_twins()
+        ]
         lost, wrong = self._catalog.recount_uses()
         if lost or wrong:
             report.problems.append(

@@ -165,8 +165,21 @@ def small_disk(mountpoint: Path, mebibytes: int) -> Iterator[Path]:
         # A process that ends may still hold a file for a moment.
         end = time.monotonic() + 30
         while subprocess.run(["umount", mountpoint], capture_output=True).returncode:
-            assert time.monotonic() < end, f"{mountpoint} is in use"
+            assert time.monotonic() < end, f"{mountpoint} is in use: {_users(mountpoint)}"
             time.sleep(0.05)
+
+
+def _users(disk: Path) -> list[str]:
+    """What processes have of a file system: open files, mappings, their folder."""
+    found = []
+    for one in (*Path("/proc").glob("[0-9]*/fd/*"), *Path("/proc").glob("[0-9]*/cwd")):
+        with contextlib.suppress(OSError):
+            if one.readlink().is_relative_to(disk):
+                found.append(f"{one} -> {one.readlink()}")
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            found += [f"{maps}: {line}" for line in maps.read_text().splitlines() if str(disk) in line]
+    return found
 
 
 def fill(disk: Path, leave: int) -> Path:

@@ -26,10 +26,14 @@ FILES = [
 ]
 
 
-def two_tiers(root: Path, *, plain: bool = True, retry_seconds: int = 1) -> Archive:
+def two_tiers(
+    root: Path, *, plain: bool = True, retry_seconds: int = 1, packing: config.Profile | None = None
+) -> Archive:
     """An archive in ``root``/archive with a laboratory tier in ``root``/laboratory."""
     (root / LABORATORY).mkdir()
-    tier = config.TierSettings(url=(root / LABORATORY).as_uri(), plaintext=plain, retry_seconds=retry_seconds)
+    tier = config.TierSettings(
+        url=(root / LABORATORY).as_uri(), plaintext=plain, retry_seconds=retry_seconds, packing=packing
+    )
     key = None if plain else root / "key"
     Archive.create(root / "archive", {LABORATORY: tier.url}, key).close()
     keys = config.KeySettings() if plain else config.KeySettings(file=str(key))
@@ -72,27 +76,27 @@ def write_settings(root: Path, settings: str = "", tiers: Mapping[str, str] | No
     (root / "archive" / config.FILE_NAME).write_text("\n".join(sections), encoding="utf-8")
 
 
-def packed(root: Path, *, plain: bool = True) -> Archive:
+def packed(root: Path, *, plain: bool = True, packing: config.Profile | None = None) -> Archive:
     """The same with two patients, packed."""
-    archive = two_tiers(root, plain=plain)
+    archive = two_tiers(root, plain=plain, packing=packing)
     archive.import_paths([write_sources(root / "in", FILES)])
     archive.pack()
     return archive
 
 
 @functools.cache
-def on_both_tiers(*, plain: bool) -> Path:
+def on_both_tiers(*, plain: bool, packing: config.Profile | None = None) -> Path:
     """A packed archive of two tiers that both have everything, closed, for tests to copy."""
     folder = Path(tempfile.mkdtemp(prefix="dicomfs-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with packed(folder, plain=plain) as archive:
+    with packed(folder, plain=plain, packing=packing) as archive:
         copy_all(archive)
     return folder
 
 
-def copied(root: Path, *, plain: bool = True) -> Archive:
+def copied(root: Path, *, plain: bool = True, packing: config.Profile | None = None) -> Archive:
     """The archive of `packed` with everything on both tiers; all of them are copies of one archive."""
-    return copy_of(on_both_tiers(plain=plain), root)
+    return copy_of(on_both_tiers(plain=plain, packing=packing), root)
 
 
 def copy_all(archive: Archive, to: str = LABORATORY) -> TieringReport:

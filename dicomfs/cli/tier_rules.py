@@ -185,6 +185,10 @@ def _document(facts: Facts, verdicts: Sequence[Verdict]) -> dict[str, object]:
         "accepted": _time(max((one.accepted_ns for one in facts.series), default=0)),
         "modalities": sorted({one.modality for one in facts.series}),
         "tiers": {tier: _time(verified_ns) for tier, verified_ns in facts.tiers.items()},
+        "held": {
+            tier: {"size": facts.size_on(tier), "profile": facts.profile_on(tier) or None}
+            for tier in facts.tiers
+        },
         "verdicts": [
             {
                 "move": one.move.value,
@@ -198,6 +202,10 @@ def _document(facts: Facts, verdicts: Sequence[Verdict]) -> dict[str, object]:
     }
 
 
+def _held(tier: str, size: int, profile: str | None) -> str:
+    return f"{tier} ({profile}, {output.size(size)})" if profile else tier
+
+
 def _say(found: dict[str, object]) -> None:
     output.say(str(found["path"]))
     if found.get("waiting"):
@@ -208,9 +216,8 @@ def _say(found: dict[str, object]) -> None:
         read = f", last read {one['last_read']}" if one["last_read"] else ""
         pinned = ", pinned" if one["pinned"] else ""
         output.say(f"  {one['object']}: {output.size(one['size'])}{read}{pinned}")
-        output.say(
-            f"    on {', '.join(one['tiers']) or 'no tier'}, accepted {one['accepted'] or 'by nobody'}"
-        )
+        held = ", ".join(_held(tier, **there) for tier, there in one["held"].items())
+        output.say(f"    on {held or 'no tier'}, accepted {one['accepted'] or 'by nobody'}")
         for verdict in one["verdicts"]:
             when = f" on {verdict['at']}" if verdict["at"] and verdict["state"] == "later" else ""
             said = _SAID[verdict["move"], verdict["state"]]

@@ -7,8 +7,9 @@ beside it.  Any thread may call any method; no method keeps a transaction open a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from dicomfs.errors import NotFoundError
 from dicomfs.index.env import ReadTxn
@@ -50,6 +51,7 @@ from dicomfs.index.records import (
     Change,
     Condemned,
     Counts,
+    Family,
     Hold,
     Holding,
     Intent,
@@ -61,12 +63,14 @@ from dicomfs.index.records import (
 from dicomfs.index.recount import recount
 from dicomfs.index.spool import FEED as SPOOL_FEED
 from dicomfs.index.spool import SpoolWriter, next_position, spool_totals
+from dicomfs.index.twins import broken_twins, get_family
 from dicomfs.index.uses import all_uses, derived_uses, is_used, names_of, parts_using
 from dicomfs.index.writer import CATALOG_FEED, MISSED, CatalogWriter, catalog_totals, tainted
 from dicomfs.model import InstanceId, InstanceRow, Level, ObjectKey
 
 _SPOOL_MARK_BITS = 64
 _OBJECTS_AT_ONCE = 1000
+_T = TypeVar("_T")
 
 
 class Catalog(NodeQueries):
@@ -207,6 +211,22 @@ class Catalog(NodeQueries):
 
     def objects(self) -> Iterator[ObjectRecord]:
         """All objects but those that others stand in for; in short transactions, what changes may be seen."""
+        return self._scan(lambda _, key, value: object_record(key, value))
+
+    def families(self) -> Iterator[Family]:
+        """The same, packs with their twins."""
+
+        def family(txn: ReadTxn, key: ObjectKey, value: bytes) -> Family | None:
+            record = object_record(key, value)
+            return None if record is None or record.twin_of is not None else get_family(txn, key)
+
+        return self._scan(family)
+
+    def held(self) -> Iterator[ObjectRecord]:
+        """The same, packs with the copies of their twins as their own."""
+        return (family.held() for family in self.families())
+
+    def _scan(self, read: Callable[[ReadTxn, ObjectKey, bytes], _T | None]) -> Iterator[_T]:
         start = b""
         while True:
             with self._catalog.read() as txn:
@@ -214,10 +234,8 @@ class Catalog(NodeQueries):
                     item
                     for item, _ in zip(txn.scan(OBJECTS, start=start), range(_OBJECTS_AT_ONCE), strict=False)
                 ]
-            for key, value in page:
-                record = object_record(unpack_object_key(key), value)
-                if record is not None:
-                    yield record
+                found = [read(txn, unpack_object_key(key), value) for key, value in page]
+            yield from (one for one in found if one is not None)
             if len(page) < _OBJECTS_AT_ONCE:
                 return
             start = page[-1][0] + b"\x00"
@@ -233,12 +251,22 @@ class Catalog(NodeQueries):
             value = txn.get(OBJECTS, pack_object_key(key))
         return None if value is None else object_record(key, value)
 
+    def family(self, key: ObjectKey) -> Family | None:
+        """The pack that is read for a key, or that it is a twin of, with all its twins."""
+        with self._catalog.read() as txn:
+            return get_family(txn, key)
+
+    def find_held(self, key: ObjectKey) -> ObjectRecord | None:
+        """One of `held`, by any of its keys; None for one that is not known."""
+        family = self.family(key)
+        return None if family is None else family.held()
+
     def has_object(self, key: ObjectKey) -> bool:
-        """Whether the catalog knows an object, and none that is read in its place."""
+        """Whether the catalog knows an object, a twin or not, and none that stands in for it."""
         return self.find_object(key) is not None
 
     def placed(self, key: ObjectKey) -> ObjectKey:
-        """The object that is read for a key: its stand-in, or the object itself."""
+        """The object that counts for a key: its stand-in, the pack that it is a twin of, or itself."""
         with self._catalog.read() as txn:
             return get_placed(txn, key)
 
@@ -301,6 +329,11 @@ class Catalog(NodeQueries):
                         rows = range(decoded.head.rows)
                         found[decoded.head.part_index] = [decoded.place(row) for row in rows]
         return found
+
+    def broken_twins(self) -> list[ObjectKey]:
+        """Objects whose record of a twin, or of whose twin they are, has no counterpart: for `verify`."""
+        with self._catalog.read() as txn:
+            return broken_twins(txn)
 
     def recount_uses(self) -> tuple[int, int]:
         """Records of who needs what that are missing, and that are wrong: for `verify`."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from msgspec.structs import replace
 
 from dicomfs.errors import CatalogError, NotFoundError
 from dicomfs.index.env import ReadTxn, WriteTxn
@@ -29,7 +31,8 @@ from dicomfs.index.records import (
     pack_record,
     unpack_record,
 )
-from dicomfs.index.uses import add_use, is_used, names_of, object_user, remove_use
+from dicomfs.index.twins import leave, make_twin, public_record, put_object, stored_object, succeed
+from dicomfs.index.uses import add_use, is_named, is_used, names_of, object_user, remove_use
 from dicomfs.model import ObjectKey
 
 
@@ -45,15 +48,13 @@ def get_object(txn: ReadTxn, key: ObjectKey) -> ObjectRecord:
 def object_record(key: ObjectKey, value: bytes) -> ObjectRecord | None:
     """The public form of a stored object; None for one that another stands in for."""
     stored = unpack_record(value, StoredObject)
-    if stored.stand_in:
-        return None
-    return ObjectRecord(key, stored.size, stored.tiers, stored.profile, stored.kept)
+    return None if stored.stand_in else public_record(key, stored)
 
 
 def get_placed(txn: ReadTxn, key: ObjectKey) -> ObjectKey:
-    """The object that is read for a key: its stand-in, or itself."""
-    value = txn.get(OBJECTS, pack_object_key(key))
-    short = b"" if value is None else unpack_record(value, StoredObject).stand_in
+    """The object that counts for a key: its stand-in, the pack that it is a twin of, or itself."""
+    stored = stored_object(txn, key)
+    short = b"" if stored is None else stored.stand_in or stored.twin_of
     return unpack_object_key(short) if short else key
 
 
@@ -130,41 +131,84 @@ class ObjectWriter:
             msg = f"catalog: object {key} has {stored.size} bytes, not {size}"
             raise CatalogError(msg)
         tiers = {**stored.tiers, tier: verified_ns}
-        self._put(key, StoredObject(size, tiers, profile or stored.profile, stored.kept))
+        self._put(key, replace(stored, tiers=tiers, profile=profile or stored.profile))
 
     def note_verified(self, key: ObjectKey, tier: str, verified_ns: int) -> None:
         """Records a later verification of a copy; nothing happens where it is not recorded (any more)."""
         stored = self._stored(key)
         if stored is not None and tier in stored.tiers:
-            tiers = {**stored.tiers, tier: verified_ns}
-            self._put(key, StoredObject(stored.size, tiers, stored.profile, stored.kept, stored.stand_in))
+            self._put(key, replace(stored, tiers={**stored.tiers, tier: verified_ns}))
 
     def note_profile(self, key: ObjectKey, profile: str, kept: str) -> None:
         """Records with which profile an object was packed, and to which one moving it gains nothing.
 
         Raises NotFoundError for an unknown object.
         """
-        record = get_object(self._txn, key)
-        self._put(key, StoredObject(record.size, record.tiers, profile, kept))
+        self._put(key, replace(self._known(key), profile=profile, kept=kept))
 
     def stand_in(self, key: ObjectKey, stand_in: ObjectKey) -> None:
         """Records that an object is read by another name from now on; its own placements are forgotten."""
         stored = self._stored(key) or StoredObject(0, {})
         self._end_stand_in(key, stored)
+        leave(self._txn, key, stored)
         add_use(self._txn, stand_in, object_user(key))
         self._put(key, StoredObject(stored.size, {}, stand_in=pack_object_key(stand_in)))
 
+    def add_twin(self, key: ObjectKey, of: ObjectKey) -> None:
+        """Records that an object that was added holds the frames of a pack, coded in another way.
+
+        Raises NotFoundError where the catalog knows the pack no longer.
+        """
+        make_twin(self._txn, key, of)
+
+    def lead(self, key: ObjectKey) -> None:
+        """Records that a twin is the pack from now on, and the pack its twin; nothing happens to a pack.
+
+        Raises NotFoundError for an unknown object.
+        """
+        stored = self._known(key)
+        if stored.twin_of:
+            pack = unpack_object_key(stored.twin_of)
+            self.succeed(pack, key, kept=self._known(pack).tiers)
+
+    def succeed(self, key: ObjectKey, heir: ObjectKey, *, kept: Collection[str] = ()) -> None:
+        """Records that another pack takes the place of one, which stays as its twin on the tiers ``kept``.
+
+        Where it stays on none, the heir is read by its name from now on.  Raises NotFoundError where one of
+        them is not known.
+        """
+        stored = self._known(key)
+        self._known(heir)
+        succeed(self._txn, key, heir)
+        tiers = {name: verified for name, verified in stored.tiers.items() if name in kept}
+        if tiers:
+            self._end_stand_in(key, StoredObject(0, {}, stand_in=pack_object_key(heir)))
+            self._put(key, StoredObject(stored.size, tiers, stored.profile, stored.kept))
+            make_twin(self._txn, key, heir)
+
     def remove_placement(self, key: ObjectKey, tier: str) -> None:
-        """Records that ``tier`` holds the object no longer.  Raises NotFoundError for an unknown object."""
-        record = get_object(self._txn, key)
-        tiers = {name: verified for name, verified in record.tiers.items() if name != tier}
-        self._put(key, StoredObject(record.size, tiers, record.profile, record.kept))
+        """Records that ``tier`` holds the object no longer.  Raises NotFoundError for an unknown object.
+
+        With its last copy a twin is forgotten, except for its name; of a pack, a twin takes the place.
+        """
+        stored = self._known(key)
+        tiers = {name: verified for name, verified in stored.tiers.items() if name != tier}
+        self._put(key, replace(stored, tiers=tiers))
+        if tiers:
+            return
+        if stored.twin_of and is_named(self._txn, key):
+            self.stand_in(key, unpack_object_key(stored.twin_of))
+        elif stored.twin_of:
+            self.remove_object(key)
+        elif stored.twins:
+            succeed(self._txn, key, unpack_object_key(stored.twins[0]))
 
     def remove_object(self, key: ObjectKey) -> None:
         """Forgets an object, its placements and its references."""
         stored = self._stored(key)
         if stored is not None:
             self._end_stand_in(key, stored)
+            leave(self._txn, key, stored)
         self._end_references(key)
         self._txn.delete(OBJECTS, pack_object_key(key))
         self._txn.delete(REFERENCES, pack_object_key(key))
@@ -221,11 +265,12 @@ class ObjectWriter:
         if about_to or (recorded and is_used(self._txn, key)):
             self._reprieve(key, tier)
             return False
-        if recorded:
-            self.remove_placement(key, tier)
-            if not get_object(self._txn, key).tiers:
+        if recorded and stored is not None:
+            if stored.tiers.keys() == {tier}:
                 self.remove_names(key)
                 self.remove_object(key)
+            else:
+                self.remove_placement(key, tier)
         return True
 
     def end_condemned(self, key: ObjectKey, tier: str) -> None:
@@ -281,8 +326,13 @@ class ObjectWriter:
             remove_use(self._txn, unpack_object_key(stored.stand_in), object_user(key))
 
     def _stored(self, key: ObjectKey) -> StoredObject | None:
-        value = self._txn.get(OBJECTS, pack_object_key(key))
-        return None if value is None else unpack_record(value, StoredObject)
+        return stored_object(self._txn, key)
+
+    def _known(self, key: ObjectKey) -> StoredObject:
+        get_object(self._txn, key)
+        stored = self._stored(key)
+        assert stored is not None
+        return stored
 
     def _put(self, key: ObjectKey, stored: StoredObject) -> None:
-        self._txn.put(OBJECTS, pack_object_key(key), pack_record(stored))
+        put_object(self._txn, key, stored)

@@ -24,10 +24,10 @@ from dicomfs.index.spool import REBUILT
 from dicomfs.index.uses import fill_uses
 from dicomfs.index.writer import CATALOG_FEED
 
-SCHEMA = 2
+SCHEMA = 3
 SPOOL_SCHEMA = 1
-UPGRADES: dict[int, Upgrade] = {1: fill_uses}
-"""Version n to the step that makes n + 1 of it."""
+UPGRADES: dict[int, Upgrade] = {1: fill_uses, 2: lambda _: None}
+"""Version n to the step that makes n + 1 of it.  Version 3 knows twins, of which older ones have none."""
 _ARCHIVE_ID = b"archive"
 
 

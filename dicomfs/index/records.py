@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
@@ -89,6 +89,33 @@ class ObjectRecord:
     """Of a pack of frames: the profile it was packed with, empty where nobody noted it."""
     kept: str = ""
     """The profile to which moving it was found to gain nothing."""
+    twin_of: ObjectKey | None = None
+    """Of a twin: the pack whose frames it holds coded in another way."""
+
+    def suits(self, profile: str) -> bool:
+        """Whether coding it anew in a profile gains nothing, as far as is known."""
+        return profile in (self.profile, self.kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A pack and its twins: the same frames under the same numbers, read for the same names."""
+
+    members: tuple[ObjectRecord, ...]
+    """The pack itself first."""
+
+    @property
+    def tiers(self) -> dict[str, int]:
+        """Tiers that hold any member, and when it was last verified there (ns)."""
+        return {name: verified for one in reversed(self.members) for name, verified in one.tiers.items()}
+
+    def on(self, tier: str) -> ObjectRecord | None:
+        """The member that a tier holds."""
+        return next((one for one in self.members if tier in one.tiers), None)
+
+    def held(self) -> ObjectRecord:
+        """The pack as if its twins' copies were its own: what rules and counts go by."""
+        return replace(self.members[0], tiers=self.tiers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +183,18 @@ class StoredNode(msgspec.Struct, array_like=True, frozen=True):
 
 
 class StoredObject(msgspec.Struct, array_like=True, frozen=True):
-    """Size and placements of an object; ``stand_in``: short key of the one that is read in its place."""
+    """Size and placements of an object; the rest are short keys.
+
+    ``stand_in``: the one that is read in its place; ``twins`` of a pack, each of them with ``twin_of``.
+    """
 
     size: int
     tiers: dict[str, int]
     profile: str = ""
     kept: str = ""
     stand_in: bytes = b""
+    twins: tuple[bytes, ...] = ()
+    twin_of: bytes = b""
 
 
 class StoredCondemned(msgspec.Struct, array_like=True, frozen=True):

@@ -39,7 +39,26 @@ def remove_use(txn: WriteTxn, key: ObjectKey, user: bytes) -> None:
 
 
 def is_used(txn: ReadTxn, key: ObjectKey) -> bool:
-    """Whether a part, a header pack, or a name that is needed itself, needs an object."""
+    """Whether a part, a header pack, or a name that is needed itself, needs an object or its family."""
+    return any(_is_used(txn, member) for member in _family(txn, key))
+
+
+def _family(txn: ReadTxn, key: ObjectKey) -> Iterator[ObjectKey]:
+    """The object first; a name that another object is read by is no member."""
+    yield key
+    stored = _stored(txn, key)
+    pack = stored if stored is None or not stored.twin_of else _stored(txn, unpack_object_key(stored.twin_of))
+    if stored is None or pack is None:
+        return
+    yield from (unpack_object_key(short) for short in (stored.twin_of, *pack.twins) if short)
+
+
+def _stored(txn: ReadTxn, key: ObjectKey) -> StoredObject | None:
+    value = txn.get(OBJECTS, pack_object_key(key))
+    return None if value is None else unpack_record(value, StoredObject)
+
+
+def _is_used(txn: ReadTxn, key: ObjectKey) -> bool:
     prefix = _prefix(key)
     for entry, _ in txn.scan(USES, prefix):
         user = entry[len(prefix) :]
@@ -50,6 +69,11 @@ def is_used(txn: ReadTxn, key: ObjectKey) -> bool:
         if name.startswith("header/") or (name != key and is_used(txn, name)):
             return True
     return False
+
+
+def is_named(txn: ReadTxn, key: ObjectKey) -> bool:
+    """Whether anybody refers to an object by this key of it."""
+    return next(iter(txn.scan(USES, _prefix(key))), None) is not None
 
 
 def names_of(txn: ReadTxn, key: ObjectKey) -> list[ObjectKey]:

@@ -16,13 +16,14 @@ MOVED = "moved"
 
 
 def end_intents(catalog: Catalog, tier: Tier, keys: Iterable[ObjectKey]) -> None:
-    """Delete what was never committed, or is read elsewhere by now, and end the intents that say so.
+    """Delete what was never committed, or is not to be on the tier any more, and end the intents on it.
 
     Raises:
         TierError: an object cannot be deleted; its intent stays.
     """
     for key in keys:
-        if not catalog.has_object(key):
+        record = catalog.find_object(key)
+        if record is None or tier.name not in record.tiers:
             tier.delete(key)
         with catalog.write() as writer:
             writer.remove_intent(key)

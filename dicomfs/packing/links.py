@@ -16,6 +16,7 @@ from pathlib import Path
 from dicomfs.codec.base import FROM_DISK
 from dicomfs.errors import DicomfsError
 from dicomfs.format.pack import PackReader
+from dicomfs.format.pack_notes import StoodFor
 from dicomfs.format.text_pack import read_text
 from dicomfs.frames import FrameReader
 from dicomfs.index.catalog import Catalog
@@ -44,6 +45,7 @@ class _Known:
     """The frames of a pack, by bytes of a frame and fingerprint."""
 
     key: ObjectKey
+    """Its oldest name: whatever takes its place, and every twin, is read by that one."""
     index_digest: int
     places: dict[tuple[int, int], tuple[int, int]]
 
@@ -85,7 +87,7 @@ class Linker:
         """List packs that the index does not know: after a recovery, or where it was deleted."""
         listed = self._index.packs()
         for record in self._catalog.objects():
-            if record.key not in listed:
+            if record.key not in listed and record.twin_of is None:
                 self.add(record.key)
 
     def add(self, key: ObjectKey) -> None:
@@ -116,7 +118,7 @@ class Linker:
             Stopped: somebody asked to stop.
         """
         link_equals(plan, run)
-        source = PackSource(self._tier)
+        source = PackSource(self._tier, self._catalog.placed)
         known: dict[ObjectKey, _Known | None] = {}
         with contextlib.closing(FrameReader(source, _CACHE_BYTES)) as frames:
             self._link_stacks(plan, run, source, frames, known)
@@ -136,12 +138,14 @@ class Linker:
             candidates = [key for key in self._index.find(wanted) if key not in self._passed_over]
             for key in candidates[:_MOST_PACKS]:
                 run.check()
-                if _kind(key) is not stack.kind or not self._catalog.has_object(key):
+                found = self._catalog.find_object(key) if _kind(key) is stack.kind else None
+                if found is None or found.twin_of is not None:
                     continue
                 if key not in known:
                     known[key] = _known(source, key)
                 pack = known[key]
-                if pack is not None:
+                # A pack that nobody needs any more may have lost its first name already.
+                if pack is not None and self._catalog.placed(pack.key) == key:
                     _link_stack(plan, stack, pack, frames)
 
 
@@ -167,7 +171,8 @@ def _known(source: PackSource, key: ObjectKey) -> _Known | None:
         return None
     if pack.index_digest is None:
         return None
-    return _Known(key, pack.index_digest, dict(_places(pack)))
+    oldest = (*pack.packing.stands_for, StoodFor.of(key, pack.index_digest))[0]
+    return _Known(oldest.key, int.from_bytes(oldest.index_digest, "little"), dict(_places(pack)))
 
 
 def _places(pack: PackReader) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:

@@ -56,7 +56,7 @@ def compare(
     """
 
     def placed(key: ObjectKey) -> ObjectKey:
-        return staged.key if key in names else catalog.placed(key)
+        return staged.key if key in names or key == staged.key else catalog.placed(key)
 
     source = PackSource.staged(tier, {staged.key: staged.path}, placed)
     frames = FrameReader(source, _CACHE_BYTES)

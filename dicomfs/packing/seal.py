@@ -26,7 +26,7 @@ from dicomfs.model import ObjectKey, PackKind
 from dicomfs.packing.plan import BatchPlan, InstancePlan
 from dicomfs.packing.run import PackRun
 from dicomfs.packing.spooled import UnreadableFile, spooled_bytes
-from dicomfs.packs import PackSource
+from dicomfs.packs import PackSource, Placed
 from dicomfs.paths import create_private
 from dicomfs.reconstruct import PackedReader
 from dicomfs.tiers.base import Tier
@@ -34,6 +34,8 @@ from dicomfs.tiers.base import Tier
 _COMPARE_STEP = 4 << 20
 _TOGETHER_BYTES = 8 << 20
 """Raw bytes compared by one thread in one go: about a segment, so that threads rarely want the same one."""
+STAGING = "staging"
+"""What a full disk is called where packs are written before they are placed."""
 SPOOL_MISSING = "the spooled bytes are missing"
 SPOOL_ROTTEN = "the spooled bytes no longer match the digest taken when they were accepted"
 _CHECK_CACHE_BYTES = 128 << 20
@@ -118,7 +120,7 @@ class Staging:
                 # Read back means from the device: what the page cache holds proves nothing about it.
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         except OSError as problem:
-            raise TierFull("staging", path.name, f"cannot be written: {problem.strerror}") from problem
+            raise TierFull(STAGING, path.name, f"cannot be written: {problem.strerror}") from problem
         return Staged(path, summary)
 
 
@@ -129,16 +131,18 @@ def mismatches(
     plan: BatchPlan,
     parts: Sequence[tuple[int, Sequence[int]]],
     run: PackRun,
+    placed: Placed,
 ) -> dict[int, str]:
     """Compare every instance of a batch with its accepted bytes; index in the batch -> what is wrong.
 
-    ``parts`` gives, for each part of the header pack, its index there and its instances in the batch.
+    ``parts`` gives, for each part of the header pack, its index there and its instances in the batch;
+    ``placed`` what older packs are read by.
 
     Raises:
         Stopped: somebody asked to stop.
     """
     staged = {pack.key: pack.path for pack in [*packs, headers]}
-    source = PackSource.staged(tier, staged)
+    source = PackSource.staged(tier, staged, lambda key: key if key in staged else placed(key))
     frames = FrameReader(source, _CHECK_CACHE_BYTES)
 
     def check(jobs: Sequence[_Job]) -> list[tuple[int, str]]:

@@ -134,8 +134,16 @@ class Gathering:
         """Objects that nobody needs once the parts are elsewhere; ``new`` are those needed there."""
         headers = {key for key, needed in self._staying.items() if needed is None}
         kept = set(new).union(*(needed for needed in self._staying.values() if needed is not None))
-        gone = {key for key in self._used() - kept if not self._others_need(key)}
-        return headers | gone | self._stand_ins(gone, kept)
+        gone = {
+            key
+            for key in self._used() - kept
+            if not self._others_need(key) and kept.isdisjoint(self._catalog.names_of(key))
+        }
+        gone |= self._stand_ins(gone, kept)
+        # A pack goes with its twins, and no twin without its pack.
+        families = (self._catalog.family(key) for key in gone if self._catalog.placed(key) == key)
+        gone |= {one.key for family in families if family is not None for one in family.members}
+        return headers | {key for key in gone if self._catalog.placed(key) in gone}
 
     def commit(
         self, writer: CatalogWriter, left_over: Collection[ObjectKey], tiers: Sequence[str] = ()
@@ -170,7 +178,8 @@ class Gathering:
         return set().union(*(self._source.needs(header, index, places[index]) for index in others))
 
     def _others_need(self, key: ObjectKey) -> bool:
-        return not self._together.headers.issuperset(self._catalog.referring([key]))
+        names = [key, *self._catalog.names_of(key)]
+        return not self._together.headers.issuperset(self._catalog.referring(names))
 
     def _stand_ins(self, gone: Collection[ObjectKey], kept: Collection[ObjectKey]) -> set[ObjectKey]:
         """Packs that are read in place of these and of no others."""

@@ -1,4 +1,4 @@
-"""Packer, linker, repack, copies, eviction, gc, forgetting, purging, recovery and more, racing and crashing.
+"""Packer, linker, repack, copies, twins, eviction, gc, forgetting, purging and recovery, racing and crashing.
 
 In any order, one within the other: no reference ever dangles, every accepted byte string comes back, and no
 forgotten one does.
@@ -94,12 +94,12 @@ def watched() -> Iterator[None]:
 
 
 class TierMachine(RuleBasedStateMachine):
-    """An archive with two tiers against a set of digests."""
+    """An archive with two tiers, one of which wants packs of its own, against a set of digests."""
 
     @initialize()
     def create(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dicomfs-", dir=MEMORY))
-        self.archive = two_tiers(self.folder)
+        self.archive = two_tiers(self.folder, packing="dense")
         self.root = self.folder / "archive"
         self.model: dict[str, bytes] = {}
         self.turn = 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomfs import recovery
+from dicomfs import config, recovery
 from dicomfs.archive import Archive
 from dicomfs.errors import DamagedError, ObjectNotFound
 from dicomfs.format.snapshot import SnapshotReader, is_blank
@@ -59,11 +59,13 @@ def read_snapshot(path: Path) -> SnapshotReader:
     return SnapshotReader(lambda offset, length: data[offset : offset + length], len(data), path.name)
 
 
-@pytest.mark.parametrize("plain", [True, False], ids=["plain", "encrypted"])
+@pytest.mark.parametrize(
+    "plain, packing", [(True, None), (False, None), (True, "dense")], ids=["plain", "encrypted", "twins"]
+)
 def test_recovery_from_a_snapshot_gives_the_same_index_and_reads_no_header_pack_for_it(
-    tmp_path: Path, plain: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, plain: bool, packing: config.Profile | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with copied(tmp_path, plain=plain) as archive:
+    with copied(tmp_path, plain=plain, packing=packing) as archive:
         report = make(archive)
         assert report.tiers == ["local", LABORATORY]
         assert report.headers == len(
@@ -78,9 +80,13 @@ def test_recovery_from_a_snapshot_gives_the_same_index_and_reads_no_header_pack_
     def refuse(source: PackSource, key: ObjectKey, index: int) -> None:
         raise AssertionError(key)
 
+    def refuse_packing(source: PackSource, key: ObjectKey) -> None:
+        raise AssertionError(key)
+
     with monkeypatch.context() as patched:
         patched.setattr(PackSource, "part", refuse)
         patched.setattr(PackSource, "identified_part", refuse)
+        patched.setattr(PackSource, "packing", refuse_packing)
         recovered(tmp_path, "blind", key)
     with Archive.open(tmp_path / "blind") as again:
         assert contents(again) == digests(FILES)

@@ -49,8 +49,8 @@ def test_another_schema_is_refused_and_leaves_nothing_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_catalog(tmp_path / "index").close()
-    monkeypatch.setattr(pair, "SCHEMA", 3)
-    with pytest.raises(CatalogOutdated, match="schema version 2 where 3"):
+    monkeypatch.setattr(pair, "SCHEMA", pair.SCHEMA + 1)
+    with pytest.raises(CatalogOutdated, match=f"schema version {pair.SCHEMA - 1} where {pair.SCHEMA}"):
         Catalog.open(tmp_path / "index")
     monkeypatch.undo()
     with Catalog.open(tmp_path / "index") as catalog:

@@ -58,7 +58,15 @@ def build(archive: Archive) -> Iterator[Build]:
             assert headers is not None
 
             def check() -> dict[int, str]:
-                return mismatches(archive.tier, batch.packs, headers, plan, list(enumerate(batch.rows)), run)
+                return mismatches(
+                    archive.tier,
+                    batch.packs,
+                    headers,
+                    plan,
+                    list(enumerate(batch.rows)),
+                    run,
+                    archive.catalog.placed,
+                )
 
             return plan, batch, check
 

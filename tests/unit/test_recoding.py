@@ -1,0 +1,565 @@
+"""Packs that tiers hold in a profile of their own: the same bytes from each, and each counts as a copy."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dicomfs.archive import Archive
+from dicomfs.copies import LastCopy
+from dicomfs.errors import MismatchError, TierFull
+from dicomfs.index.writer import CatalogWriter as IndexWriter
+from dicomfs.journal import Journal
+from dicomfs.lifecycle import Move, State
+from dicomfs.model import ObjectKey
+from dicomfs.packing import repack, seal, together
+from dicomfs.progress import NullProgress
+from dicomfs.recovery import recover
+from dicomfs.scrubbing import Budget
+from dicomfs.tiers.folder import FolderTier
+from tests import samples
+from tests.archives import contents, digests, flip, numbers, objects, rows, tree, write_sources
+from tests.cold_tier import freeze
+from tests.independent_reader import TierReader
+from tests.tiered import EXTERNAL, FILES, LABORATORY, copy_all, evict_all, packed, three_tiers, write_settings
+
+DENSE = {EXTERNAL: "packing = 'dense'\n"}
+
+
+@pytest.fixture(autouse=True)
+def always_gains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small samples hardly gain from anything: code them anew all the same."""
+    monkeypatch.setattr(repack, "LEAST_GAIN", -1e9)
+    monkeypatch.setattr(repack, "_LEAST_HALVINGS", -1e9)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    """Packed fast; what goes to the external tier is to be dense."""
+    with three_tiers(tmp_path, tiers=DENSE) as made:
+        yield made
+
+
+@pytest.fixture
+def both(archive: Archive) -> Archive:
+    """The same, all of it on the external tier, too."""
+    copy_all(archive, EXTERNAL)
+    return archive
+
+
+def profiles(archive: Archive) -> dict[str, set[str]]:
+    """The profiles of the packs of frames that each tier holds."""
+    found: dict[str, set[str]] = {}
+    for record in archive.catalog.objects():
+        if record.key.startswith("pixel/"):
+            for tier in record.tiers:
+                found.setdefault(tier, set()).add(record.profile)
+    return found
+
+
+def pixels(archive: Archive) -> list[ObjectKey]:
+    """The packs of frames by the key that counts."""
+    return [record.key for record in archive.catalog.held() if record.key.startswith("pixel/")]
+
+
+def far(archive: Archive, tier: str = EXTERNAL) -> list[Path]:
+    """The files of the packs of frames on a tier that is not local."""
+    return sorted(path for path in (archive.paths.root.parent / tier / "pixel").rglob("*") if path.is_file())
+
+
+def require_sound(archive: Archive) -> None:
+    """Everything comes back, and the catalog agrees with the tiers."""
+    assert contents(archive) == digests(FILES)
+    report = archive.verify(deep=True)
+    assert (report.problems, report.notes) == ([], [])
+    assert list(archive.paths.recoding.glob("*")) == []
+
+
+def reopened(archive: Archive) -> Archive:
+    """The same without anything in memory."""
+    archive.close()
+    return Archive.open(archive.paths.root)
+
+
+# making twins
+
+
+def test_what_goes_to_a_dense_tier_is_dense_there_and_stays_fast_at_home(both: Archive) -> None:
+    assert profiles(both) == {"local": {"fast"}, EXTERNAL: {"dense"}}
+    require_sound(both)
+    assert copy_all(both, EXTERNAL).objects == 0
+    evict_all(both)
+    assert profiles(both) == {EXTERNAL: {"dense"}}
+    require_sound(both)
+    reader = TierReader(both.paths.root.parent / EXTERNAL)
+    of_frames = next(one for one in reader.instances if one.size == len(FILES[-1]))
+    assert digests([reader.read(of_frames)]) <= digests(FILES)
+
+
+def test_three_profiles_on_three_tiers_give_the_same_bytes(tmp_path: Path) -> None:
+    tiers = {LABORATORY: "packing = 'dense'\n", EXTERNAL: "packing = 'archive'\n"}
+    with three_tiers(tmp_path, tiers=tiers) as archive:
+        shown, named = tree(archive), numbers(archive)
+        for tier in (LABORATORY, EXTERNAL):
+            copy_all(archive, tier)
+        assert profiles(archive) == {"local": {"fast"}, LABORATORY: {"dense"}, EXTERNAL: {"archive"}}
+        for tier in ("local", LABORATORY):
+            evict_all(archive, tier)
+            with Archive.open(archive.paths.root) as again:
+                require_sound(again)
+                assert (tree(again), numbers(again)) == (shown, named)
+
+
+def test_an_encrypted_tier_holds_packs_in_its_profile(tmp_path: Path) -> None:
+    packed(tmp_path, plain=False).close()
+    settings = tmp_path / "archive" / "dicomfs.toml"
+    section = f"[tiers.{LABORATORY}]\n"
+    text = settings.read_text(encoding="utf-8")
+    settings.write_text(text.replace(section, section + "packing = 'dense'\n"), encoding="utf-8")
+    with Archive.open(tmp_path / "archive") as archive:
+        copy_all(archive)
+        assert profiles(archive) == {"local": {"fast"}, LABORATORY: {"dense"}}
+        evict_all(archive)
+        require_sound(archive)
+    assert recover(tmp_path / "archive", (tmp_path / LABORATORY).as_uri()).problems == []
+    with Archive.open(tmp_path / "archive") as archive:
+        require_sound(archive)
+
+
+def test_what_gains_nothing_is_copied_as_it_is_and_not_tried_again(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repack, "LEAST_GAIN", 0.9)
+    copy_all(archive, EXTERNAL)
+    assert profiles(archive) == {"local": {"fast"}, EXTERNAL: {"fast"}}
+    evict_all(archive, EXTERNAL)
+
+    def tried(*_: object) -> None:
+        pytest.fail("tried again")
+
+    monkeypatch.setattr(repack.PackMove, "make", tried)
+    copy_all(archive, EXTERNAL)
+    require_sound(archive)
+
+
+def _differs(*_: object) -> None:
+    raise MismatchError("instance 1/0 from the new pack")
+
+
+def _full(*_: object) -> None:
+    raise TierFull("staging", "1.part", "cannot be written: No space left on device")
+
+
+@pytest.mark.parametrize(
+    "owner, name, fault",
+    [(repack, "compare", _differs), (seal.Staging, "write_pack", _full)],
+    ids=["differs", "no room"],
+)
+def test_what_cannot_be_coded_anew_is_copied_as_it_is(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, fault: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(owner, name, fault)
+    copy_all(archive, EXTERNAL)
+    assert profiles(archive) == {"local": {"fast"}, EXTERNAL: {"fast"}}
+    require_sound(archive)
+
+
+def test_who_stops_leaves_nothing_half_done(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, tiering = threading.Event(), archive.tiering()
+    original = repack.PackMove.make
+
+    def stopping(self: repack.PackMove, staging: seal.Staging) -> object:
+        stop.set()
+        return original(self, staging)
+
+    monkeypatch.setattr(repack.PackMove, "make", stopping)
+    report = tiering.copy(EXTERNAL, tiering.objects(), NullProgress(), stop)
+    assert report.stopped
+    assert report.failed == []
+    assert far(archive) == []
+    require_sound(archive)
+
+
+def test_while_the_tier_of_the_wanted_profile_is_down_another_twin_is_copied(tmp_path: Path) -> None:
+    tiers = {LABORATORY: "packing = 'dense'\nretry_seconds = 0\n", EXTERNAL: "packing = 'dense'\n"}
+    with three_tiers(tmp_path, tiers=tiers) as archive:
+        copy_all(archive)
+        (tmp_path / LABORATORY).rename(tmp_path / "unmounted")
+        copy_all(archive, EXTERNAL)
+        (tmp_path / "unmounted").rename(tmp_path / LABORATORY)
+        assert profiles(archive) == {"local": {"fast"}, LABORATORY: {"dense"}, EXTERNAL: {"dense"}}
+        require_sound(archive)
+
+
+# what is brought back
+
+
+def test_what_is_warmed_comes_back_as_it_is_or_as_the_local_tier_wants_it(tmp_path: Path) -> None:
+    with three_tiers(tmp_path, tiers=DENSE) as archive:
+        copy_all(archive, EXTERNAL)
+        evict_all(archive)
+        tiering = archive.tiering()
+        assert tiering.warm(tiering.objects(), NullProgress()).failed == []
+        assert profiles(archive) == {"local": {"dense"}, EXTERNAL: {"dense"}}
+        require_sound(archive)
+        evict_all(archive)
+    write_settings(tmp_path, tiers=DENSE | {"local": "packing = 'fast'\n"})
+    with Archive.open(tmp_path / "archive") as archive:
+        tiering = archive.tiering()
+        assert tiering.warm(tiering.objects(), NullProgress()).failed == []
+        assert profiles(archive) == {"local": {"fast"}, EXTERNAL: {"dense"}}
+        require_sound(archive)
+        assert tiering.copy(EXTERNAL, tiering.objects(), NullProgress()).objects == 0
+        evict_all(archive, EXTERNAL)
+        require_sound(archive)
+
+
+def test_what_is_read_from_afar_is_promoted_as_it_is(both: Archive) -> None:
+    evict_all(both)
+    settings = both.paths.settings
+    settings.write_text(settings.read_text() + "\n[archive]\nminimum_free_bytes = 0\n")
+    with reopened(both) as archive:
+        archive.promote_what_is_read()
+        assert contents(archive) == digests(FILES)
+        archive._nearest._pool and archive._nearest._pool.shutdown(wait=True)  # type: ignore[func-returns-value]
+        assert profiles(archive) == {"local": {"dense"}, EXTERNAL: {"dense"}}
+    with Archive.open(both.paths.root) as archive:
+        require_sound(archive)
+
+
+# reading
+
+
+def test_a_pack_that_is_gone_or_damaged_is_read_by_its_twin_and_replaced(both: Archive) -> None:
+    first, *others = objects(both, "pixel")
+    first.unlink()
+    for path in others:
+        flip(path, path.stat().st_size // 2)
+    with reopened(both) as archive:
+        assert contents(archive) == digests(FILES)
+        scrubbed = archive.scrubber().scrub(Budget(), NullProgress())
+        assert scrubbed.damaged == []
+        assert profiles(archive) == {"local": {"dense"}, EXTERNAL: {"dense"}}
+        require_sound(archive)
+
+
+def test_a_damaged_twin_is_replaced_by_its_pack(both: Archive) -> None:
+    for path in far(both):
+        flip(path, path.stat().st_size // 2)
+    scrubbed = both.scrubber().scrub(Budget(), NullProgress())
+    assert (len(scrubbed.healed), scrubbed.damaged) == (len(pixels(both)), [])
+    require_sound(both)
+
+
+def test_while_one_tier_is_down_the_other_twin_is_read(tmp_path: Path) -> None:
+    tiers = {LABORATORY: "packing = 'dense'\n", EXTERNAL: "packing = 'archive'\n"}
+    with three_tiers(
+        tmp_path, "", {name: text + "retry_seconds = 1\n" for name, text in tiers.items()}
+    ) as made:
+        for tier in (LABORATORY, EXTERNAL):
+            copy_all(made, tier)
+        evict_all(made)
+        opened = made.reconstructor.open(rows(made)[0][1].id)
+        (tmp_path / LABORATORY).rename(tmp_path / "unmounted")
+        opened.read(0, opened.size)
+        assert contents(made) == digests(FILES)
+
+
+def test_readers_go_on_while_their_pack_leaves_and_comes_back(both: Archive) -> None:
+    with Archive.open(both.paths.root) as mounted:
+        readers = [mounted.reconstructor.open(row.id) for _, row in rows(mounted)]
+        begun = [reader.read(0, reader.size // 2) for reader in readers]
+        evict_all(both)
+        whole = [one + reader.read(len(one), reader.size) for one, reader in zip(begun, readers, strict=True)]
+    assert digests(whole) == digests(FILES)
+
+
+def test_a_twin_that_is_not_cold_is_read_before_one_is_restored(tmp_path: Path) -> None:
+    tiers = {LABORATORY: "packing = 'dense'\n", EXTERNAL: "packing = 'archive'\n"}
+    with three_tiers(tmp_path, tiers=tiers) as archive:
+        for tier in (LABORATORY, EXTERNAL):
+            copy_all(archive, tier)
+        evict_all(archive)
+        for record in archive.catalog.held():
+            if not record.key.startswith("pixel/"):
+                archive.copies.place(record.key, "local")
+        near = freeze(archive, LABORATORY)
+        assert contents(archive) == digests(FILES)
+        assert near.asked == []
+        freeze(archive, EXTERNAL)
+        tiering = archive.tiering()
+        report = tiering.warm(tiering.objects(), NullProgress())
+        assert (len(report.cold), report.failed) == (len(pixels(archive)), [])
+        assert len(near.asked) == len(pixels(archive))
+        near.thaw()
+        tiering.wait_for_cold(report, NullProgress(), threading.Event(), 0.0)
+        assert (report.cold, report.failed) == ([], [])
+        assert profiles(archive)["local"] == {"dense"}
+
+
+def test_of_a_family_the_nearest_is_moved(tmp_path: Path) -> None:
+    with three_tiers(tmp_path, tiers=DENSE) as archive:
+        copy_all(archive, LABORATORY)
+        copy_all(archive, EXTERNAL)
+        evict_all(archive)
+        evict_all(archive, LABORATORY)
+        copy_all(archive, "local")
+        copy_all(archive, LABORATORY)
+        assert profiles(archive) == {name: {"dense"} for name in ("local", LABORATORY, EXTERNAL)}
+        assert archive.repack("fast").moved == len(pixels(archive))
+        assert profiles(archive) == {"local": {"fast"}, LABORATORY: {"fast"}, EXTERNAL: {"dense"}}
+        archive.collector().collect()
+        archive.collector().collect(now_ns=2**62)
+        require_sound(archive)
+
+
+# counting
+
+
+def test_a_twin_is_a_copy_and_the_last_of_a_family_stays(tmp_path: Path) -> None:
+    with three_tiers(tmp_path, "[lifecycle]\nminimum_copies = 2\n", DENSE) as archive:
+        copy_all(archive, EXTERNAL)
+        assert len(evict_all(archive).kept) == len(list(archive.catalog.held()))
+        copy_all(archive, LABORATORY)
+        assert evict_all(archive).kept == []
+        assert profiles(archive) == {LABORATORY: {"fast"}, EXTERNAL: {"dense"}}
+        key = pixels(archive)[0]
+        assert archive.copies.evict(key, LABORATORY)
+        with pytest.raises(LastCopy):
+            archive.copies.evict(key, EXTERNAL)
+        require_sound(archive)
+
+
+def test_rules_see_a_family_as_one_and_each_tier_as_it_is(both: Archive) -> None:
+    for facts, verdicts in both.lifecycle.verdicts(pixels(both)):
+        assert facts.tiers.keys() == {"local", EXTERNAL}
+        assert (facts.profile_on("local"), facts.profile_on(EXTERNAL)) == ("fast", "dense")
+        assert facts.size_on("local") != facts.size_on(EXTERNAL)
+        assert [(one.move, one.state) for one in verdicts if one.tier == EXTERNAL] == [
+            (Move.EVICT, State.NEVER)
+        ]
+    tiers, stored = both.tiering().status(), both.status()
+    assert tiers[EXTERNAL]["objects"] == tiers["local"]["objects"]
+    assert tiers[EXTERNAL]["bytes"] != tiers["local"]["bytes"]
+    assert set(stored["pixel_bytes_by_profile"]) == {"fast"}  # type: ignore[call-overload]
+
+
+def test_rules_send_dense_and_evict_fast(tmp_path: Path) -> None:
+    rule = "[[rules]]\nkinds = ['pixel']\nprofiles = ['fast']\nevict_from = 'local'\nevict_after_days = 0\n"
+    tiers = {EXTERNAL: "packing = 'dense'\ncopy_after_days = 0\n"}
+    with three_tiers(tmp_path, rule + "unused_days = 0\n", tiers) as archive:
+        report = archive.lifecycle.apply(NullProgress())
+        assert not report.failed
+        assert profiles(archive) == {EXTERNAL: {"dense"}}
+        require_sound(archive)
+        again = archive.lifecycle.apply(NullProgress())
+        assert (again.copied, again.evicted) == ({}, {})
+
+
+# what else touches packs
+
+
+def test_gc_keeps_twins_as_long_as_anybody_needs_their_pack(both: Archive) -> None:
+    report = both.collector().collect()
+    assert (report.condemned, report.deleted) == (0, 0)
+    instances = [row.id for _, row in rows(both)]
+    both.decisions().forget(instances, "test")
+    assert list(both.catalog.objects()) == []
+    assert (objects(both, "pixel"), far(both)) == ([], [])
+
+
+def test_what_is_forgotten_after_its_pack_left_is_destroyed_under_its_new_name(both: Archive) -> None:
+    evict_all(both)
+    both.decisions().forget([row.id for _, row in rows(both)], "test")
+    assert far(both) == []
+
+
+def test_repack_leaves_to_a_tier_what_its_settings_want_there(both: Archive) -> None:
+    copy_all(both, LABORATORY)
+    kept = far(both)
+    assert both.repack("archive").moved == len(pixels(both))
+    assert profiles(both) == {"local": {"archive"}, LABORATORY: {"archive"}, EXTERNAL: {"dense"}}
+    assert far(both) == kept
+    assert copy_all(both, EXTERNAL).objects == 0
+    assert both.repack("archive").moved == 0
+    with reopened(both) as archive:
+        archive.collector().collect()
+        archive.collector().collect(now_ns=2**62)
+        require_sound(archive)
+        evict_all(archive)
+        evict_all(archive, LABORATORY)
+        require_sound(archive)
+
+
+def test_repack_leaves_the_pack_itself_where_its_profile_is_wanted(tmp_path: Path) -> None:
+    with three_tiers(tmp_path, tiers={EXTERNAL: "packing = 'fast'\n"}) as archive:
+        copy_all(archive, EXTERNAL)
+        assert archive.repack("dense").moved == len(pixels(archive))
+        assert profiles(archive) == {"local": {"dense"}, EXTERNAL: {"fast"}}
+        require_sound(archive)
+        archive.close()
+        assert recover(archive.paths.root, archive.paths.local_tier.as_uri()).problems == []
+    with Archive.open(tmp_path / "archive") as archive:
+        assert profiles(archive) == {"local": {"dense"}, EXTERNAL: {"fast"}}
+        require_sound(archive)
+        evict_all(archive)
+        require_sound(archive)
+
+
+def test_frames_that_come_again_are_found_in_packs_with_twins(both: Archive, tmp_path: Path) -> None:
+    again = samples.ct_series(4, 48, 48, patient="Again^Patient")
+    for turn, tier in enumerate(("local", EXTERNAL)):
+        if turn:
+            # Now the twin is what is left.
+            evict_all(both)
+        copies = [data.replace(b"Again^Patient", f"Again^Pat{turn:04d}".encode()) for data in again]
+        packs = len(pixels(both))
+        both.import_paths([write_sources(tmp_path / f"again {turn}", copies)])
+        assert both.pack("fast").failed == []
+        assert len(pixels(both)) == packs, tier
+        copy_all(both, EXTERNAL)
+        assert contents(both) >= digests(copies)
+    evict_all(both)
+    both.close()
+    assert recover(both.paths.root, (tmp_path / EXTERNAL).as_uri()).problems == []
+    with Archive.open(both.paths.root) as recovered:
+        assert contents(recovered) >= digests(FILES) | digests(copies)
+        assert recovered.verify(deep=True).problems == []
+
+
+# recovering
+
+
+@pytest.mark.parametrize("missing", ["", "local", EXTERNAL])
+def test_what_is_a_twin_and_what_is_left_is_found_from_any_tier(both: Archive, missing: str) -> None:
+    root, shown = both.paths.root, (tree(both), numbers(both))
+    both.close()
+    tiers = {"local": root / "local", EXTERNAL: root.parent / EXTERNAL}
+    source = EXTERNAL if missing == "local" else "local"
+    if missing:
+        shutil.rmtree(tiers[missing] / "pixel")
+    assert recover(root, tiers[source].as_uri()).problems == []
+    with Archive.open(root) as archive:
+        assert (tree(archive), numbers(archive)) == shown
+        wanted = {"local": {""}, EXTERNAL: {"dense"}} if missing == EXTERNAL else {"local": {"fast"}}
+        wanted = wanted | {EXTERNAL: {"dense"}}
+        for name in {missing} & wanted.keys():
+            del wanted[name]
+        assert profiles(archive) == wanted
+        assert archive.catalog.intents() == []
+        require_sound(archive)
+
+
+def test_what_a_move_left_behind_is_no_twin(both: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("dicomfs.repacker.end_intents", lambda *_: None)
+        assert both.repack("archive").moved == len(pixels(both))
+    left = len(objects(both, "pixel"))
+    both.close()
+    assert recover(both.paths.root, both.paths.local_tier.as_uri()).problems == []
+    with Archive.open(both.paths.root) as archive:
+        assert profiles(archive) == {"local": {"archive"}, EXTERNAL: {"dense"}}
+        archive.pack()
+        assert len(objects(archive, "pixel")) == left // 2
+        require_sound(archive)
+
+
+# a process that dies
+
+
+class _Killed(BaseException):
+    """The process is gone."""
+
+
+class _Life:
+    """Ends before a step: between two that last, nothing lasts."""
+
+    def __init__(self, ends_at: int) -> None:
+        self._left = ends_at
+
+    def step(self) -> None:
+        if self._left == 0:
+            raise _Killed
+        self._left -= 1
+
+    def before(self, patched: pytest.MonkeyPatch, owner: type, name: str) -> None:
+        original = getattr(owner, name)
+
+        def mortal(*arguments: object) -> object:
+            self.step()
+            return original(*arguments)
+
+        patched.setattr(owner, name, mortal)
+
+
+def _moved_to_the_dense_tier(archive: Archive) -> None:
+    tiering = archive.tiering()
+    packs = [record for record in tiering.objects() if record.key.startswith("pixel/")]
+    tiering.copy(EXTERNAL, packs[:1], NullProgress())
+    tiering.evict("local", tiering.objects(), NullProgress())
+
+
+def test_whenever_a_process_dies_that_moves_packs_all_is_there_and_the_next_ends_it(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.close()
+    root, ends_at = archive.paths.root.parent, 0
+    monkeypatch.setattr(Journal, "ship", lambda *_: 0)
+    while True:
+        at = root / f"killed at {ends_at}"
+        at.mkdir()
+        for name in ("archive", LABORATORY, EXTERNAL):
+            shutil.copytree(root / name, at / name)
+        write_settings(at, tiers=DENSE)
+        with monkeypatch.context() as patched, Archive.open(at / "archive") as mortal:
+            life = _Life(ends_at)
+            for owner, step in (
+                (FolderTier, "put"),
+                (FolderTier, "delete"),
+                (seal.Staging, "write_pack"),
+                (IndexWriter, "finish"),
+            ):
+                life.before(patched, owner, step)
+            with contextlib.suppress(_Killed):
+                _moved_to_the_dense_tier(mortal)
+                break
+        recovered = shutil.copytree(at, root / f"recovered {ends_at}")
+        write_settings(recovered, tiers=DENSE)
+        assert recover(recovered / "archive", (recovered / "archive" / "local").as_uri()).problems == []
+        for place in (recovered, at):
+            with Archive.open(place / "archive") as found:
+                assert contents(found) == digests(FILES)
+                assert found.verify().problems == []
+                _moved_to_the_dense_tier(found)
+                found.collector().collect()
+                found.collector().collect(now_ns=2**62)
+                require_sound(found)
+        ends_at += 1
+    assert ends_at >= 5, "coding, putting, recording, evicting and deleting are steps"
+
+
+def test_parts_that_are_packed_together_let_their_twins_go(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slices = samples.ct_series(6, 48, 48, 7, patient="Late^Patient")
+    for turn in (0, 1):
+        archive.import_paths([write_sources(tmp_path / f"late {turn}", slices[3 * turn : 3 * turn + 3])])
+        if turn:
+            monkeypatch.setattr(together, "DEPOSITS", 2)
+            monkeypatch.setattr(together, "CLASS_BITS", 64)
+        report = archive.pack("fast")
+        assert report.failed == []
+        copy_all(archive, EXTERNAL)
+    assert report.together == 2
+    assert profiles(archive) == {"local": {"fast"}, EXTERNAL: {"dense"}}
+    assert contents(archive) == digests([*FILES, *slices])
+    archive.collector().collect()
+    archive.collector().collect(now_ns=2**62)
+    report_of_all = archive.verify(deep=True)
+    assert (report_of_all.problems, report_of_all.notes) == ([], [])
+    assert len(far(archive)) == len(pixels(archive)) == 3
