@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 import time
 from collections.abc import Sequence
 
 from dicomfs import __version__
 from dicomfs.errors import DamagedError, ObjectExists, TierError
 from dicomfs.format import journal as stored
+from dicomfs.format.keys import JOURNAL_PREFIX, is_journal_key, journal_key, parse_journal_key
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.model import ObjectKey
 from dicomfs.tiers.base import Tier
-
-PREFIX = "journal"
-_KEY = re.compile(r"journal/[0-9a-f]{16}")
 
 
 class Journal:
@@ -37,13 +34,13 @@ class Journal:
             TierError: it cannot be written; nothing was decided then.
         """
         if self._next is None:
-            self._next = 1 + max(map(_number, self.list()), default=0)
+            self._next = 1 + max(map(parse_journal_key, self.list()), default=0)
         while True:
             document = stored.encode_journal(
                 entries, self._next, self._archive_id, time.time_ns(), __version__
             )
             try:
-                self._tier.put(_key(self._next), document, hashlib.sha256(document).hexdigest())
+                self._tier.put(journal_key(self._next), document, hashlib.sha256(document).hexdigest())
             except ObjectExists:
                 # Another process wrote this number; take the following one.
                 self._next += 1
@@ -53,7 +50,7 @@ class Journal:
 
     def list(self) -> list[ObjectKey]:
         """The keys of all journal objects, in order."""
-        return sorted(key for key, _ in self._tier.list(PREFIX) if _KEY.fullmatch(key))
+        return sorted(key for key, _ in self._tier.list(JOURNAL_PREFIX) if is_journal_key(key))
 
     def ship(self, target: Tier) -> int:
         """Copy to another tier what it has not yet, in order, each read back; returns how many objects.
@@ -61,22 +58,18 @@ class Journal:
         Raises:
             TierError: either tier failed, or another archive writes its journal there.
         """
-        there = {key for key, _ in target.list(PREFIX)}
+        there = {key for key, _ in target.list(JOURNAL_PREFIX)}
         due = [key for key in self.list() if key not in there]
         for key in due:
-            document = self._tier.get(key)
-            stored.decode_journal(document)
-            target.put(key, document, hashlib.sha256(document).hexdigest())
-            if target.get(key) != document:
-                raise TierError(target.name, key, "other bytes come back than were put")
+            copy_document(key, self._tier, target)
         return len(due)
 
     def gaps(self) -> Sequence[str]:
         """What is missing between the first number and the last that is there, as sentences."""
-        there = [0, *(_number(key) for key in self.list())]
+        there = [0, *(parse_journal_key(key) for key in self.list())]
         return [
-            f"{_key(before + 1)}: missing"
-            + (f", and all up to {_key(after - 1)}" if after > before + 2 else "")
+            f"{journal_key(before + 1)}: missing"
+            + (f", and all up to {journal_key(after - 1)}" if after > before + 2 else "")
             for before, after in itertools.pairwise(there)
             if after > before + 1
         ]
@@ -94,9 +87,23 @@ class Journal:
         """The bytes of a journal object with what they say; raises as `read` does."""
         data = self._tier.get(key)
         document = stored.decode_journal(data)
-        if _key(document.sequence) != key:
+        if journal_key(document.sequence) != key:
             raise DamagedError(key, f"holds journal object {document.sequence}")
         return data, document
+
+
+def copy_document(key: ObjectKey, source: Tier, target: Tier) -> None:
+    """Copy a journal object to a tier that lacks it, and read it back.
+
+    Raises:
+        TierError: either tier failed, or another archive writes its journal there.
+        FormatError: it is damaged; nothing was put.
+    """
+    document = source.get(key)
+    stored.decode_journal(document)
+    target.put(key, document, hashlib.sha256(document).hexdigest())
+    if target.get(key) != document:
+        raise TierError(target.name, key, "other bytes come back than were put")
 
 
 def apply_decision(writer: CatalogWriter, entry: stored.JournalEntry) -> None:
@@ -109,11 +116,3 @@ def apply_decision(writer: CatalogWriter, entry: stored.JournalEntry) -> None:
     elif isinstance(entry, stored.HoldsReleased):
         for subject in entry.subjects:
             writer.release(subject)
-
-
-def _key(sequence: int) -> ObjectKey:
-    return ObjectKey(f"{PREFIX}/{sequence:016x}")
-
-
-def _number(key: ObjectKey) -> int:
-    return int(key.rsplit("/", 1)[1], 16)

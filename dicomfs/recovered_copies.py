@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 from dicomfs.errors import DicomfsError, FormatError, TierError, TierFull, UsageError
 from dicomfs.format.journal import decode_journal
-from dicomfs.format.keys import SNAPSHOT_PREFIX
-from dicomfs.journal import PREFIX as JOURNAL_PREFIX
+from dicomfs.format.keys import JOURNAL_PREFIX, SNAPSHOT_PREFIX
+from dicomfs.journal import copy_document
 from dicomfs.model import PackKind
 from dicomfs.packs import PackSource
 from dicomfs.paths import create_private
@@ -50,9 +49,7 @@ def copy_journal(source: Tier, target: Tier) -> list[str]:
         if key in there:
             continue
         try:
-            document = source.get(key)
-            decode_journal(document)
-            target.put(key, document, hashlib.sha256(document).hexdigest())
+            copy_document(key, source, target)
         except (FormatError, TierError) as problem:
             problems.append(f"not copied: {problem}")
     return problems

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from dicomfs.errors import DicomfsError, FormatError, ObjectExists, ObjectNotFound, TierError
 from dicomfs.format.journal import decode_journal
-from dicomfs.format.keys import journal_key
+from dicomfs.format.keys import JOURNAL_PREFIX, journal_key
 from dicomfs.format.snapshot import SnapshotReader
-from dicomfs.journal import PREFIX as JOURNAL_PREFIX
 from dicomfs.snapshot_files import find_snapshots, opened_snapshot
 from dicomfs.tiers.base import Tier
 

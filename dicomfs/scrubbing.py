@@ -22,9 +22,9 @@ from dicomfs.errors import (
     TransientTierError,
     UsageError,
 )
+from dicomfs.format.keys import JOURNAL_PREFIX
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
-from dicomfs.journal import PREFIX as JOURNAL
 from dicomfs.journal import Journal
 from dicomfs.model import ObjectKey
 from dicomfs.progress import Progress
@@ -218,7 +218,7 @@ class Scrubber:
     def _answers(self, name: str) -> bool:
         """Whether a tier that failed one request does what it is asked otherwise."""
         try:
-            next(iter(self._tiers[name].list(JOURNAL)), None)
+            next(iter(self._tiers[name].list(JOURNAL_PREFIX)), None)
         except DicomfsError:
             return False
         return True

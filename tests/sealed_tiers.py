@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from dicomfs.crypto.keyring import parse_keyring_key
 from dicomfs.crypto.keys import ArchiveKey
+from dicomfs.crypto.segments import KeyReference, read_reference
 from dicomfs.model import ObjectKey
 from dicomfs.tiers.base import ByteRange, ObjectStat, Tier
 from dicomfs.tiers.memory import MemoryTier
@@ -120,3 +122,42 @@ def deaths(make: Callable[[], MemoryTier], work: Callable[[Tier], object]) -> It
                 fatal += 1
             yield inner
         assert fatal > 3, "the work makes no calls"
+
+
+class Hooked(TierWrapper):
+    """Calls ``before_put`` or ``after_put`` with the key of each put."""
+
+    def __init__(
+        self,
+        inner: Tier,
+        before_put: Callable[[ObjectKey], None] = lambda _: None,
+        after_put: Callable[[ObjectKey], None] = lambda _: None,
+    ) -> None:
+        super().__init__(inner)
+        self._before_put, self._after_put = before_put, after_put
+
+    def put(self, key: ObjectKey, source: Path | bytes, sha256: str) -> None:
+        self._before_put(key)
+        super().put(key, source, sha256)
+        self._after_put(key)
+
+
+def filled(objects: int = 3) -> MemoryTier:
+    """A tier of objects put by as many processes: each has a keyring of its own."""
+    inner = MemoryTier()
+    for number in range(objects):
+        put(sealed(inner), by_digest("pixel", bytes([number])), bytes([number]))
+    return inner
+
+
+def versions(inner: Tier) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for name in names(inner, keyrings=True):
+        parsed = parse_keyring_key(name)
+        assert parsed is not None
+        found.setdefault(parsed[0], []).append(parsed[1])
+    return found
+
+
+def reference_of(inner: Tier, name: ObjectKey) -> KeyReference:
+    return read_reference(inner.get(name), name)[0]

@@ -36,6 +36,11 @@ def journal_key(sequence: int) -> ObjectKey:
     return ObjectKey(f"{JOURNAL_PREFIX}/{sequence:016x}")
 
 
+def is_journal_key(key: str) -> bool:
+    """Whether it is the key of a journal object."""
+    return _JOURNAL_KEY.fullmatch(key) is not None
+
+
 def parse_journal_key(key: str) -> int:
     """Sequence number of a journal object's key; DamagedError for any other string."""
     match = _JOURNAL_KEY.fullmatch(key)

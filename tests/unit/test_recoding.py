@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,22 +11,17 @@ import pytest
 from dicomfs.archive import Archive
 from dicomfs.copies import LastCopy
 from dicomfs.errors import MismatchError, TierFull
-from dicomfs.index.writer import CatalogWriter as IndexWriter
-from dicomfs.journal import Journal
 from dicomfs.lifecycle import Move, State
-from dicomfs.model import ObjectKey
 from dicomfs.packing import repack, seal, together
 from dicomfs.progress import NullProgress
 from dicomfs.recovery import recover
 from dicomfs.scrubbing import Budget
-from dicomfs.tiers.folder import FolderTier
 from tests import samples
 from tests.archives import contents, digests, flip, numbers, objects, rows, tree, write_sources
 from tests.cold_tier import freeze
 from tests.independent_reader import TierReader
 from tests.tiered import EXTERNAL, FILES, LABORATORY, copy_all, evict_all, packed, three_tiers, write_settings
-
-DENSE = {EXTERNAL: "packing = 'dense'\n"}
+from tests.twins import DENSE, far, pixels, profiles, reopened, require_sound
 
 
 @pytest.fixture(autouse=True)
@@ -50,40 +43,6 @@ def both(archive: Archive) -> Archive:
     """The same, all of it on the external tier, too."""
     copy_all(archive, EXTERNAL)
     return archive
-
-
-def profiles(archive: Archive) -> dict[str, set[str]]:
-    """The profiles of the packs of frames that each tier holds."""
-    found: dict[str, set[str]] = {}
-    for record in archive.catalog.objects():
-        if record.key.startswith("pixel/"):
-            for tier in record.tiers:
-                found.setdefault(tier, set()).add(record.profile)
-    return found
-
-
-def pixels(archive: Archive) -> list[ObjectKey]:
-    """The packs of frames by the key that counts."""
-    return [record.key for record in archive.catalog.held() if record.key.startswith("pixel/")]
-
-
-def far(archive: Archive, tier: str = EXTERNAL) -> list[Path]:
-    """The files of the packs of frames on a tier that is not local."""
-    return sorted(path for path in (archive.paths.root.parent / tier / "pixel").rglob("*") if path.is_file())
-
-
-def require_sound(archive: Archive) -> None:
-    """Everything comes back, and the catalog agrees with the tiers."""
-    assert contents(archive) == digests(FILES)
-    report = archive.verify(deep=True)
-    assert (report.problems, report.notes) == ([], [])
-    assert list(archive.paths.recoding.glob("*")) == []
-
-
-def reopened(archive: Archive) -> Archive:
-    """The same without anything in memory."""
-    archive.close()
-    return Archive.open(archive.paths.root)
 
 
 # making twins
@@ -430,117 +389,6 @@ def test_frames_that_come_again_are_found_in_packs_with_twins(both: Archive, tmp
     with Archive.open(both.paths.root) as recovered:
         assert contents(recovered) >= digests(FILES) | digests(copies)
         assert recovered.verify(deep=True).problems == []
-
-
-# recovering
-
-
-@pytest.mark.parametrize("missing", ["", "local", EXTERNAL])
-def test_what_is_a_twin_and_what_is_left_is_found_from_any_tier(both: Archive, missing: str) -> None:
-    root, shown = both.paths.root, (tree(both), numbers(both))
-    both.close()
-    tiers = {"local": root / "local", EXTERNAL: root.parent / EXTERNAL}
-    source = EXTERNAL if missing == "local" else "local"
-    if missing:
-        shutil.rmtree(tiers[missing] / "pixel")
-    assert recover(root, tiers[source].as_uri()).problems == []
-    with Archive.open(root) as archive:
-        assert (tree(archive), numbers(archive)) == shown
-        wanted = {"local": {""}, EXTERNAL: {"dense"}} if missing == EXTERNAL else {"local": {"fast"}}
-        wanted = wanted | {EXTERNAL: {"dense"}}
-        for name in {missing} & wanted.keys():
-            del wanted[name]
-        assert profiles(archive) == wanted
-        assert archive.catalog.intents() == []
-        require_sound(archive)
-
-
-def test_what_a_move_left_behind_is_no_twin(both: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr("dicomfs.repacker.end_intents", lambda *_: None)
-        assert both.repack("archive").moved == len(pixels(both))
-    left = len(objects(both, "pixel"))
-    both.close()
-    assert recover(both.paths.root, both.paths.local_tier.as_uri()).problems == []
-    with Archive.open(both.paths.root) as archive:
-        assert profiles(archive) == {"local": {"archive"}, EXTERNAL: {"dense"}}
-        archive.pack()
-        assert len(objects(archive, "pixel")) == left // 2
-        require_sound(archive)
-
-
-# a process that dies
-
-
-class _Killed(BaseException):
-    """The process is gone."""
-
-
-class _Life:
-    """Ends before a step: between two that last, nothing lasts."""
-
-    def __init__(self, ends_at: int) -> None:
-        self._left = ends_at
-
-    def step(self) -> None:
-        if self._left == 0:
-            raise _Killed
-        self._left -= 1
-
-    def before(self, patched: pytest.MonkeyPatch, owner: type, name: str) -> None:
-        original = getattr(owner, name)
-
-        def mortal(*arguments: object) -> object:
-            self.step()
-            return original(*arguments)
-
-        patched.setattr(owner, name, mortal)
-
-
-def _moved_to_the_dense_tier(archive: Archive) -> None:
-    tiering = archive.tiering()
-    packs = [record for record in tiering.objects() if record.key.startswith("pixel/")]
-    tiering.copy(EXTERNAL, packs[:1], NullProgress())
-    tiering.evict("local", tiering.objects(), NullProgress())
-
-
-def test_whenever_a_process_dies_that_moves_packs_all_is_there_and_the_next_ends_it(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archive.close()
-    root, ends_at = archive.paths.root.parent, 0
-    monkeypatch.setattr(Journal, "ship", lambda *_: 0)
-    while True:
-        at = root / f"killed at {ends_at}"
-        at.mkdir()
-        for name in ("archive", LABORATORY, EXTERNAL):
-            shutil.copytree(root / name, at / name)
-        write_settings(at, tiers=DENSE)
-        with monkeypatch.context() as patched, Archive.open(at / "archive") as mortal:
-            life = _Life(ends_at)
-            for owner, step in (
-                (FolderTier, "put"),
-                (FolderTier, "delete"),
-                (seal.Staging, "write_pack"),
-                (IndexWriter, "finish"),
-            ):
-                life.before(patched, owner, step)
-            with contextlib.suppress(_Killed):
-                _moved_to_the_dense_tier(mortal)
-                break
-        recovered = shutil.copytree(at, root / f"recovered {ends_at}")
-        write_settings(recovered, tiers=DENSE)
-        assert recover(recovered / "archive", (recovered / "archive" / "local").as_uri()).problems == []
-        for place in (recovered, at):
-            with Archive.open(place / "archive") as found:
-                assert contents(found) == digests(FILES)
-                assert found.verify().problems == []
-                _moved_to_the_dense_tier(found)
-                found.collector().collect()
-                found.collector().collect(now_ns=2**62)
-                require_sound(found)
-        ends_at += 1
-    assert ends_at >= 5, "coding, putting, recording, evicting and deleting are steps"
 
 
 def test_parts_that_are_packed_together_let_their_twins_go(
