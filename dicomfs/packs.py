@@ -106,6 +106,11 @@ class PackSource:
         source._staged = dict(files)
         return source
 
+    def close(self) -> None:
+        """Let go of all readers, and with them of staged files: readers of headers refer back to this."""
+        with self._lock:
+            self._packs.clear()
+
     def _ranges(self, key: ObjectKey) -> tuple[ReadRange, int]:
         path = self._staged.get(key)
         if path is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
 
 from dicomfs.errors import MismatchError
 from dicomfs.format.pack import PackReader
@@ -58,10 +59,22 @@ def compare(
     def placed(key: ObjectKey) -> ObjectKey:
         return staged.key if key in names or key == staged.key else catalog.placed(key)
 
-    source = PackSource.staged(tier, {staged.key: staged.path}, placed)
+    with closing(PackSource.staged(tier, {staged.key: staged.path}, placed)) as source:
+        _compare(source, staged.key, old, names, users, catalog, run)
+
+
+def _compare(
+    source: PackSource,
+    key: ObjectKey,
+    old: PackReader,
+    names: Collection[ObjectKey],
+    users: Sequence[User],
+    catalog: Catalog,
+    run: PackRun,
+) -> None:
     frames = FrameReader(source, _CACHE_BYTES)
     shape = [(stack.layout, stack.frames) for stack in old.stacks]
-    if [(stack.layout, stack.frames) for stack in source.object(staged.key).stacks] != shape:
+    if [(stack.layout, stack.frames) for stack in source.object(key).stacks] != shape:
         raise MismatchError("stacks of the new pack")
 
     def check(rows: Sequence[_Row]) -> None:
@@ -72,7 +85,7 @@ def compare(
     for _ in run.pool.map(check, _together(source, catalog, names, users)):
         pass
     if not users:
-        _decode_all(frames, staged.key, old, run)
+        _decode_all(frames, key, old, run)
 
 
 def _require_exact(source: PackSource, frames: FrameReader, header: ObjectKey, part: int, row: int) -> None:

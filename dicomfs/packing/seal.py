@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -142,7 +143,19 @@ def mismatches(
         Stopped: somebody asked to stop.
     """
     staged = {pack.key: pack.path for pack in [*packs, headers]}
-    source = PackSource.staged(tier, staged, lambda key: key if key in staged else placed(key))
+    with closing(
+        PackSource.staged(tier, staged, lambda key: key if key in staged else placed(key))
+    ) as source:
+        return _mismatches(source, headers.key, plan, parts, run)
+
+
+def _mismatches(
+    source: PackSource,
+    headers: ObjectKey,
+    plan: BatchPlan,
+    parts: Sequence[tuple[int, Sequence[int]]],
+    run: PackRun,
+) -> dict[int, str]:
     frames = FrameReader(source, _CHECK_CACHE_BYTES)
 
     def check(jobs: Sequence[_Job]) -> list[tuple[int, str]]:
@@ -150,15 +163,13 @@ def mismatches(
         for part, row, index in jobs:
             run.check()
             try:
-                found.append((index, _difference(source, frames, headers.key, part, row, plan, index)))
+                found.append((index, _difference(source, frames, headers, part, row, plan, index)))
             except DicomfsError as problem:
                 found.append((index, str(problem)))
         return found
 
     jobs = [
-        (part, row, indexes[row])
-        for part, indexes in parts
-        for row in _as_stored(source.part(headers.key, part))
+        (part, row, indexes[row]) for part, indexes in parts for row in _as_stored(source.part(headers, part))
     ]
     checked = run.pool.map(check, _together(plan, jobs))
     return {index: reason for found in checked for index, reason in found if reason}
