@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _MOST_MEMORY = 1 << 31
 """Bytes that one encoder or decoder may ask for; frames of the largest detectors need far less."""
 _ALIGNMENT = 64
+_AT_ONCE = 1 << 16
+"""Bytes of samples decoded in one call, where frames are smaller: a call costs as much as those do."""
 
 _REASONS = {
     -1: "does not take this shape, depth or memory",
@@ -90,11 +92,15 @@ class _Own:
         self._checked(self._call("open")(described, stream, len(stream), memory, len(memory)))
         step = self._call("next")
         keep = frozenset(wanted)
-        for index in range(max(keep, default=-1) + 1):
-            frame: Planes = np.empty(shape[1:], dtype)
-            self._checked(step(memory, _view(frame.reshape(-1).view(np.uint8))))
-            if index in keep:
-                yield index, frame
+        stop = max(keep, default=-1) + 1
+        frame_bytes = shape[1] * shape[2] * dtype.itemsize
+        first = 0
+        while first < stop:
+            most = min(max(1, _AT_ONCE // max(1, frame_bytes)), stop - first)
+            frames: Planes = np.empty((most, *shape[1:]), dtype)
+            count = self._checked(step(memory, most, _view(frames.reshape(-1).view(np.uint8))))
+            yield from ((first + at, frames[at]) for at in range(count) if first + at in keep)
+            first += count
 
     def _settings(self, settings: Settings) -> dict[str, object]:
         distances = [*settings.references[: lib.DFK_REFERENCES]]
@@ -146,6 +152,24 @@ class Dense(_Own):
 
     def _decoder_memory(self, shape: CData, stream: CData) -> int:
         return lib.dfk_dense_decoder_memory(shape, stream, len(stream))
+
+
+def to_words(samples: Planes, field: tuple[int, ...], word: np.dtype[Any]) -> Planes:
+    """The words, of the samples' shape, that samples stand for.
+
+    ``field``: fold_at, fold_size, offset, mask, shift, fixed (docs/format.md, "Sample planes"), below 2**16.
+    Raises `CodecError` without a kernel.
+    """
+    if _MISSING:
+        raise CodecError("planes", _MISSING)
+    words: Planes = np.empty(samples.shape, word)
+    given = _view(np.ascontiguousarray(samples).reshape(-1).view(np.uint8))
+    out = _view(words.reshape(-1).view(np.uint8))
+    how = ffi.new("dfk_field *", field)
+    code: int = lib.dfk_words(how, given, samples.itemsize, samples.size, out, word.itemsize)
+    if code < 0:
+        raise CodecError("planes", _REASONS[code])
+    return words
 
 
 def _shape(shape: Sequence[int], bits: int, sample_bytes: int) -> CData:

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomfs.codec.base import Planes
+from dicomfs.codec.own import to_words
 from dicomfs.codec.zstd import expand, squeeze
 from dicomfs.errors import CodecError
 from dicomfs.model import PixelLayout
@@ -77,21 +78,11 @@ class Transform:
             out -= np.multiply(out >= self.fold_at + self.fold_size, self.fold_size, dtype=np.uint16)
         return out
 
-    def inverse(self, samples: Planes) -> npt.NDArray[np.uint16]:
-        """Turn samples back into native words, without the rest plane."""
-        out = samples.astype(np.uint16)
-        # Each step goes through all samples: those that change nothing are left out.
-        if self.fold_size:
-            out += (out >= self.fold_at).astype(np.uint16) * np.uint16(self.fold_size)
-        if self.offset:
-            out += np.uint16(self.offset)
-        if self.width < 16:
-            out &= np.uint16((1 << self.width) - 1)
-        if self.shift:
-            out <<= np.uint16(self.shift)
-        if self.fixed:
-            out |= np.uint16(self.fixed)
-        return out
+    def inverse(self, samples: Planes, word: np.dtype[Any]) -> Words:
+        """Turn samples back into native words of this type, without the rest plane."""
+        mask = (1 << self.width) - 1
+        field = (self.fold_at, self.fold_size, self.offset, mask, self.shift, self.fixed)
+        return to_words(samples, field, word)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +284,7 @@ def to_raw(parsed: ParsedHeader, frame: int, samples: Planes, layout: PixelLayou
     stored = _word_type(layout, transform.big_endian)
     if transform.plain:
         return samples.astype(stored, copy=False).tobytes()
-    words = transform.inverse(samples).reshape(-1)
+    words = transform.inverse(samples, _word_type(layout, big_endian=False)).reshape(-1)
     if parsed.rest is not None:
-        words |= parsed.rest[frame]
+        words |= parsed.rest[frame].astype(words.dtype)
     return words.astype(stored, copy=False).tobytes()

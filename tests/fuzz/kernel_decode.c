@@ -45,16 +45,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)
     uint8_t *stream = copy_of(data + SHAPE_BYTES, stream_length);
     int64_t size = decoder_memory(&shape, stream, stream_length);
     if (size >= 0 && size <= MOST_MEMORY) {
+        const uint32_t step = 1 + stream_length % 3;
         size_t frame_bytes = (size_t)shape.rows * shape.columns * shape.sample_bytes;
-        uint8_t *memory = memory_of((size_t)size), *frame = copy_of(NULL, frame_bytes);
+        uint8_t *memory = memory_of((size_t)size), *frames = copy_of(NULL, step * frame_bytes);
         if (OPEN(&shape, stream, stream_length, memory, (size_t)size) == 0) {
-            uint32_t index = 0;
-            while (index <= shape.frames && NEXT(memory, frame) == 0)
-                index++;
+            int64_t index = 0, count;
+            while (index <= shape.frames && (count = NEXT(memory, step, frames)) > 0)
+                index += count;
             require(index <= shape.frames);
-            require(NEXT(memory, frame) < 0);
+            require(NEXT(memory, step, frames) < 0);
         }
-        free(frame);
+        free(frames);
     }
     free(stream);
     return 0;

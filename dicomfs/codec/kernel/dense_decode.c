@@ -96,8 +96,7 @@ static void copy_frame(const dense_decoder *decoder, void *out) {
     }
 }
 
-int dfk_dense_next(void *memory, void *out) {
-    dense_decoder *decoder = (dense_decoder *)(void *)dfk_arena_over(memory, SIZE_MAX).start;
+static int next_frame(dense_decoder *decoder, void *out) {
     if (decoder->damaged)
         return DFK_DAMAGED;
     if (decoder->frame == decoder->shape.frames)
@@ -117,4 +116,16 @@ int dfk_dense_next(void *memory, void *out) {
         return DFK_DAMAGED;
     copy_frame(decoder, out);
     return 0;
+}
+
+int64_t dfk_dense_next(void *memory, uint32_t frames, void *out) {
+    dense_decoder *decoder = (dense_decoder *)(void *)dfk_arena_over(memory, SIZE_MAX).start;
+    const size_t frame_bytes =
+        (size_t)decoder->shape.rows * decoder->shape.columns * decoder->shape.sample_bytes;
+    for (uint32_t done = 0; done < frames; done++) {
+        const int code = next_frame(decoder, (uint8_t *)out + done * frame_bytes);
+        if (code)
+            return done ? (int64_t)done : code;
+    }
+    return frames;
 }

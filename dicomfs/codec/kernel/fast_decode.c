@@ -217,11 +217,11 @@ static void set_octet(decoder *d, const fast_stage *s, uint32_t number, uint32_t
     octet->offset = copied ? 0 : s->offset[class];
     octet->nearest = (uint32_t)(int32_t)from[0];
     octet->next = (uint32_t)(int32_t)from[1];
-    for (uint32_t t = FAST_SERIAL_TAPS; t < s->taps; t += 2, weight += FAST_CHUNK)
-        for (uint32_t i = 0; i < FAST_OCTET; i += 2) {
-            weight[i] = from[t];
-            weight[i + 1] = t + 1 < s->taps ? from[t + 1] : 0;
-        }
+    for (uint32_t t = FAST_SERIAL_TAPS; t < s->taps; t += 2, weight += FAST_CHUNK) {
+        const int16_t a = from[t], b = t + 1 < s->taps ? from[t + 1] : 0;
+        const int16_t pairs[FAST_OCTET] = {a, b, a, b, a, b, a, b};
+        memcpy(weight, pairs, sizeof pairs);
+    }
 }
 
 /* Reads the classes of one row of blocks. */
@@ -377,11 +377,8 @@ static void unpack_frame(const decoder *d, void *out)
     }
 }
 
-int dfk_fast_next(void *memory, void *out)
+static int next_frame(decoder *d, void *out)
 {
-    if (memory == NULL || out == NULL)
-        return DFK_BAD_ARGUMENT;
-    decoder *d = (decoder *)(void *)dfk_arena_over(memory, SIZE_MAX).start;
     if (d->failed)
         return d->failed;
     if (d->frame == d->shape.frames)
@@ -392,4 +389,18 @@ int dfk_fast_next(void *memory, void *out)
         return d->failed = DFK_DAMAGED;
     d->frame++;
     return 0;
+}
+
+int64_t dfk_fast_next(void *memory, uint32_t frames, void *out)
+{
+    if (memory == NULL || out == NULL)
+        return DFK_BAD_ARGUMENT;
+    decoder *d = (decoder *)(void *)dfk_arena_over(memory, SIZE_MAX).start;
+    const size_t frame_bytes = (size_t)d->shape.rows * d->shape.columns * d->shape.sample_bytes;
+    for (uint32_t done = 0; done < frames; done++) {
+        int code = next_frame(d, (uint8_t *)out + done * frame_bytes);
+        if (code)
+            return done ? (int64_t)done : code;
+    }
+    return frames;
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dicomfs.codec import own
 from dicomfs.codec.base import CodecId, Planes, Settings
@@ -104,3 +106,51 @@ def test_the_header_is_told_to_cffi_without_comments_and_preprocessor() -> None:
         "#define SIZE 3",
         "int f(int *a);",
     ]
+
+
+def test_frames_before_a_damaged_one_come_though_many_are_decoded_in_one_call() -> None:
+    """Dense: a stream that is cut tells so at the frame that it lacks, fast may tell at the first."""
+    wanted = planes(40, 20, 25)
+    payload = Dense().encode(wanted, 12, Settings(3))
+    found = Dense().decode(
+        memoryview(payload[: len(payload) // 2]), wanted.shape, wanted.dtype, 12, range(40)
+    )
+    came = 0
+    with pytest.raises(CodecError, match="damaged"):
+        for number, frame in found:
+            assert number == came
+            assert np.array_equal(frame, wanted[number])
+            came += 1
+    assert 5 < came < 35
+
+
+@given(
+    st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.integers(0, 16),
+    st.integers(0, 15), st.integers(0, 0xFFFF), st.sampled_from([np.uint8, np.uint16]),
+    st.sampled_from([np.uint8, np.uint16]),
+)  # fmt: skip
+def test_samples_become_the_words_that_the_format_says(
+    fold_at: int,
+    fold_size: int,
+    offset: int,
+    width: int,
+    shift: int,
+    fixed: int,
+    sample: type[np.uint8] | type[np.uint16],
+    word: type[np.uint8] | type[np.uint16],
+) -> None:
+    samples = np.arange(0, np.iinfo(sample).max + 1, 1 if sample is np.uint8 else 37).astype(sample)
+    mask = (1 << width) - 1
+    expected = [
+        ((int(one) + (fold_size if one >= fold_at else 0) + offset & mask) << shift | fixed) & 0xFFFF
+        for one in samples
+    ]
+    found = own.to_words(samples, (fold_at, fold_size, offset, mask, shift, fixed), np.dtype(word))
+    assert found.dtype == word
+    assert found.tolist() == [one & np.iinfo(word).max for one in expected]
+
+
+def test_words_need_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "_MISSING", "the kernel was not built: gone")
+    with pytest.raises(CodecError, match="was not built"):
+        own.to_words(np.zeros(3, np.uint8), (0, 0, 0, 0, 0, 0), np.dtype(np.uint8))
