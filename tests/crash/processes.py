@@ -26,6 +26,16 @@ def start(root: Path, *command: str) -> subprocess.Popen[str]:
     )
 
 
+def processor_seconds(process: subprocess.Popen[str]) -> float:
+    """What a process has used of processors so far, its threads together; 0 once it is gone."""
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0.0
+    user, system = stat.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def wait_until(process: subprocess.Popen[str], at_work: Callable[[], bool]) -> None:
     """Wait until a process is at work, or ended."""
     began = time.monotonic()
