@@ -426,7 +426,9 @@ class Archive:
         )
         profile, reorder_bytes = self.settings.pack.profile, self.settings.mount.decoded_cache_bytes // 2
 
-        def pack_again(found: Together, avoid: Collection[ObjectKey]) -> set[ObjectKey]:
+        def pack_again(
+            found: Together, avoid: Collection[ObjectKey]
+        ) -> tuple[set[ObjectKey], set[ObjectKey]]:
             return packer.pack_again(found, Profile[profile.upper()], reorder_bytes, avoid, self.tiers.names)
 
         return Purger(self.catalog, self.collector(), self.tiering(), pack_again)

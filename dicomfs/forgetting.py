@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from dicomfs.collecting import Collector
 from dicomfs.errors import DicomfsError, FormatError, TierError, UsageError
-from dicomfs.format.journal import HoldsReleased, HoldsSet, InstancesForgotten, JournalEntry
+from dicomfs.format.journal import HoldsReleased, HoldsSet, InstancesForgotten, JournalEntry, ObjectsTainted
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.journal import Journal, apply_decision
@@ -165,7 +165,11 @@ class Decisions:
     def _decide(self, entry: JournalEntry, stored: _Stored | None = None) -> None:
         """Journal a decision, then bring it into effect: the order is the crash contract."""
         self._mark.touch(0o600)
-        self._journal.append([entry])
+        entries: list[JournalEntry] = [entry]
+        if stored is not None:
+            # Whoever recovers must know what is to be purged, too.
+            entries.append(ObjectsTainted(tuple(sorted(self._keys(stored)))))
+        self._journal.append(entries)
         self._apply(entry, stored)
         self._mark.unlink()
 

@@ -255,10 +255,10 @@ class Packer:
         reorder_bytes: int,
         avoid: Collection[ObjectKey],
         tiers: Sequence[str],
-    ) -> set[ObjectKey]:
-        """Pack parts again without referring to the packs ``avoid``; returns the objects left over.
+    ) -> tuple[set[ObjectKey], set[ObjectKey]]:
+        """Pack parts again without referring to the packs ``avoid``; the objects left over, and those made.
 
-        These are condemned on ``tiers``, to be destroyed by the caller.
+        The first are condemned on ``tiers``, to be destroyed by the caller.
 
         Raises:
             TierFull: there is no room for their raw bytes.
@@ -285,7 +285,7 @@ class Packer:
         run: PackRun,
         avoid: Collection[ObjectKey] = (),
         tiers: Sequence[str] = (),
-    ) -> set[ObjectKey]:
+    ) -> tuple[set[ObjectKey], set[ObjectKey]]:
         """Pack the raw files of parts again, commit the new part in place of the old ones, delete those."""
         gathering = Gathering(found, self._catalog, self._tier)
         files = StagedFiles(self._paths.staging)
@@ -313,7 +313,7 @@ class Packer:
                 self._linker.add(self._catalog.placed(pack.key))
             if not tiers:
                 end_intents(self._catalog, self._tier, gone)
-            return gone
+            return gone, {pack.key for pack in (*built.packs, built.headers)}
         finally:
             clear_staging(self._paths.staging)
 

@@ -26,8 +26,10 @@ from dicomfs.tiering import Tiering
 
 logger = logging.getLogger(__name__)
 
-PackAgain = Callable[[Together, Collection[ObjectKey]], set[ObjectKey]]
-"""Packs parts again without referring to some packs; the objects left over, condemned on all tiers."""
+PackAgain = Callable[[Together, Collection[ObjectKey]], tuple[set[ObjectKey], set[ObjectKey]]]
+"""Packs parts again without referring to some packs.
+
+Returns the objects left over, condemned on all tiers, and those made of nothing but these parts."""
 
 
 @dataclass(slots=True)
@@ -61,24 +63,29 @@ class Purger:
         report, stop = PurgeReport(), stop or threading.Event()
         tainted = self._catalog.tainted()
         gone: set[ObjectKey] = set()
+        clean: set[ObjectKey] = set()
         for key, parts in sorted(self._affected(tainted).items()):
             if stop.is_set():
                 report.stopped = True
                 break
             try:
-                gone |= self._replace(parts, self._read_as(tainted), report)
+                left_over, made = self._replace(parts, self._read_as(tainted), report)
             except CatalogError:
                 raise
             except DicomfsError as problem:
                 report.left.append((key, f"not packed again: {problem}"))
                 continue
+            gone |= left_over
+            # The same bytes have the same name: what comes out again holds nothing else than what is kept.
+            clean |= made
             report.parts += len(parts)
+        gone -= clean
         failed = self._collector.destroy(gone)
         report.left += failed
         report.destroyed = len(gone) - len({key for key, _ in failed})
         with self._catalog.write() as writer:
             # What could not be deleted yet is condemned: gc does it.
-            writer.end_tainted([key for key in tainted if not self._is_needed(key)])
+            writer.end_tainted([key for key in tainted if key in clean or not self._is_needed(key)])
         return report
 
     def _is_needed(self, key: ObjectKey) -> bool:
@@ -104,12 +111,12 @@ class Purger:
 
     def _replace(
         self, parts: tuple[PartInfo, ...], avoid: Collection[ObjectKey], report: PurgeReport
-    ) -> set[ObjectKey]:
+    ) -> tuple[set[ObjectKey], set[ObjectKey]]:
         """Pack parts again, and bring the new objects to the tiers that had the old ones."""
         series = {part.series for part in parts}
         before = {key: self._catalog.find_held(key) for key in objects_of(self._catalog, series)}
         study = self._catalog.series(parts[0].series).study
-        gone = self._pack_again(Together(study, parts), avoid)
+        gone, made = self._pack_again(Together(study, parts), avoid)
         tiers = {tier for key in gone if (one := before.get(key)) is not None for tier in one.tiers}
         new = [self._catalog.object(key) for key in objects_of(self._catalog, series) - before.keys()]
         for tier in sorted(tiers - {LOCAL}):
@@ -119,4 +126,4 @@ class Purger:
                 report.left.append((parts[0].header_key, f"its successor is not on tier {tier}: {problem}"))
             else:
                 report.left += [(key, f"{key} is not on tier {tier}: {why}") for key, why in copied.failed]
-        return gone
+        return gone, made

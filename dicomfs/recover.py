@@ -26,6 +26,7 @@ from dicomfs.format.journal import (
     InstancesForgotten,
     JournalEntry,
     NodesMade,
+    ObjectsTainted,
     PinsChanged,
     VersionDecision,
     VersionsDecided,
@@ -231,7 +232,8 @@ def _add_objects(writer: CatalogWriter, found: _Found) -> None:
         if key in found.sizes:
             # Who moved it died before it was deleted.
             writer.add_intent(key, MOVED)
-    writer.note_tainted([key for key in found.tainted if key in found.references])
+    # What was destroyed, or nobody refers to, the next purge takes off.
+    writer.note_tainted([key for key in found.tainted if key in found.sizes or key in stand_ins.by_key])
     for key, needed in found.references.items():
         writer.set_references(key, sorted(needed), may_be_missing=True)
 
@@ -290,6 +292,8 @@ def _take_decision(entry: JournalEntry, found: _Found) -> None:
             found.nodes.reserve(level, getattr(entry, level.name.lower()))
     elif isinstance(entry, VersionsDecided):
         found.versions += entry.decisions
+    elif isinstance(entry, ObjectsTainted):
+        found.tainted.update(entry.keys)
     elif isinstance(entry, PinsChanged):
         found.pinned = (found.pinned | set(entry.pinned)) - set(entry.unpinned)
     else:

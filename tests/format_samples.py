@@ -20,6 +20,7 @@ from dicomfs.format.journal import (
     InstancesForgotten,
     JournalEntry,
     NodesMade,
+    ObjectsTainted,
     PinsChanged,
     VersionDecision,
     VersionsDecided,
@@ -251,6 +252,7 @@ def journal_entries() -> tuple[JournalEntry, ...]:
         VersionsDecided((VersionDecision(InstanceId(3, 9), InstanceId(4, 1), 2, ConflictClass.PIXELS),)),
         PinsChanged((3, 9), (4,)),
         InstancesForgotten((InstanceId(3, 9), InstanceId(3, 2), InstanceId(5, 0)), "asked for"),
+        ObjectsTainted((pack_key(PackKind.PIXEL, "a5" * 32), pack_key(PackKind.TEXT, "07" * 32))),
         HoldsSet((Subject(Level.PATIENT, 1), Subject(INSTANCE_LEVEL, 3, 7)), "trial"),
         HoldsReleased((Subject(Level.PATIENT, 1),), "trial over"),
     )

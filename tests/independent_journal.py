@@ -59,6 +59,8 @@ class JournalObject:
     forgotten: set[tuple[int, int]]
     holds: list[tuple[bool, int, int, int]]
     """Set or released, level, number, position."""
+    tainted: set[tuple[int, str]]
+    """Kind and digest of packs."""
 
 
 def patient_node(value: Any) -> Node:
@@ -88,7 +90,7 @@ def read_journal(data: bytes, sequence: int) -> JournalObject:
     number, time_ns, writer, entries = fields(structure(payload(data, needed[1], TABLE_LIMIT)), 4)
     if number != sequence.to_bytes(8, "little"):
         raise Refused(f"a journal object of another number lies under {sequence}")
-    found = JournalObject(sequence, time_ns, writer, [], {}, [], [], set(), [])
+    found = JournalObject(sequence, time_ns, writer, [], {}, [], [], set(), [], set())
     for tag, *rest in entries:
         _take_entry(found, tag, rest)
     return found
@@ -112,5 +114,7 @@ def _take_entry(found: JournalObject, tag: int, rest: list[Any]) -> None:
         found.holds.extend((True, *fields(one, 3)) for one in fields(rest, 2)[0])
     elif tag == 13:
         found.holds.extend((False, *fields(one, 3)) for one in fields(rest, 2)[0])
+    elif tag == 14:
+        found.tainted.update((kind, digest.hex()) for kind, digest in fields(rest, 1)[0])
     else:
         raise Unsupported(f"entry tag {tag}")

@@ -10,7 +10,7 @@ from tests.independent_columns import integers, texts
 from tests.independent_objects import HEAD, TABLE_LIMIT, check_head, payload, section_at, structure
 
 SNAPSHOT, JOURNAL_COPIES, HEADER_FACTS, STAND_INS = range(16, 20)
-KINDS = {1: "pixel", 2: "burned", 3: "opaque", 4: "header"}
+KINDS = {1: "pixel", 2: "burned", 3: "opaque", 4: "header", 5: "text"}
 
 
 @dataclass

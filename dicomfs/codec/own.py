@@ -163,7 +163,8 @@ def to_words(samples: Planes, field: tuple[int, ...], word: np.dtype[Any]) -> Pl
     if _MISSING:
         raise CodecError("planes", _MISSING)
     words: Planes = np.empty(samples.shape, word)
-    given = _view(np.ascontiguousarray(samples).reshape(-1).view(np.uint8))
+    native = np.ascontiguousarray(samples, samples.dtype.newbyteorder("="))
+    given = _view(native.reshape(-1).view(np.uint8))
     out = _view(words.reshape(-1).view(np.uint8))
     how = ffi.new("dfk_field *", field)
     code: int = lib.dfk_words(how, given, samples.itemsize, samples.size, out, word.itemsize)

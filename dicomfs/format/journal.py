@@ -17,6 +17,7 @@ import msgspec
 from dicomfs.errors import DamagedError, FormatError, UnsupportedFeature
 from dicomfs.format.framing import SectionHeader, SectionWriter, open_section, parse_section_header
 from dicomfs.format.head import Head, new_head, write_head
+from dicomfs.format.keys import StoredPackKey, key_of_stored, stored_pack_key
 from dicomfs.format.nodes import PatientRecord, SeriesNumber, SeriesRecord, StudyRecord
 from dicomfs.format.version import JOURNAL_OBJECT, MAX_INDEX, Section
 from dicomfs.format.wire import decode_wire, encode_wire, pack_section
@@ -26,6 +27,7 @@ from dicomfs.model import (
     ConflictClass,
     InstanceId,
     Level,
+    ObjectKey,
     PatientNode,
     SeriesNode,
     StudyNode,
@@ -35,7 +37,7 @@ from dicomfs.model import (
 _ARTEFACT = "journal object"
 _LEVEL = 12
 _NODES, _COUNTERS, _VERSIONS, _PINS = 1, 2, 3, 10
-_FORGOTTEN, _HELD, _RELEASED = 11, 12, 13
+_FORGOTTEN, _HELD, _RELEASED, _TAINTED = 11, 12, 13, 14
 
 _Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 58)]
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
@@ -99,6 +101,13 @@ class InstancesForgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectsTainted:
+    """Packs that held something of what was forgotten when it was."""
+
+    keys: tuple[ObjectKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class HoldsSet:
     """What these subjects are or have, now and later, may not be forgotten."""
 
@@ -120,6 +129,7 @@ JournalEntry = (
     | VersionsDecided
     | PinsChanged
     | InstancesForgotten
+    | ObjectsTainted
     | HoldsSet
     | HoldsReleased
 )
@@ -245,6 +255,17 @@ class _ForgottenRecord(msgspec.Struct, frozen=True, array_like=True, tag=_FORGOT
         return InstancesForgotten(tuple(instances), self.reason)
 
 
+class _TaintedRecord(msgspec.Struct, frozen=True, array_like=True, tag=_TAINTED):
+    keys: tuple[StoredPackKey, ...]
+
+    @classmethod
+    def of(cls, entry: ObjectsTainted) -> _TaintedRecord:
+        return cls(tuple(map(stored_pack_key, entry.keys)))
+
+    def entry(self) -> ObjectsTainted:
+        return ObjectsTainted(tuple(key_of_stored(*one) for one in self.keys))
+
+
 class _SubjectRecord(msgspec.Struct, frozen=True, array_like=True):
     level: Annotated[int, msgspec.Meta(ge=int(Level.PATIENT), le=INSTANCE_LEVEL)]
     number: SeriesNumber
@@ -345,6 +366,8 @@ def _encoded(entry: JournalEntry) -> bytes:
             return encode_wire(_PinsRecord.of(entry))
         case InstancesForgotten():
             return encode_wire(_ForgottenRecord.of(entry))
+        case ObjectsTainted():
+            return encode_wire(_TaintedRecord.of(entry))
         case HoldsSet():
             return encode_wire(_HeldRecord(tuple(map(_SubjectRecord.of, entry.subjects)), entry.reason))
         case HoldsReleased():
@@ -365,6 +388,7 @@ _Record = (
     | _VersionsRecord
     | _PinsRecord
     | _ForgottenRecord
+    | _TaintedRecord
     | _HeldRecord
     | _ReleasedRecord
 )
@@ -374,6 +398,7 @@ _RECORDS: dict[int, type[_Record]] = {
     _VERSIONS: _VersionsRecord,
     _PINS: _PinsRecord,
     _FORGOTTEN: _ForgottenRecord,
+    _TAINTED: _TaintedRecord,
     _HELD: _HeldRecord,
     _RELEASED: _ReleasedRecord,
 }

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
+
+import msgspec
 
 from dicomfs.errors import DamagedError
 from dicomfs.model import ObjectKey, PackKind
@@ -24,6 +27,24 @@ def parse_pack_key(key: str) -> tuple[PackKind, bytes]:
     if match is None or match[3][:2] != match[2]:
         raise DamagedError("object key", "not the key of a pack")
     return PackKind[match[1].upper()], bytes.fromhex(match[3])
+
+
+StoredPackKey = tuple[
+    Annotated[int, msgspec.Meta(ge=1, le=len(PackKind))],
+    Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)],
+]
+"""The key of a pack as it stands in other objects: its kind and digest."""
+
+
+def stored_pack_key(key: ObjectKey) -> StoredPackKey:
+    """The stored form of a pack's key; DamagedError for any other string."""
+    kind, digest = parse_pack_key(key)
+    return int(kind), digest
+
+
+def key_of_stored(kind: int, digest: bytes) -> ObjectKey:
+    """The key of a pack from its stored form."""
+    return pack_key(PackKind(kind), digest.hex())
 
 
 def snapshot_key(sha256: str) -> ObjectKey:

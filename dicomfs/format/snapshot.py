@@ -25,7 +25,14 @@ from dicomfs.format.framing import (
 )
 from dicomfs.format.head import Head, new_head, write_head
 from dicomfs.format.header_table import InstanceEntry, SeriesPart
-from dicomfs.format.keys import pack_key, parse_pack_key, snapshot_key
+from dicomfs.format.keys import (
+    StoredPackKey,
+    key_of_stored,
+    pack_key,
+    parse_pack_key,
+    snapshot_key,
+    stored_pack_key,
+)
 from dicomfs.format.nodes import PatientRecord, SeriesRecord, StudyRecord
 from dicomfs.format.version import MAX_INDEX, MAX_PART_ROWS, MAX_STANDS_FOR, MIB, SNAPSHOT_OBJECT, Section
 from dicomfs.format.wire import decode_wire, encode_wire, pack_section
@@ -47,7 +54,6 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 _Digest = Annotated[bytes, msgspec.Meta(min_length=_SHA256_BYTES, max_length=_SHA256_BYTES)]
 _Size = Annotated[int, msgspec.Meta(ge=0, lt=1 << 48)]
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
-_Key = tuple[Annotated[int, msgspec.Meta(ge=1, le=5)], _Digest]
 _Sequence = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 """A u64, which msgpack's integers are too, but not those that msgspec checks."""
 
@@ -139,7 +145,7 @@ class _PartRecord(msgspec.Struct, frozen=True, array_like=True):
     series: SeriesRecord
     part: _Count
     high_water: dict[str, Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]]
-    needed: tuple[_Key, ...]
+    needed: tuple[StoredPackKey, ...]
     rows: Annotated[int, msgspec.Meta(ge=0, le=MAX_PART_ROWS)]
     position: IntColumn
     name_level: IntColumn
@@ -160,10 +166,10 @@ class _HeaderRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _StandInRecord(msgspec.Struct, frozen=True, array_like=True):
-    key: _Key
+    key: StoredPackKey
     size: _Size
     profile: str
-    stands_for: Annotated[tuple[_Key, ...], msgspec.Meta(max_length=MAX_STANDS_FOR)]
+    stands_for: Annotated[tuple[StoredPackKey, ...], msgspec.Meta(max_length=MAX_STANDS_FOR)]
 
 
 class SnapshotWriter:
@@ -211,9 +217,10 @@ class SnapshotWriter:
 
     def add_stand_in(self, facts: StandInFacts) -> None:
         """What a pack of frames says that is read in the place of others."""
-        stands_for = tuple(map(_stored_key, facts.stands_for))
+        stands_for = tuple(map(stored_pack_key, facts.stands_for))
         self._add(
-            Section.STAND_INS, _StandInRecord(_stored_key(facts.key), facts.size, facts.profile, stands_for)
+            Section.STAND_INS,
+            _StandInRecord(stored_pack_key(facts.key), facts.size, facts.profile, stands_for),
         )
 
     def finish(self) -> ObjectKey:
@@ -297,8 +304,8 @@ class SnapshotReader:
         """What packs of frames say that are read in the place of others."""
         for section in self._sections(Section.STAND_INS):
             for record in self._records(section, _StandInRecord):
-                stands_for = tuple(_key(*one) for one in record.stands_for)
-                yield StandInFacts(_key(*record.key), record.size, record.profile, stands_for)
+                stands_for = tuple(key_of_stored(*one) for one in record.stands_for)
+                yield StandInFacts(key_of_stored(*record.key), record.size, record.profile, stands_for)
 
     def _places(self) -> dict[ObjectKey, tuple[int, int]]:
         if self._headers is None:
@@ -373,7 +380,7 @@ def _part_record(facts: PartFacts) -> _PartRecord:
         series=SeriesRecord.of(facts.series),
         part=facts.part,
         high_water=facts.high_water,
-        needed=tuple(map(_stored_key, sorted(facts.needed))),
+        needed=tuple(map(stored_pack_key, sorted(facts.needed))),
         rows=len(entries),
         position=encode_ints([one.position for one in entries]),
         name_level=encode_ints([one.name_level for one in entries]),
@@ -394,7 +401,7 @@ def _part_facts(record: _PartRecord, name: str) -> PartFacts:
         record.series.node(),
         record.part,
         dict(record.high_water),
-        frozenset(_key(*one) for one in record.needed),
+        frozenset(key_of_stored(*one) for one in record.needed),
         _entries(record, name),
     )
 
@@ -430,12 +437,3 @@ def _column(column: IntColumn, rows: int, least: int, most: int, name: str) -> l
 
 def _sequence(number: int) -> bytes:
     return number.to_bytes(8, "little")
-
-
-def _stored_key(key: ObjectKey) -> _Key:
-    kind, digest = parse_pack_key(key)
-    return int(kind), digest
-
-
-def _key(kind: int, digest: bytes) -> ObjectKey:
-    return pack_key(PackKind(kind), digest.hex())

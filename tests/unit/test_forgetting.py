@@ -11,7 +11,7 @@ import pytest
 
 from dicomfs.archive import Archive
 from dicomfs.errors import NotFoundError, TierError, UsageError
-from dicomfs.format.journal import InstancesForgotten
+from dicomfs.format.journal import InstancesForgotten, ObjectsTainted
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.journal import Journal
 from dicomfs.model import INSTANCE_LEVEL, InstanceId, Level, Subject
@@ -440,6 +440,8 @@ def test_the_journal_names_numbers_and_the_reason(plain: Archive) -> None:
     instances = of(plain, FILES[:2])
     plain.decisions().forget(instances, "asked for")
     journal = Journal(plain.tier, plain.archive_id)
-    assert journal.read(journal.list()[-1]).entries == (
-        InstancesForgotten(tuple(sorted(instances)), "asked for"),
-    )
+    forgotten, tainted = journal.read(journal.list()[-1]).entries
+    assert forgotten == InstancesForgotten(tuple(sorted(instances)), "asked for")
+    assert isinstance(tainted, ObjectsTainted)
+    assert {key.partition("/")[0] for key in tainted.keys} == {"header", "pixel"}
+    assert set(tainted.keys) >= plain.catalog.tainted() > set()

@@ -209,3 +209,43 @@ def test_stopped_it_says_so(plain: Archive) -> None:
 def test_forgotten_files_that_nobody_shares_leave_nothing_to_purge(plain: Archive) -> None:
     forget(plain, FILES)
     assert plain.catalog.tainted() == set()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["a patient", "an instance"])
+def test_purging_ends_where_the_same_objects_come_out_again(tmp_path: Path, whole: bool) -> None:
+    protocol = samples.protocol("scanner")
+    with Archive.create(tmp_path / "archive") as archive:
+        for name in ("First", "Second"):
+            folder = write_sources(tmp_path / name, samples.long_headers(f"{name}^Patient", protocol))
+            archive.import_paths([folder])
+            archive.pack()
+        before = contents(archive)
+        first = [row.id for (folder, *_), row in rows(archive) if "First" in folder]
+        archive.decisions().forget(first if whole else first[:1], "")
+        assert archive.catalog.tainted()
+        assert archive.purger().purge().left == []
+        kept = contents(archive)
+        assert kept < before
+        check(archive, kept)
+        again = archive.purger().purge()
+        assert (again.parts, again.destroyed) == (0, 0)
+
+
+def test_a_recovered_index_knows_what_is_to_be_purged(plain: Archive, tmp_path: Path) -> None:
+    """Where no header pack says so any more, too: what others link to holds a frame more than they need."""
+    twins = samples.ct_series(4, 48, 48, patient="Twin^Patient")[1:]
+    plain.import_paths([write_sources(tmp_path / "twins", twins)])
+    plain.pack()
+    copy_all(plain)
+    plain.decisions().forget(of(plain, FILES), "")
+    shared = plain.catalog.tainted()
+    assert shared
+    root = plain.paths.root
+    plain.close()
+    assert recover(root, (root / "local").as_uri()).problems == []
+    with Archive.open(root) as archive:
+        assert archive.catalog.tainted() >= shared
+        assert archive.purger().purge().left == []
+        for found in objects_on(archive).values():
+            assert not found & shared
+        check(archive, digests(twins))
