@@ -23,7 +23,7 @@ from dicomfs.index.guards import Holder
 from dicomfs.index.records import ObjectRecord
 from dicomfs.journal import Journal
 from dicomfs.locks import locked
-from dicomfs.model import ObjectKey, PackKind, is_read_first
+from dicomfs.model import READ_FIRST_KINDS, ObjectKey, is_read_first
 from dicomfs.nearest import Lookup, NearestCopy
 from dicomfs.ownership import PREFIX as OWNER_PREFIX
 from dicomfs.ownership import Ownership
@@ -208,7 +208,7 @@ def _rebuild_index(
 def _fetch_headers(
     tiers: TierSet, main: str, lookup: Lookup, copies: Copies, had: Container[ObjectKey]
 ) -> None:
-    """Bring header packs to the local tier that are about to be read, and will be again."""
+    """Bring header packs and their texts to the local tier that are about to be read, and will be again."""
     if main == LOCAL:
         return
 
@@ -218,7 +218,8 @@ def _fetch_headers(
             tiers.local.put(record.key, path, name_digest(record.key))
             record.tiers[LOCAL] = 0
 
-    listed = (lookup(key) for key, _ in tiers[main].list(PackKind.HEADER.prefix) if key not in had)
+    prefixes = sorted(kind.prefix for kind in READ_FIRST_KINDS)
+    listed = (lookup(key) for one in prefixes for key, _ in tiers[main].list(one) if key not in had)
     due = [record for record in listed if record is not None and LOCAL not in record.tiers]
     with ThreadPoolExecutor(tiers[main].traits.connections, thread_name_prefix="headers") as pool:
         list(pool.map(fetch, due))
