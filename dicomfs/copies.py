@@ -260,13 +260,7 @@ class Copies:
         """A proven file, or None where the tier's copy is another one."""
         path = tier.open_local(record.key) if tier.traits.local else None
         if path is not None:
-            try:
-                yield path if is_intact(tier, record.key, record.size) else None
-            except FileNotFoundError as problem:
-                if problem.filename != os.fspath(path):
-                    raise
-                # Forgotten, or evicted, before it was read.
-                raise ObjectNotFound(tier.name, record.key) from problem
+            yield path if is_intact(tier, record.key, record.size) else None
             return
         # A file of another tier could be linked by who puts it: that would be no second copy.
         with self._fetching(record.key) as file:

@@ -45,8 +45,10 @@ class MeteredTier(TierWrapper):
     def put(self, key: ObjectKey, source: Path | bytes, sha256: str) -> None:
         """See Tier.put."""
         with self._measured("put") as count:
+            # Asked before: once it is put, the file may go.  That it is not there, the put tells.
+            size = len(source) if isinstance(source, bytes) else _size_of(source)
             self._inner.put(key, source, sha256)
-            count(len(source) if isinstance(source, bytes) else source.stat().st_size)
+            count(size)
 
     def get(self, key: ObjectKey) -> bytes:
         """See Tier.get."""
@@ -117,3 +119,10 @@ class MeteredTier(TierWrapper):
                 old.payload_bytes + more.payload_bytes,
                 old.seconds + more.seconds,
             )
+
+
+def _size_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -230,24 +230,3 @@ def test_frames_of_evicted_packs_are_found_again(tmp_path: Path) -> None:
         archive.pack()
         assert contents(archive) == digests([*FILES, *again])
         assert [path for path in objects(archive, "pixel")] == []
-
-
-def test_what_is_taken_away_while_it_is_copied_is_told_and_the_rest_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = FolderTier.put
-
-    def put(tier: FolderTier, key: ObjectKey, source: Path | bytes, sha256: str) -> None:
-        if key.startswith("pixel/") and isinstance(source, Path):
-            source.unlink(missing_ok=True)
-        original(tier, key, source, sha256)
-
-    with packed(tmp_path) as archive:
-        tiering = archive.tiering()
-        records = tiering.objects()
-        monkeypatch.setattr(FolderTier, "put", put)
-        report = tiering.copy(LABORATORY, records, NullProgress())
-        pixels = {one.key for one in records if one.key.startswith("pixel/")}
-        assert {key for key, _ in report.failed} >= pixels
-        assert all("no such object" in reason for key, reason in report.failed if key in pixels)
-        assert report.objects > 0
