@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -35,8 +36,16 @@ def stage(life: Life, servers: list[Server]) -> Stage:
     root, dry = life.folder / "gc", life.folder / "gc dry"
     server.run("copy", str(whole), str(dry))
     events = server.run("forget", str(dry), PATIENT).events
-    server.run("copy", str(whole), str(root))
-    assert server.run("forget", str(root), PATIENT, at=events.index("unlink run/deciding"), after=True).killed
+    at = events.index("unlink run/deciding")
+    while True:
+        server.run("copy", str(whole), str(root))
+        assert server.run("forget", str(root), PATIENT, at=at, after=True).killed
+        if len(_headers(root)) == len(_headers(whole)):
+            break
+        # Now and then a run has an event less before that one: then it went on to delete.
+        at -= 1
+        assert at > 0
+        shutil.rmtree(root)
     left = frozenset(_shown(server, str(root)))
     assert left
     # And what a move that died leaves: an object that nobody knows.
@@ -47,6 +56,10 @@ def stage(life: Life, servers: list[Server]) -> Stage:
     shutil.rmtree(dry)
     server.run("copy", str(root), str(dry))
     return Stage(root, "collect", (), left, tuple(server.run("collect", str(dry)).events))
+
+
+def _headers(root: Path) -> list[Path]:
+    return [path for path in (root / "local" / "header").rglob("*") if path.is_file()]
 
 
 def _shown(server: Server, root: str) -> list[str]:
