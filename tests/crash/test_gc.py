@@ -42,7 +42,7 @@ def stage(life: Life, servers: list[Server]) -> Stage:
         assert server.run("forget", str(root), PATIENT, at=at, after=True).killed
         if len(_headers(root)) == len(_headers(whole)):
             break
-        # Now and then a run has an event less before that one: then it went on to delete.
+        # Runs differ: where one has fewer events before that one, it went on to delete.
         at -= 1
         assert at > 0
         shutil.rmtree(root)
