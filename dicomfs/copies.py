@@ -32,11 +32,10 @@ from dicomfs.index.records import ObjectRecord
 from dicomfs.locks import locked
 from dicomfs.model import ObjectKey
 from dicomfs.tier_set import LOCAL, TierSet
-from dicomfs.tiers.base import ByteRange, Tier
+from dicomfs.tiers.base import Tier, pieces_of
 
 logger = logging.getLogger(__name__)
 
-_STEP = 8 << 20
 _ATTEMPTS = 3
 
 
@@ -67,8 +66,8 @@ def is_intact(tier: Tier, key: ObjectKey, size: int) -> bool:
         _drop_cache(path)
     digest = hashlib.sha256()
     try:
-        for offset in range(0, size, _STEP):
-            digest.update(tier.get_range(key, ByteRange(offset, min(_STEP, size - offset))))
+        for piece in pieces_of(tier, key, size):
+            digest.update(piece)
         complete = tier.stat(key).size == size
     except (ObjectDamaged, ObjectNotFound):
         return False
@@ -277,8 +276,7 @@ class Copies:
 
     def _download(self, tier: Tier, record: ObjectRecord, file: IO[bytes]) -> bool:
         digest = hashlib.sha256()
-        for offset in range(0, record.size, _STEP):
-            piece = tier.get_range(record.key, ByteRange(offset, min(_STEP, record.size - offset)))
+        for piece in pieces_of(tier, record.key, record.size):
             digest.update(piece)
             try:
                 file.write(piece)

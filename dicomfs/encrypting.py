@@ -37,12 +37,11 @@ from dicomfs.ownership import PREFIX as OWNER_PREFIX
 from dicomfs.progress import Progress
 from dicomfs.snapshot_files import unnamed_file
 from dicomfs.tier_set import TierSet
-from dicomfs.tiers.base import ByteRange, ObjectStat, Tier
+from dicomfs.tiers.base import ObjectStat, Tier, pieces_of
 from dicomfs.tiers.switching import SwitchingTier
 
 logger = logging.getLogger(__name__)
 
-_STEP = 8 << 20
 _NAMED_BY_DIGEST = frozenset({SNAPSHOT_PREFIX, *(kind.prefix for kind in PackKind)})
 _OURS = _NAMED_BY_DIGEST | {JOURNAL_PREFIX}
 Heal = Callable[[ObjectKey, str], None]
@@ -188,18 +187,19 @@ class Encryption:
 def _fetched(tier: Tier, key: ObjectKey, size: int, descriptor: int) -> str:
     """Write an object to a file; returns its SHA-256."""
     digest = hashlib.sha256()
-    for offset in range(0, size, _STEP):
-        piece = tier.get_range(key, ByteRange(offset, min(_STEP, size - offset)))
+    offset = 0
+    for piece in pieces_of(tier, key, size):
         digest.update(piece)
         try:
             os.pwrite(descriptor, piece, offset)
         except OSError as problem:
             raise TierFull("local", key, f"cannot be fetched: {problem.strerror}") from problem
+        offset += len(piece)
     return digest.hexdigest()
 
 
 def _digest(tier: Tier, key: ObjectKey, size: int) -> str:
     digest = hashlib.sha256()
-    for offset in range(0, size, _STEP):
-        digest.update(tier.get_range(key, ByteRange(offset, min(_STEP, size - offset))))
+    for piece in pieces_of(tier, key, size):
+        digest.update(piece)
     return digest.hexdigest() if tier.stat(key).size == size else ""

@@ -13,9 +13,7 @@ from dicomfs.model import PackKind
 from dicomfs.packs import PackSource
 from dicomfs.paths import create_private
 from dicomfs.progress import Progress
-from dicomfs.tiers.base import ByteRange, Tier
-
-_COPY_STEP = 8 << 20
+from dicomfs.tiers.base import Tier, pieces_of
 
 
 def archive_of(tier: Tier) -> bytes:
@@ -65,8 +63,8 @@ def copy_objects(source: Tier, target: Tier, staging: Path, progress: Progress) 
     for key, status in objects:
         try:
             with create_private(temporary) as file:
-                for offset in range(0, status.size, _COPY_STEP):
-                    file.write(source.get_range(key, ByteRange(offset, _COPY_STEP)))
+                for piece in pieces_of(source, key, status.size):
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
             target.put(key, temporary, key.rsplit("/", 1)[1])

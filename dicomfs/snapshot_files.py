@@ -19,12 +19,11 @@ from dicomfs.errors import DamagedError, FormatError, TierFull
 from dicomfs.format.keys import SNAPSHOT_PREFIX
 from dicomfs.format.snapshot import About, SnapshotReader
 from dicomfs.model import ObjectKey
-from dicomfs.tiers.base import ByteRange, Tier
+from dicomfs.tiers.base import ByteRange, Tier, pieces_of
 
 _KEY = re.compile(SNAPSHOT_PREFIX + r"/([0-9a-f]{2})/\1[0-9a-f]{62}")
 _FIRST_READ = 4096
 """Bytes that hold what a snapshot says of itself."""
-_STEP = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +89,14 @@ def opened_snapshot(tier: Tier, found: FoundSnapshot, folder: Path) -> Iterator[
     """
     digest = hashlib.sha256()
     with unnamed_file(folder) as (descriptor, _):
-        for offset in range(0, found.size, _STEP):
-            piece = tier.get_range(found.key, ByteRange(offset, min(_STEP, found.size - offset)))
+        offset = 0
+        for piece in pieces_of(tier, found.key, found.size):
             digest.update(piece)
             try:
                 os.pwrite(descriptor, piece, offset)
             except OSError as problem:
                 raise TierFull(tier.name, found.key, f"cannot be fetched: {problem.strerror}") from problem
+            offset += len(piece)
         if digest.hexdigest() != found.key.rsplit("/", 1)[1]:
             raise DamagedError(found.key, "its bytes do not match its name")
         yield SnapshotReader(

@@ -15,6 +15,8 @@ from typing import Protocol
 from dicomfs.errors import TierError
 from dicomfs.model import ObjectKey
 
+_STEP = 8 << 20
+
 MAX_KEY_BYTES = 200
 _COMPONENT = r"[a-z0-9_-][a-z0-9._-]*"
 _KEY = re.compile(rf"{_COMPONENT}(/{_COMPONENT})*")
@@ -168,6 +170,12 @@ def check_key(key: str, tier: str) -> str:
     if len(key) > MAX_KEY_BYTES or _KEY.fullmatch(key) is None:
         raise TierError(tier, ascii(key[:MAX_KEY_BYTES]), "impossible object key")
     return key
+
+
+def pieces_of(tier: Tier, key: ObjectKey, size: int) -> Iterator[bytes]:
+    """The bytes of an object of this size, in order, at most 8 MiB each; raises as `Tier.get_range` does."""
+    for offset in range(0, size, _STEP):
+        yield tier.get_range(key, ByteRange(offset, min(_STEP, size - offset)))
 
 
 def check_prefix(prefix: str, tier: str) -> str:

@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from dicomfs.archive import Archive
 from dicomfs.index.writer import CatalogWriter as IndexWriter
 from dicomfs.journal import Journal
-from dicomfs.packing import repack, seal
+from dicomfs.packing import seal
 from dicomfs.progress import NullProgress
 from dicomfs.recovery import recover
 from dicomfs.tiers.folder import FolderTier
 from tests.archives import contents, digests, numbers, objects, tree
-from tests.tiered import EXTERNAL, FILES, LABORATORY, copy_all, three_tiers, write_settings
+from tests.tiered import EXTERNAL, FILES, LABORATORY, write_settings
 from tests.twins import DENSE, pixels, profiles, require_sound
-
-
-@pytest.fixture(autouse=True)
-def always_gains(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small samples hardly gain from anything: code them anew all the same."""
-    monkeypatch.setattr(repack, "LEAST_GAIN", -1e9)
-    monkeypatch.setattr(repack, "_LEAST_HALVINGS", -1e9)
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    """Packed fast; what goes to the external tier is to be dense."""
-    with three_tiers(tmp_path, tiers=DENSE) as made:
-        yield made
-
-
-@pytest.fixture
-def both(archive: Archive) -> Archive:
-    """The same, all of it on the external tier, too."""
-    copy_all(archive, EXTERNAL)
-    return archive
-
 
 # recovering
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,28 +22,6 @@ from tests.cold_tier import freeze
 from tests.independent_reader import TierReader
 from tests.tiered import EXTERNAL, FILES, LABORATORY, copy_all, evict_all, packed, three_tiers, write_settings
 from tests.twins import DENSE, far, pixels, profiles, reopened, require_sound
-
-
-@pytest.fixture(autouse=True)
-def always_gains(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small samples hardly gain from anything: code them anew all the same."""
-    monkeypatch.setattr(repack, "LEAST_GAIN", -1e9)
-    monkeypatch.setattr(repack, "_LEAST_HALVINGS", -1e9)
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    """Packed fast; what goes to the external tier is to be dense."""
-    with three_tiers(tmp_path, tiers=DENSE) as made:
-        yield made
-
-
-@pytest.fixture
-def both(archive: Archive) -> Archive:
-    """The same, all of it on the external tier, too."""
-    copy_all(archive, EXTERNAL)
-    return archive
-
 
 # making twins
 
