@@ -38,7 +38,7 @@ def test_rules_are_applied_while_mounted_and_attributes_tell_and_act(
     with three_tiers(tmp_path, tiers=RULES) as archive:
         served = serve_archive(archive.paths.root)
         patients = served.mountpoint / "patients"
-        until(lambda: {path.parts[-3] for path in objects(archive)} <= {"header", "local"})
+        until(lambda: {path.parts[-3] for path in objects(archive)} <= {"header", "snapshot", "local"})
         files = sorted(patients.rglob("*.dcm"))
         path = next(one for one in files if os.getxattr(one, "user.dicomfs.tier") == b"laboratory")
         assert os.getxattr(path, "user.dicomfs.residency") == b"laboratory"
