@@ -255,9 +255,9 @@ def _encode_wide(
 def _encode_plane(
     words: npt.NDArray[np.uint8], layout: PixelLayout, rows: int, codec: CodecId, settings: Settings
 ) -> bytes:
-    """Of the codec or, where that is smaller, of Zstandard or raw bytes."""
+    """Of the codec or, where that is smaller, of the fast one, Zstandard or raw bytes."""
     tried = []
-    for one in (codec, CodecId.ZSTD, CodecId.RAW):
+    for one in dict.fromkeys((codec, CodecId.FAST, CodecId.ZSTD, CodecId.RAW)):
         with contextlib.suppress(CodecError):
             coded = encode_band(words, narrow(layout), rows, one, settings)
             tried.append(bytes([ON_DISK[one]]) + coded)

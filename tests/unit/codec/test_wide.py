@@ -69,6 +69,13 @@ def test_the_trial_finds_what_zstandard_cannot(name: str, gain: float) -> None:
     assert gain * chosen < len(encode_band(raw, layout, 48, CodecId.ZSTD, trial.settings))
 
 
+@pytest.mark.parametrize("name", CONTENTS)
+def test_dense_is_never_larger_than_fast(name: str) -> None:
+    layout, raw = banded(name)
+    dense, fast = (len(encode_band(raw, layout, 48, codec)) for codec in (CodecId.DENSE, CodecId.FAST))
+    assert dense <= fast
+
+
 @pytest.mark.parametrize("name", ["scaled integers", "measurements", "a smooth dose"])
 def test_a_damaged_header_is_a_declared_error_or_gives_other_words(name: str) -> None:
     layout, raw = banded(name)
