@@ -29,6 +29,7 @@ from dicomfs.packs import PackSource
 from dicomfs.progress import NullProgress, Progress
 from dicomfs.snapshots import SnapshotReport
 from dicomfs.tier_set import LOCAL, TierSet
+from dicomfs.tiers.base import LEFT_BEHIND_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class GcReport:
     """Journal objects that were shipped to other tiers."""
     snapshots: int = 0
     """Snapshots that were removed: old ones, and those that know what was forgotten since."""
+    temporaries: int = 0
+    """What puts that died left on tiers besides objects, and was removed."""
     doubts: list[str] = field(default_factory=list)
     """Why nothing new was condemned."""
     failed: list[tuple[str, str]] = field(default_factory=list)
@@ -124,6 +127,7 @@ class Collector:
             report.waiting_bytes += survey.listed.get(tier, {}).get(key, 0)
         self._delete(due, survey, report, stop, dry_run=dry_run)
         if not dry_run and not stop.is_set():
+            self._clear(report)
             tidied = self._tidy_snapshots(NullProgress())
             report.snapshots = tidied.removed
             told = {name for name, _ in report.failed}
@@ -312,6 +316,16 @@ class Collector:
                 writer.end_condemned(key, tier)
         logger.info("deleted", extra={"tier": tier, "object": key})
         return True
+
+    def _clear(self, report: GcReport) -> None:
+        """Remove what puts that died left on tiers: bytes of patients in a folder, costs in a store."""
+        for name in self._tiers.names:
+            try:
+                report.temporaries += self._tiers.writable(name).discard_temporaries(LEFT_BEHIND_SECONDS)
+            except TierError as problem:
+                report.failed.append((f"tier {name}", str(problem)))
+            except DicomfsError as problem:
+                logger.info("temporaries left alone", extra={"tier": name, "reason": str(problem)})
 
     def _ship(self, report: GcReport) -> None:
         """Bring the journal everywhere, so that no tier misses a decision for long."""

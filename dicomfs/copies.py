@@ -236,6 +236,8 @@ class Copies:
             TierError: no tier gives an intact copy; the most telling error of all.
         """
         worst: DicomfsError = ObjectNotFound("any", record.key)
+        if but:
+            worst = TierError(but, record.key, "its bytes do not match its name, and no other tier has it")
         for name in self._tiers.names:
             if name == but or name not in record.tiers:
                 continue

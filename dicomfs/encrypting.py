@@ -37,7 +37,7 @@ from dicomfs.ownership import PREFIX as OWNER_PREFIX
 from dicomfs.progress import Progress
 from dicomfs.snapshot_files import unnamed_file
 from dicomfs.tier_set import TierSet
-from dicomfs.tiers.base import ObjectStat, Tier, pieces_of
+from dicomfs.tiers.base import LEFT_BEHIND_SECONDS, ObjectStat, Tier, pieces_of
 from dicomfs.tiers.switching import SwitchingTier
 
 logger = logging.getLogger(__name__)
@@ -98,6 +98,8 @@ class Encryption:
                 break
             seen.update(key for key, _ in due)
             self._replace_all(name, tier, due, report, progress, stop)
+        # What puts that died began before is plain, too.
+        tier.plain.discard_temporaries(LEFT_BEHIND_SECONDS)
         report.stopped = stop.is_set()
         return report
 
@@ -173,11 +175,18 @@ class Encryption:
             tier.plain.delete(key)
 
     def _heal_damaged(self, name: str, tier: SwitchingTier, key: ObjectKey, size: int) -> None:
-        """A plain object that is not what its name says is replaced from another tier, encrypted."""
+        """A plain object that is not what its name says is replaced from another tier, encrypted.
+
+        A snapshot is removed.
+        """
         with contextlib.suppress(ObjectNotFound):
             if _digest(tier.sealed, key, size) == name_digest(key):
                 tier.plain.delete(key)
                 return
+        if key.startswith(f"{SNAPSHOT_PREFIX}/"):
+            tier.plain.delete(key)  # of no use to anybody; the next one holds all that it held
+            logger.warning("removed a damaged snapshot", extra={"tier": name, "object": key})
+            return
         if self._catalog.find_object(key) is None:
             raise ObjectDamaged(name, key, "its bytes do not match its name, and the index does not know it")
         self._heal(key, name)

@@ -85,6 +85,7 @@ def _document(report: GcReport, *, dry_run: bool) -> dict[str, object]:
         "waiting_bytes": report.waiting_bytes,
         "journal": report.journal,
         "snapshots": report.snapshots,
+        "temporaries": report.temporaries,
         "doubts": report.doubts,
         "failed": [{"what": name, "reason": reason} for name, reason in report.failed],
         "stopped": report.stopped,

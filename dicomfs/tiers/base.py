@@ -16,6 +16,8 @@ from dicomfs.errors import TierError
 from dicomfs.model import ObjectKey
 
 _STEP = 8 << 20
+LEFT_BEHIND_SECONDS = 86400.0
+"""A put that wrote nothing for so long died: see `Tier.discard_temporaries`."""
 
 MAX_KEY_BYTES = 200
 _COMPONENT = r"[a-z0-9_-][a-z0-9._-]*"

@@ -318,3 +318,16 @@ def test_gc_waits_for_who_is_about_to_place(plain: Archive) -> None:
         writer.condemn(ObjectKey(key), "local", 1)
     assert collect(plain, WEEK).deleted == 0
     assert key in listed(plain, "local")
+
+
+def test_what_puts_that_died_left_on_any_tier_goes(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    top = archive.paths.root.parent
+    rests = [folder / ".tmp" / ("0" * 32) for folder in (archive.paths.local_tier, top / LABORATORY)]
+    for rest in rests:
+        rest.write_bytes(b"half an object")
+    assert archive.collector().collect().temporaries == 0
+    assert all(rest.exists() for rest in rests), "they may belong to puts that are under way"
+    monkeypatch.setattr("dicomfs.collecting.LEFT_BEHIND_SECONDS", -1)
+    assert archive.collector().collect(dry_run=True).temporaries == 0
+    assert archive.collector().collect().temporaries == 2
+    assert not any(rest.exists() for rest in rests)

@@ -197,7 +197,28 @@ def test_a_damaged_plain_object_that_nobody_else_has_is_told_and_stays(root: Pat
         flip(damaged, 100)
         report = encrypt(archive)
         assert [damaged.name in key for key, _ in report.left] == [True]
+        assert "no other tier has it" in report.left[0][1]
     assert [name for name in stored(root) if is_plain(name)] == [str(damaged.relative_to(root / LABORATORY))]
+
+
+def test_a_damaged_snapshot_is_removed(root: Path) -> None:
+    damaged = next(path for path in (root / LABORATORY / "snapshot").rglob("*") if path.is_file())
+    flip(damaged, damaged.stat().st_size // 2)
+    with opened(root) as archive:
+        assert encrypt(archive).left == []
+        assert not any(map(is_plain, stored(root)))
+        assert list(archive.tiers[LABORATORY].list("snapshot")) == []
+
+
+def test_what_a_put_that_died_left_behind_is_removed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rest = root / LABORATORY / ".tmp" / ("0" * 32)
+    rest.write_bytes((root / LABORATORY / min(stored(root))).read_bytes())
+    with opened(root) as archive:
+        encrypt(archive)
+        assert plain_objects(root) == [rest], "it may be a put that is under way"
+        monkeypatch.setattr("dicomfs.encrypting.LEFT_BEHIND_SECONDS", -1)
+        encrypt(archive)
+        assert plain_objects(root) == []
 
 
 def test_what_is_nothing_of_an_archive_stays_and_is_told(root: Path) -> None:
