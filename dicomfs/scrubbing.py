@@ -22,7 +22,7 @@ from dicomfs.errors import (
     TransientTierError,
     UsageError,
 )
-from dicomfs.format.keys import JOURNAL_PREFIX
+from dicomfs.format.keys import JOURNAL_PREFIX, SNAPSHOT_PREFIX
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
 from dicomfs.journal import Journal
@@ -142,6 +142,25 @@ class Scrubber:
                     good = good or document
             for name, reason in bad:
                 self._mend(name, key, good, reason, report, heal=heal)
+
+    def scrub_snapshots(self, report: ScrubReport, *, heal: bool = True) -> None:
+        """Prove the snapshots on every tier; a bad one is told, and removed: recovery would pass it over."""
+        for name, tier in self._reachable(report):
+            try:
+                bad = [key for key, at in tier.list(SNAPSHOT_PREFIX) if not is_intact(tier, key, at.size)]
+            except TierError as problem:
+                report.unreachable[name] = str(problem)
+                continue
+            for key in bad:
+                logger.error("bad snapshot", extra={"tier": name, "object": key})
+                reason = "damaged"
+                if heal:
+                    try:
+                        self._tiers.destroy(name, [key])
+                        reason = "was damaged, and is removed: `dicomfs snapshot` makes another"
+                    except DicomfsError as problem:
+                        reason = f"damaged, and not removed: {problem}"
+                report.damaged.append((name, key, reason))
 
     # one copy
 

@@ -1,4 +1,4 @@
-"""Verifying: catalog, objects and bytes against each other.  Reports, never repairs.
+"""Verifying: catalog, objects and bytes against each other.  Reports, and repairs no more than reading does.
 
 Plain: every object that the catalog names is on every tier that is said to have it, with its size and a
 readable index; who needs which object is counted again; every row agrees with the instance table of its
@@ -18,7 +18,7 @@ from dicomfs.errors import DicomfsError, MismatchError, ObjectNotFound, TierErro
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
 from dicomfs.journal import Journal
-from dicomfs.model import InstanceId, ObjectKey, is_header_pack, is_text_pack
+from dicomfs.model import InstanceId, ObjectKey, PackKind, is_header_pack, is_text_pack
 from dicomfs.packs import PackSource
 from dicomfs.progress import Progress
 from dicomfs.reconstruct import Reconstructor, check_whole
@@ -80,8 +80,8 @@ class Verifier:
             try:
                 listed[name] = {
                     key: status.size
-                    for key, status in self._tiers[name].list("")
-                    if key.count("/") == 2 and not key.startswith("journal/")
+                    for kind in PackKind
+                    for key, status in self._tiers[name].list(kind.prefix)
                 }
             except (TierError, UsageError) as problem:
                 report.unreachable[name] = str(problem)
@@ -121,12 +121,13 @@ class Verifier:
                     return f"tier {name}: {record.key}: {size} bytes instead of {record.size}"
             if names and not reachable:
                 return ""
+            # Before it is read: who reads a bad copy replaces it, where another tier has a good one.
+            if deep and not is_intact(self._tiers[reachable[0]], record.key, record.size):
+                return f"tier {reachable[0]}: {record.key}: its bytes do not match its name"
             if record.key.startswith("header/"):
                 self._source.headers(record.key)
             else:
                 self._source.object(record.key)
-            if deep and not is_intact(self._tiers[reachable[0]], record.key, record.size):
-                return f"tier {reachable[0]}: {record.key}: its bytes do not match its name"
         except ObjectNotFound as problem:
             # Moved to another profile, or evicted, since it was listed?
             now = self._catalog.find_object(record.key)

@@ -53,6 +53,7 @@ def command(
         report = scrubber.scrub(Budget(size, seconds), progress, tier=tier, heal=not no_heal, stop=stop)
         if tier is None and not report.stopped:
             scrubber.scrub_journal(report, everywhere=False, heal=not no_heal)
+            scrubber.scrub_snapshots(report, heal=not no_heal)
     return _tell(report, as_json)
 
 
@@ -76,6 +77,7 @@ def heal(state: State, everything: bool, selectors: tuple[str, ...], as_json: bo
         report = scrubber.scrub(Budget(), progress, objects=chosen, stop=stop)
         if everything and not report.stopped:
             scrubber.scrub_journal(report, everywhere=True)
+            scrubber.scrub_snapshots(report)
     return _tell(report, as_json)
 
 

@@ -61,12 +61,13 @@ class Linker:
 
     @contextlib.contextmanager
     def without(self, keys: Iterable[ObjectKey]) -> Iterator[None]:
-        """Refer to none of these packs meanwhile: they are about to go."""
-        self._passed_over = frozenset(keys)
+        """Refer to none of these packs meanwhile either: they are about to go."""
+        before = self._passed_over
+        self._passed_over = before.union(keys)
         try:
             yield
         finally:
-            self._passed_over = frozenset()
+            self._passed_over = before
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:

@@ -235,3 +235,27 @@ def test_verify_notes_what_nothing_refers_to_on_any_tier(archive: Archive) -> No
         writer.remove_placement(key, LABORATORY)
     report = archive.verify()
     assert (report.problems, report.notes) == ([], [f"tier {LABORATORY}: {key}: not referred to"])
+
+
+def test_a_bad_snapshot_is_told_and_removed(archive: Archive) -> None:
+    key = archive.snapshots().make(NullProgress()).key
+    assert key is not None
+    assert archive.verify(deep=True).notes == []
+    flip(far(archive, key), 300)
+    scrubber = archive.scrubber()
+    for heal in (False, True):
+        report = ScrubReport()
+        scrubber.scrub_snapshots(report, heal=heal)
+        assert [(tier, found) for tier, found, _ in report.damaged] == [(LABORATORY, key)]
+        assert far(archive, key).exists() != heal
+    report = ScrubReport()
+    scrubber.scrub_snapshots(report)
+    assert report == ScrubReport()
+    assert (archive.paths.local_tier / key).exists()
+
+
+@pytest.mark.parametrize("kind", ["pixel", "header", "opaque"])
+def test_verify_tells_a_bad_copy_before_reading_replaces_it(archive: Archive, kind: str) -> None:
+    near = objects(archive, kind)[0]
+    flip(near, near.stat().st_size - 20)
+    assert any("do not match its name" in problem for problem in archive.verify(deep=True).problems)
