@@ -283,10 +283,7 @@ class Archive:
         Files under ``incoming/`` whose bytes are packed become stubs then.
         """
         self._require_writable()
-        packer = Packer(
-            self.paths, self.archive_id, self.catalog, self.spool, self._nearest, self._clear_temporaries
-        )
-        report = packer.pack(
+        report = self._packer().pack(
             Profile[(profile or self.settings.pack.profile).upper()],
             self.settings.mount.decoded_cache_bytes // 2,
             progress or NullProgress(),
@@ -295,6 +292,17 @@ class Archive:
         )
         self._release_incoming()
         return report
+
+    def _packer(self) -> Packer:
+        return Packer(
+            self.paths,
+            self.archive_id,
+            self.catalog,
+            self.spool,
+            self._nearest,
+            self._clear_temporaries,
+            self.tiers.names,
+        )
 
     def _require_writable(self) -> None:
         if not self.writable:
@@ -421,15 +429,11 @@ class Archive:
 
     def purger(self) -> Purger:
         """What packs anew what others need of objects that hold something of what was forgotten."""
-        packer = Packer(
-            self.paths, self.archive_id, self.catalog, self.spool, self._nearest, self._clear_temporaries
-        )
+        packer = self._packer()
         profile, reorder_bytes = self.settings.pack.profile, self.settings.mount.decoded_cache_bytes // 2
 
-        def pack_again(
-            found: Together, avoid: Collection[ObjectKey]
-        ) -> tuple[set[ObjectKey], set[ObjectKey]]:
-            return packer.pack_again(found, Profile[profile.upper()], reorder_bytes, avoid, self.tiers.names)
+        def pack_again(found: Together) -> tuple[set[ObjectKey], set[ObjectKey]]:
+            return packer.purge(found, Profile[profile.upper()], reorder_bytes)
 
         return Purger(self.catalog, self.collector(), self.tiering(), pack_again)
 

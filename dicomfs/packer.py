@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -91,6 +91,7 @@ class PackReport:
 class Packer:
     """Packs what the spool holds.  One at a time per archive: a lock file orders the processes.
 
+    What is packed refers to no pack that is to be purged.  ``tiers`` are all that the archive has.
     ``clear_temporaries`` removes what writers that died left on the tier besides objects; it is called when
     nobody writes there.
     """
@@ -103,9 +104,10 @@ class Packer:
         spool: Spool,
         tier: Tier,
         clear_temporaries: Callable[[], object],
+        tiers: Sequence[str],
     ) -> None:
         self._paths, self._archive_id, self._clear_temporaries = paths, archive_id, clear_temporaries
-        self._catalog, self._spool, self._tier = catalog, spool, tier
+        self._catalog, self._spool, self._tier, self._tiers = catalog, spool, tier, tiers
         self._linker = Linker(paths.frame_index, catalog, tier)
         self._counting = threading.Lock()
         self._parts_given: dict[int, int] = {}
@@ -134,6 +136,7 @@ class Packer:
             locked(self._paths.pack_lock),
             ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool,
             self._linker.opened(),
+            self._linker.without(self._tainted()),
         ):
             self._clean_up()
             self._linker.catch_up()
@@ -149,6 +152,10 @@ class Packer:
                 clear_staging(self._paths.staging)
             progress.done()
         return report
+
+    def _tainted(self) -> set[ObjectKey]:
+        """What holds something of what was forgotten, by every name."""
+        return self._catalog.read_as(self._catalog.tainted())
 
     def _clean_up(self) -> None:
         """Finish what a packer that died left behind: staged files, unplaced objects, packed raw bytes."""
@@ -248,17 +255,12 @@ class Packer:
             else:
                 report.together += len(found.parts)
 
-    def pack_again(
-        self,
-        found: Together,
-        profile: Profile,
-        reorder_bytes: int,
-        avoid: Collection[ObjectKey],
-        tiers: Sequence[str],
+    def purge(
+        self, found: Together, profile: Profile, reorder_bytes: int
     ) -> tuple[set[ObjectKey], set[ObjectKey]]:
-        """Pack parts again without referring to the packs ``avoid``; the objects left over, and those made.
+        """Pack parts again without what was forgotten; the objects left over, and those made.
 
-        The first are condemned on ``tiers``, to be destroyed by the caller.
+        The first are condemned on all tiers, to be destroyed by the caller.
 
         Raises:
             TierFull: there is no room for their raw bytes.
@@ -277,26 +279,33 @@ class Packer:
             run = PackRun(
                 pool, workers, profile, reorder_bytes, SharedProgress(NullProgress()), threading.Event()
             )
-            return self._pack_parts(found, run, avoid, tiers)
+            return self._pack_parts(found, run, purge=True)
 
     def _pack_parts(
-        self,
-        found: Together,
-        run: PackRun,
-        avoid: Collection[ObjectKey] = (),
-        tiers: Sequence[str] = (),
+        self, found: Together, run: PackRun, *, purge: bool = False
     ) -> tuple[set[ObjectKey], set[ObjectKey]]:
-        """Pack the raw files of parts again, commit the new part in place of the old ones, delete those."""
+        """Pack the raw files of parts again, commit the new part in place of the old ones, delete those.
+
+        Of the old objects those that hold something of what was forgotten, or all to ``purge``, are condemned
+        on all tiers.
+        """
+        tainted = self._tainted()
         gathering = Gathering(found, self._catalog, self._tier)
         files = StagedFiles(self._paths.staging)
         run = replace(run, profile=gathering.profile(run.profile), progress=NullProgress())
         staging = Staging(self._paths.staging, self._archive_id, run.profile.value)
         again = Packer(
-            self._paths, self._archive_id, self._catalog, files, self._tier, self._clear_temporaries
+            self._paths,
+            self._archive_id,
+            self._catalog,
+            files,
+            self._tier,
+            self._clear_temporaries,
+            self._tiers,
         )
         again._linker = self._linker
         try:
-            with self._linker.without(gathering.left_over() | set(avoid)):
+            with self._linker.without(gathering.left_over() | tainted):
                 group = gathering.files(files)
                 report = PackReport()
                 sealed = again._sealed(group, staging, run, report)
@@ -306,13 +315,17 @@ class Packer:
             assert built.headers is not None
             new = {built.headers.key, *(key for part in built.parts for key in part.packs)}
             gone = gathering.left_over(new) - new
+            condemned = gone if purge else gone & tainted
             again._place_and_commit(
-                plan, staging, built, run.profile.value, lambda writer: gathering.commit(writer, gone, tiers)
+                plan,
+                staging,
+                built,
+                run.profile.value,
+                lambda writer: gathering.commit(writer, gone - condemned, condemned, self._tiers),
             )
             for pack in built.packs:
                 self._linker.add(self._catalog.placed(pack.key))
-            if not tiers:
-                end_intents(self._catalog, self._tier, gone)
+            end_intents(self._catalog, self._tier, gone - condemned)
             return gone, {pack.key for pack in (*built.packs, built.headers)}
         finally:
             clear_staging(self._paths.staging)

@@ -26,8 +26,8 @@ from dicomfs.tiering import Tiering
 
 logger = logging.getLogger(__name__)
 
-PackAgain = Callable[[Together, Collection[ObjectKey]], tuple[set[ObjectKey], set[ObjectKey]]]
-"""Packs parts again without referring to some packs.
+PackAgain = Callable[[Together], tuple[set[ObjectKey], set[ObjectKey]]]
+"""Packs parts again without referring to tainted objects.
 
 Returns the objects left over, condemned on all tiers, and those made of nothing but these parts."""
 
@@ -69,7 +69,7 @@ class Purger:
                 report.stopped = True
                 break
             try:
-                left_over, made = self._replace(parts, self._read_as(tainted), report)
+                left_over, made = self._replace(parts, report)
             except CatalogError:
                 raise
             except DicomfsError as problem:
@@ -91,14 +91,9 @@ class Purger:
     def _is_needed(self, key: ObjectKey) -> bool:
         return self._catalog.has_object(self._catalog.placed(key)) and self._catalog.is_used(key)
 
-    def _read_as(self, keys: Collection[ObjectKey]) -> set[ObjectKey]:
-        """Objects under every name they have."""
-        placed = {self._catalog.placed(key) for key in keys}
-        return {*keys, *placed}.union(*(self._catalog.names_of(key) for key in placed))
-
     def _affected(self, tainted: Collection[ObjectKey]) -> dict[ObjectKey, tuple[PartInfo, ...]]:
         """Parts that need a tainted object, by their header packs."""
-        names = self._read_as(tainted)
+        names = self._catalog.read_as(tainted)
         headers = {key for key in names if is_header_pack(key)}
         packs = names - headers
         found: dict[ObjectKey, list[PartInfo]] = defaultdict(list)
@@ -110,13 +105,13 @@ class Purger:
         return {header: tuple(parts) for header, parts in found.items()}
 
     def _replace(
-        self, parts: tuple[PartInfo, ...], avoid: Collection[ObjectKey], report: PurgeReport
+        self, parts: tuple[PartInfo, ...], report: PurgeReport
     ) -> tuple[set[ObjectKey], set[ObjectKey]]:
         """Pack parts again, and bring the new objects to the tiers that had the old ones."""
         series = {part.series for part in parts}
         before = {key: self._catalog.find_held(key) for key in objects_of(self._catalog, series)}
         study = self._catalog.series(parts[0].series).study
-        gone, made = self._pack_again(Together(study, parts), avoid)
+        gone, made = self._pack_again(Together(study, parts))
         tiers = {tier for key in gone if (one := before.get(key)) is not None for tier in one.tiers}
         new = [self._catalog.object(key) for key in objects_of(self._catalog, series) - before.keys()]
         for tier in sorted(tiers - {LOCAL}):

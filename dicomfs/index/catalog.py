@@ -314,6 +314,14 @@ class Catalog(NodeQueries):
         with self._catalog.read() as txn:
             return names_of(txn, key)
 
+    def read_as(self, keys: Collection[ObjectKey]) -> set[ObjectKey]:
+        """Objects with what they are read by, under every name that this has, and its twins."""
+        with self._catalog.read() as txn:
+            placed = {get_placed(txn, key) for key in keys}
+            families = [family for key in placed if (family := get_family(txn, key)) is not None]
+            twins = {one.key for family in families for one in family.members}
+            return {*keys, *placed, *twins}.union(*(names_of(txn, key) for key in placed))
+
     def parts_using(self, header_key: ObjectKey) -> list[tuple[int, int]]:
         """Series and number of the parts whose instances a header pack holds."""
         with self._catalog.read() as txn:

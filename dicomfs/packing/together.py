@@ -146,12 +146,16 @@ class Gathering:
         return headers | {key for key in gone if self._catalog.placed(key) in gone}
 
     def commit(
-        self, writer: CatalogWriter, left_over: Collection[ObjectKey], tiers: Sequence[str] = ()
+        self,
+        writer: CatalogWriter,
+        left_over: Collection[ObjectKey],
+        condemned: Collection[ObjectKey],
+        tiers: Sequence[str],
     ) -> None:
         """In the transaction that commits the new part, before it: take the old ones out, let objects go.
 
-        They are condemned on ``tiers`` without grace where there are any, to be destroyed; else their intents
-        say that they are to be deleted.
+        Intents say of those ``left_over`` that they are to be deleted; the others are ``condemned`` on
+        ``tiers`` without grace, to be destroyed.
         """
         for part in self._together.parts:
             writer.remove_part(part.series, part.part)
@@ -160,10 +164,11 @@ class Gathering:
                 writer.set_references(key, sorted(needed))
         for key in left_over:
             writer.remove_object(key)
+            writer.add_intent(key, MOVED)
+        for key in condemned:
+            writer.remove_object(key)
             for tier in tiers:
                 writer.condemn(key, tier, 0)
-            if not tiers:
-                writer.add_intent(key, MOVED)
 
     def _used(self) -> set[ObjectKey]:
         return {key for header in self._together.headers for key in self._catalog.references(header)}

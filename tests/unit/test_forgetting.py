@@ -427,6 +427,7 @@ def test_parts_that_are_packed_together_leave_out_what_was_forgotten(
     report = plain.pack()
     assert (report.failed, report.together) == ([], 3)
     assert contents(plain) == digests([*FILES, *later[1:]])
+    plain.collector().collect()
     verified = plain.verify(deep=True)
     assert (verified.problems, verified.notes) == ([], [])
     # Nothing of it is left in any object.

@@ -48,7 +48,9 @@ def spooled(archive: Archive) -> list[Path]:
 
 
 def pack_on(archive: Archive, tier: FaultyTier) -> None:
-    packer = Packer(archive.paths, archive.archive_id, archive.catalog, archive.spool, tier, lambda: None)
+    packer = Packer(
+        archive.paths, archive.archive_id, archive.catalog, archive.spool, tier, lambda: None, ("local",)
+    )
     packer.pack(Profile.FAST, 1 << 30, NullProgress())
 
 

@@ -13,6 +13,7 @@ from dicomfs.archive import Archive
 from dicomfs.errors import TierError
 from dicomfs.index.writer import CatalogWriter
 from dicomfs.model import InstanceId, ObjectKey, is_header_pack
+from dicomfs.packing import together
 from dicomfs.packs import PackSource
 from dicomfs.recovery import recover
 from dicomfs.tiers.folder import FolderTier
@@ -117,6 +118,47 @@ def test_packs_that_only_a_link_keeps_are_packed_again_too(plain: Archive, tmp_p
     for found in objects_on(plain).values():
         assert not found & shared
     check(plain, kept)
+
+
+def late(archive: Archive, folder: Path, files: list[bytes]) -> int:
+    """Files that arrive later and are packed at once; how many parts were packed again with them."""
+    archive.import_paths([write_sources(folder, files)])
+    report = archive.pack()
+    assert report.failed == []
+    return report.together
+
+
+def test_what_is_packed_together_before_gc_is_destroyed_everywhere_too(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "DEPOSITS", 3)
+    files = samples.ct_series(6, 24, 24, 9, patient="Late^Patient")
+    for turn in (0, 2):
+        late(archive, tmp_path / f"late{turn}", files[turn : turn + 2])
+    copy_all(archive)
+    gone = set(of(archive, files[:1]))
+    archive.decisions().forget(gone, "asked to")
+    shared = archive.catalog.tainted()
+    assert set(lie_there(archive, gone)) == set(archive.tiers.names)
+    assert late(archive, tmp_path / "late4", files[4:]) == 3
+    assert archive.collector().collect().deleted == 2 * len(shared)
+    assert lie_there(archive, gone) == {}
+    for found in objects_on(archive).values():
+        assert not found & shared
+    assert archive.purger().purge().left == []
+    assert archive.collector().collect(now_ns=2**62).failed == []
+    check(archive, digests([*FILES, *files[1:]]))
+
+
+def test_nothing_new_refers_to_what_is_to_be_purged(plain: Archive, tmp_path: Path) -> None:
+    shared = forget(plain, GONE) and plain.catalog.tainted()
+    # Frames that are in a pack which has to go, of another patient.
+    copies = samples.ct_series(4, 48, 48, patient="Twin^Patient")[2:]
+    late(plain, tmp_path / "copies", copies)
+    (series,) = {one.series for one in of(plain, copies)}
+    assert all(shared.isdisjoint(needed) for needed in plain.catalog.needs(series).values())
+    assert plain.purger().purge().left == []
+    check(plain, digests([*KEPT, *copies]))
 
 
 def test_what_lies_elsewhere_only_is_packed_again_and_goes_back_there(archive: Archive) -> None:
