@@ -299,8 +299,10 @@ class Environment:
         found = 0 if stored is None else int.from_bytes(stored, "big")
         if found == current:
             return
-        if self.readonly or any(step not in upgrades for step in range(found, current)) or found > current:
-            advice = "upgrade dicomfs" if found > current else "run `dicomfs recover`"
+        known = found < current and all(step in upgrades for step in range(found, current))
+        if self.readonly or not known:
+            advice = "open it once where it can be written" if known else "run `dicomfs recover`"
+            advice = "upgrade dicomfs" if found > current else advice
             msg = f"catalog: schema version {found} where {current} is needed; {advice}"
             raise CatalogOutdated(msg)
         for step in range(found, current):

@@ -250,6 +250,18 @@ def test_an_index_of_the_first_schema_gets_the_tables_that_came_later(
         assert catalog.needs(1) == {part: [part.header_key, OBJECT]}
 
 
+def test_an_older_index_on_a_disk_that_cannot_be_written_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(pair, "SCHEMA", 2)
+        Catalog.create(tmp_path / "index", ARCHIVE_ID).close()
+    with pytest.raises(CatalogOutdated, match="open it once where it can be written"):
+        Catalog.open(tmp_path / "index", readonly=True)
+    Catalog.open(tmp_path / "index").close()
+    Catalog.open(tmp_path / "index", readonly=True).close()
+
+
 def test_when_objects_were_read_is_known_of_known_objects(tmp_path: Path) -> None:
     with make_catalog(tmp_path / "index") as catalog:
         with catalog.write() as writer:
