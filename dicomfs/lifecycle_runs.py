@@ -92,12 +92,13 @@ class Lifecycle:
         return plan(objects, self._policy, time.time_ns(), fills), problems
 
     def verdicts(self, keys: Iterable[ObjectKey]) -> list[tuple[Facts, list[Verdict]]]:
-        """What the rules say of these objects."""
+        """What the rules say of these objects, those first that no tier is known to have."""
         wanted, now_ns = set(keys), time.time_ns()
+        known = [facts for facts in gather(self._catalog) if facts.key in wanted]
+        lost = sorted(wanted - {facts.key for facts in known})
         return [
             (facts, verdicts(facts, self._policy, now_ns))
-            for facts in gather(self._catalog)
-            if facts.key in wanted
+            for facts in (*(Facts(key, 0, {}, ()) for key in lost), *known)
         ]
 
     def apply(

@@ -90,7 +90,9 @@ class Residency:
         family = self._catalog.family(key)
         found = [] if family is None else [(name, family.on(name)) for name in self._tiers.names]
         held = [(name, one) for name, one in found if one is not None]
-        if not held or held[0][0] == LOCAL:
+        if not held:
+            return LOCAL, UNREACHABLE  # lost, as the last recovery told
+        if held[0][0] == LOCAL:
             return LOCAL, LOCAL
         states = [(name, self._state(name, one)) for name, one in held]
         return next((one for one in states if one[1] not in NOT_READABLE), states[0])

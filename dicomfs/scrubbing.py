@@ -94,7 +94,10 @@ class Scrubber:
         if tier is not None and tier not in self._tiers.names:
             self._tiers.opened(tier)
         report, stop = ScrubReport(), stop or threading.Event()
-        due = self._due(self._catalog.objects() if objects is None else objects, tier)
+        meant = list(self._catalog.objects() if objects is None else objects)
+        lost = [record.key for record in meant if not record.tiers]
+        report.damaged += [("any", key, "no tier is known to have it") for key in lost]
+        due = self._due(meant, tier)
         total = sum(record.size for _, _, record in due)
         progress.start(total if budget.bytes is None else min(total, budget.bytes), "scrubbing")
         began, noted = self._clock(), _Noted(self._catalog)

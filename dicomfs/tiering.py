@@ -18,7 +18,6 @@ from dicomfs.copies import Copies, LastCopy
 from dicomfs.errors import (
     CatalogError,
     DicomfsError,
-    NotFoundError,
     ObjectCold,
     TierError,
     TierFull,
@@ -99,17 +98,14 @@ class Tiering:
     def objects(self, series: Iterable[int] | None = None) -> list[ObjectRecord]:
         """Every object, or all that instances of these series need, header packs last.
 
-        Packs have the copies of their twins as their own.
+        Packs have the copies of their twins as their own; what is lost has no copy.
         """
         if series is None:
             return self.ordered(self._catalog.held())
         return self.ordered(self._held(key) for key in sorted(objects_of(self._catalog, series)))
 
     def _held(self, key: ObjectKey) -> ObjectRecord:
-        found = self._catalog.find_held(key)
-        if found is None:
-            raise NotFoundError("object", key)
-        return found
+        return self._catalog.find_held(key) or ObjectRecord(key, 0, {})
 
     @staticmethod
     def ordered(records: Iterable[ObjectRecord]) -> list[ObjectRecord]:

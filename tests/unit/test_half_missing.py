@@ -9,10 +9,14 @@ import pytest
 
 from dicomfs.archive import Archive
 from dicomfs.errors import DicomfsError
+from dicomfs.lifecycle import State
+from dicomfs.progress import NullProgress
 from dicomfs.recovery import recover
+from dicomfs.residency import UNREACHABLE
+from dicomfs.scrubbing import Budget
 from tests import samples
 from tests.archives import digests, read_whole, rows, write_sources
-from tests.tiered import LABORATORY, copy_all, two_tiers
+from tests.tiered import LABORATORY, copied, copy_all, two_tiers
 
 SERIES = [samples.ct_series(2, 24, 24, number, patient=f"Patient^{number}") for number in range(6)]
 
@@ -83,3 +87,30 @@ def test_what_comes_back_later_is_recovered_then(whole: Path, tmp_path: Path) ->
     assert recover(tmp_path / "again", url).problems == []
     with Archive.open(tmp_path / "again") as again:
         assert again.verify(deep=True).problems == []
+
+
+@pytest.mark.parametrize("kind", ["pixel", "opaque"])
+def test_what_is_lost_is_told_by_what_moves_and_explains_and_the_rest_is_moved(
+    tmp_path: Path, kind: str
+) -> None:
+    copied(tmp_path).close()
+    lost = next(path for path in sorted((tmp_path / LABORATORY / kind).rglob("*")) if path.is_file())
+    key = str(lost.relative_to(tmp_path / LABORATORY))
+    lost.unlink()
+    recover(tmp_path / "again", (tmp_path / LABORATORY).as_uri())
+    with Archive.open(tmp_path / "again") as again:
+        again.claim(LABORATORY)
+        tiering = again.tiering()
+        meant = tiering.objects(again.catalog.all_series())
+        warmed = tiering.warm(meant, NullProgress())
+        assert [found for found, _ in warmed.failed] == [key]
+        assert all("local" in record.tiers for record in again.catalog.objects())
+        assert again.scrubber().scrub(Budget(), NullProgress(), objects=meant).damaged == [
+            ("any", key, "no tier is known to have it")
+        ]
+        facts, verdicts = again.lifecycle.verdicts([record.key for record in meant])[0]
+        assert (facts.key, [one.state for one in verdicts]) == (key, [State.HELD, State.HELD])
+        bad = {row.id for _, row in rows(again) if key in again.residency.objects(row.id)}
+        residencies = {row.id: again.residency.of(row.id)["residency"] for _, row in rows(again)}
+        assert bad
+        assert {one for one, state in residencies.items() if state == UNREACHABLE} == bad
