@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from dicomfs import __version__
-from dicomfs.errors import DamagedError, ObjectExists, TierError
+from dicomfs.errors import DamagedError, FormatError, ObjectDamaged, ObjectExists, ObjectNotFound, TierError
 from dicomfs.format import journal as stored
 from dicomfs.format.keys import JOURNAL_PREFIX, is_journal_key, journal_key, parse_journal_key
 from dicomfs.index.writer import CatalogWriter
@@ -56,13 +56,31 @@ class Journal:
         """Copy to another tier what it has not yet, in order, each read back; returns how many objects.
 
         Raises:
-            TierError: either tier failed, or another archive writes its journal there.
+            TierError: either tier failed, or another journal lies there, beside which ours would not count.
         """
         there = {key for key, _ in target.list(JOURNAL_PREFIX)}
-        due = [key for key in self.list() if key not in there]
+        ours = self.list()
+        due = [key for key in ours if key not in there]
+        if shared := [key for key in ours if key in there]:
+            # Numbers given out twice, after one was lost here or by two folders, part for good.
+            self._require_same(shared[-1], target)
         for key in due:
             copy_document(key, self._tier, target)
         return len(due)
+
+    def _require_same(self, key: ObjectKey, target: Tier) -> None:
+        try:
+            here, there = self._tier.get(key), target.get(key)
+            stored.decode_journal(here)
+            stored.decode_journal(there)
+        except (FormatError, ObjectDamaged, ObjectNotFound):
+            return  # scrub mends it
+        if here != there:
+            raise TierError(
+                target.name,
+                key,
+                "is not the journal object that is here: decisions made since do not get there",
+            )
 
     def gaps(self) -> Sequence[str]:
         """What is missing between the first number and the last that is there, as sentences."""

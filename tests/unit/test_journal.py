@@ -10,6 +10,7 @@ from dicomfs.errors import DamagedError, FormatError, TierError
 from dicomfs.format.journal import CountersReserved
 from dicomfs.journal import Journal
 from dicomfs.tiers.folder import FolderTier
+from tests.archives import flip
 from tests.faulty_tier import FaultyTier
 
 ARCHIVE = bytes(16)
@@ -55,6 +56,35 @@ def test_a_write_that_fails_leaves_no_gap(tier: FolderTier) -> None:
     journal.append([entry(3)])
     assert read_all(journal) == [1, 3]
     assert journal.gaps() == []
+
+
+def test_a_journal_that_went_on_without_its_last_object_is_not_taken_for_shipped(tmp_path: Path) -> None:
+    tiers = [FolderTier(name, tmp_path / name) for name in ("local", "laboratory")]
+    for tier in tiers:
+        tier.path.mkdir()
+    here, there = (Journal(tier, ARCHIVE) for tier in tiers)
+    for number in (1, 2):
+        here.append([entry(number)])
+    assert (here.ship(tiers[1]), here.ship(tiers[1])) == (2, 0)
+    tiers[0].delete(here.list()[-1])
+    again = Journal(tiers[0], ARCHIVE)
+    for number in (3, 4):
+        again.append([entry(number)])
+        with pytest.raises(TierError, match="decisions made since do not get there"):
+            again.ship(tiers[1])
+    assert read_all(there) == [1, 2]
+
+
+def test_a_damaged_object_elsewhere_does_not_stop_shipping(tmp_path: Path) -> None:
+    tiers = [FolderTier(name, tmp_path / name) for name in ("local", "laboratory")]
+    for tier in tiers:
+        tier.path.mkdir()
+    here = Journal(tiers[0], ARCHIVE)
+    here.append([entry(1)])
+    here.ship(tiers[1])
+    flip(tiers[1].path / here.list()[0], 20)
+    here.append([entry(2)])
+    assert here.ship(tiers[1]) == 1
 
 
 def test_what_is_missing_in_between_is_told(tier: FolderTier) -> None:
