@@ -8,14 +8,11 @@ proven by itself.  Who decides what goes where is somewhere else.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from dicomfs.errors import (
     DicomfsError,
@@ -25,14 +22,14 @@ from dicomfs.errors import (
     ObjectExists,
     ObjectNotFound,
     TierError,
-    TierFull,
 )
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.records import ObjectRecord
 from dicomfs.locks import locked
 from dicomfs.model import ObjectKey
 from dicomfs.tier_set import LOCAL, TierSet
-from dicomfs.tiers.base import Tier, pieces_of
+from dicomfs.tiers.base import Tier
+from dicomfs.tiers.fetching import digest_of, fetch_into, unnamed_file
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +61,10 @@ def is_intact(tier: Tier, key: ObjectKey, size: int) -> bool:
     path = tier.open_local(key)
     if path is not None:
         _drop_cache(path)
-    digest = hashlib.sha256()
     try:
-        for piece in pieces_of(tier, key, size):
-            digest.update(piece)
-        complete = tier.stat(key).size == size
+        return digest_of(tier, key, size) == name_digest(key)
     except (ObjectDamaged, ObjectNotFound):
         return False
-    return complete and digest.hexdigest() == name_digest(key)
 
 
 class Copies:
@@ -264,28 +257,9 @@ class Copies:
             yield path if is_intact(tier, record.key, record.size) else None
             return
         # A file of another tier could be linked by who puts it: that would be no second copy.
-        with self._fetching(record.key) as file:
-            path = Path(f"/proc/self/fd/{file.fileno()}")
-            yield path if self._download(tier, record, file) else None
-
-    def _fetching(self, key: ObjectKey) -> IO[bytes]:
-        """A file without a name, which goes with the process whatever ends it."""
-        try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            return tempfile.TemporaryFile(dir=self._folder)
-        except OSError as problem:
-            raise TierFull(LOCAL, key, f"cannot be fetched: {problem.strerror}") from problem
-
-    def _download(self, tier: Tier, record: ObjectRecord, file: IO[bytes]) -> bool:
-        digest = hashlib.sha256()
-        for piece in pieces_of(tier, record.key, record.size):
-            digest.update(piece)
-            try:
-                file.write(piece)
-                file.flush()
-            except OSError as problem:
-                raise TierFull(LOCAL, record.key, f"cannot be fetched: {problem.strerror}") from problem
-        return digest.hexdigest() == name_digest(record.key)
+        with unnamed_file(self._folder, record.key) as (descriptor, path):
+            digest = fetch_into(descriptor, tier, record.key, record.size)
+            yield path if digest == name_digest(record.key) else None
 
 
 def _comes_back(tier: Tier, key: ObjectKey, size: int) -> bool:

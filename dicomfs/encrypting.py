@@ -8,9 +8,7 @@ is plain is found by listing the tier.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -35,9 +33,9 @@ from dicomfs.locks import locked
 from dicomfs.model import ObjectKey, PackKind
 from dicomfs.ownership import PREFIX as OWNER_PREFIX
 from dicomfs.progress import Progress
-from dicomfs.snapshot_files import unnamed_file
 from dicomfs.tier_set import TierSet
-from dicomfs.tiers.base import LEFT_BEHIND_SECONDS, ObjectStat, Tier, pieces_of
+from dicomfs.tiers.base import LEFT_BEHIND_SECONDS, ObjectStat
+from dicomfs.tiers.fetching import digest_of, fetch_into, unnamed_file
 from dicomfs.tiers.switching import SwitchingTier
 
 logger = logging.getLogger(__name__)
@@ -147,9 +145,9 @@ class Encryption:
         kind = key.partition("/")[0]
         if kind not in _OURS:
             raise TierError(name, key, "is nothing of an archive: left as it is")
-        with unnamed_file(self._folder) as (descriptor, path):
+        with unnamed_file(self._folder, key) as (descriptor, path):
             try:
-                digest = _fetched(tier.plain, key, stat.size, descriptor)
+                digest = fetch_into(descriptor, tier.plain, key, stat.size)
             except ObjectNotFound:
                 return  # gone meanwhile
             if kind in _NAMED_BY_DIGEST and digest != name_digest(key):
@@ -161,7 +159,7 @@ class Encryption:
                 # Damaged, or left by who died: nobody was told to read it while the plain one is there.
                 tier.sealed.delete(key)
                 tier.sealed.put(key, path, digest)
-        if _digest(tier.sealed, key, stat.size) != digest:
+        if digest_of(tier.sealed, key, stat.size) != digest:
             raise TierError(name, key, "other bytes come back than were put; the plain object stays")
         with locked(self._lock):
             try:
@@ -180,7 +178,7 @@ class Encryption:
         A snapshot is removed.
         """
         with contextlib.suppress(ObjectNotFound):
-            if _digest(tier.sealed, key, size) == name_digest(key):
+            if digest_of(tier.sealed, key, size) == name_digest(key):
                 tier.plain.delete(key)
                 return
         if key.startswith(f"{SNAPSHOT_PREFIX}/"):
@@ -191,24 +189,3 @@ class Encryption:
             raise ObjectDamaged(name, key, "its bytes do not match its name, and the index does not know it")
         self._heal(key, name)
         logger.warning("replaced a damaged plain object", extra={"tier": name, "object": key})
-
-
-def _fetched(tier: Tier, key: ObjectKey, size: int, descriptor: int) -> str:
-    """Write an object to a file; returns its SHA-256."""
-    digest = hashlib.sha256()
-    offset = 0
-    for piece in pieces_of(tier, key, size):
-        digest.update(piece)
-        try:
-            os.pwrite(descriptor, piece, offset)
-        except OSError as problem:
-            raise TierFull("local", key, f"cannot be fetched: {problem.strerror}") from problem
-        offset += len(piece)
-    return digest.hexdigest()
-
-
-def _digest(tier: Tier, key: ObjectKey, size: int) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces_of(tier, key, size):
-        digest.update(piece)
-    return digest.hexdigest() if tier.stat(key).size == size else ""

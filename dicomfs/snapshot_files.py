@@ -7,19 +7,18 @@ Owns that nothing is read from one whose bytes do not match its name.  What they
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomfs.errors import DamagedError, FormatError, TierFull
+from dicomfs.errors import DamagedError, FormatError
 from dicomfs.format.keys import SNAPSHOT_PREFIX
 from dicomfs.format.snapshot import About, SnapshotReader
 from dicomfs.model import ObjectKey
-from dicomfs.tiers.base import ByteRange, Tier, pieces_of
+from dicomfs.tiers.base import ByteRange, Tier
+from dicomfs.tiers.fetching import fetch_into, unnamed_file
 
 _KEY = re.compile(SNAPSHOT_PREFIX + r"/([0-9a-f]{2})/\1[0-9a-f]{62}")
 _FIRST_READ = 4096
@@ -87,30 +86,9 @@ def opened_snapshot(tier: Tier, found: FoundSnapshot, folder: Path) -> Iterator[
         TierError: it cannot be had; TierFull where there is no room for it.
         FormatError: its bytes do not match its name.
     """
-    digest = hashlib.sha256()
-    with unnamed_file(folder) as (descriptor, _):
-        offset = 0
-        for piece in pieces_of(tier, found.key, found.size):
-            digest.update(piece)
-            try:
-                os.pwrite(descriptor, piece, offset)
-            except OSError as problem:
-                raise TierFull(tier.name, found.key, f"cannot be fetched: {problem.strerror}") from problem
-            offset += len(piece)
-        if digest.hexdigest() != found.key.rsplit("/", 1)[1]:
+    with unnamed_file(folder, found.key) as (descriptor, _):
+        if fetch_into(descriptor, tier, found.key, found.size) != found.key.rsplit("/", 1)[1]:
             raise DamagedError(found.key, "its bytes do not match its name")
         yield SnapshotReader(
             lambda offset, length: os.pread(descriptor, length, offset), found.size, found.key
         )
-
-
-@contextlib.contextmanager
-def unnamed_file(folder: Path) -> Iterator[tuple[int, Path]]:
-    """A descriptor of a file that goes with the process, and a path to it.  Raises TierFull."""
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed below
-    except OSError as problem:
-        raise TierFull("local", SNAPSHOT_PREFIX, f"{folder}: {problem.strerror}") from problem
-    with file:
-        yield file.fileno(), Path(f"/proc/self/fd/{file.fileno()}")

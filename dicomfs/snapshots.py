@@ -22,7 +22,7 @@ from dicomfs.config import SnapshotSettings
 from dicomfs.copies import Copies
 from dicomfs.errors import CatalogError, DicomfsError, FormatError, KeyDestroyed, TierError, TierFull
 from dicomfs.format.journal import InstancesForgotten, decode_journal
-from dicomfs.format.keys import parse_journal_key
+from dicomfs.format.keys import SNAPSHOT_PREFIX, parse_journal_key
 from dicomfs.format.snapshot import (
     About,
     HeaderFacts,
@@ -37,9 +37,10 @@ from dicomfs.journal import Journal
 from dicomfs.model import ObjectKey, holds_frames, is_header_pack
 from dicomfs.packs import PackSource
 from dicomfs.progress import Progress
-from dicomfs.snapshot_files import FoundSnapshot, find_snapshots, opened_snapshot, unnamed_file
+from dicomfs.snapshot_files import FoundSnapshot, find_snapshots, opened_snapshot
 from dicomfs.tier_set import LOCAL, TierSet
 from dicomfs.tiers.base import Tier
+from dicomfs.tiers.fetching import unnamed_file
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class Snapshots:
             CatalogError: the catalog cannot be read.
         """
         report, stop = SnapshotReport(), stop or threading.Event()
-        with unnamed_file(self._folder) as (descriptor, path):
+        with unnamed_file(self._folder, SNAPSHOT_PREFIX) as (descriptor, path):
             key = self._write(descriptor, report, progress, stop)
             if key is None:
                 report.stopped = True
