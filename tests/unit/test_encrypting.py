@@ -21,9 +21,10 @@ from dicomfs.progress import NullProgress
 from dicomfs.recovery import recover
 from dicomfs.tiers.folder import FolderTier
 from dicomfs.tiers.switching import SwitchingTier
+from tests import samples
 from tests.archives import contents, digests, flip, rows, write_sources
 from tests.sealed_tiers import Killed
-from tests.tiered import FILES, LABORATORY, copied, copy_all, copy_of, evict_all
+from tests.tiered import FILES, LABORATORY, copied, copy_all, copy_of, evict_all, two_tiers
 
 MORE = [data.replace(b"Head routine", b"Head Routine") for data in FILES[:2]]
 
@@ -99,6 +100,38 @@ def test_nothing_plain_is_left_and_everything_reads_back(root: Path) -> None:
     assert recover(root / "again", (root / LABORATORY).as_uri(), root / "key").problems == []
     with Archive.open(root / "again") as again:
         assert contents(again) == digests([*FILES, *MORE])
+
+
+def test_texts_twins_and_what_waits_to_be_purged_are_encrypted_too(tmp_path: Path) -> None:
+    files = [*FILES, *samples.long_headers("First^Patient", samples.protocol("scanner"))]
+    with two_tiers(tmp_path, packing="dense") as archive:
+        archive.import_paths([write_sources(tmp_path / "in", files)])
+        archive.pack()
+        copy_all(archive)
+        archive.snapshots().make(NullProgress())
+        gone = next(row.id for place, row in rows(archive) if "Other" not in place[0])
+        archive.decisions().forget([gone], "asked to")
+        kept = contents(archive)
+    with_key(tmp_path)
+    with opened(tmp_path) as archive:
+        before = stored(tmp_path)
+        assert {name.partition("/")[0] for name in before} >= {
+            "text",
+            "snapshot",
+            "pixel",
+            "header",
+            "opaque",
+        }
+        assert any(one.twin_of for one in archive.catalog.objects())
+        assert archive.catalog.tainted()
+        assert (encrypt(archive).objects, plain_objects(tmp_path)) == (len(before), [])
+        assert archive.purger().purge().left == []
+        evict_all(archive)
+        assert contents(archive) == kept
+    shutil.rmtree(tmp_path / "archive")
+    assert recover(tmp_path / "again", (tmp_path / LABORATORY).as_uri(), tmp_path / "key").problems == []
+    with Archive.open(tmp_path / "again") as again:
+        assert contents(again) == kept
 
 
 def test_without_a_key_nothing_is_changed(tmp_path: Path) -> None:
