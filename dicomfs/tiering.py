@@ -107,6 +107,12 @@ class Tiering:
     def _held(self, key: ObjectKey) -> ObjectRecord:
         return self._catalog.find_held(key) or ObjectRecord(key, 0, {})
 
+    def on(self, tier: str, records: Iterable[ObjectRecord]) -> list[ObjectRecord]:
+        """What a tier holds of these: of a pack with twins, the one that takes room there."""
+        families = [self._catalog.family(record.key) for record in records]
+        held = [None if family is None else family.on(tier) for family in families]
+        return [record for record in held if record is not None]
+
     @staticmethod
     def ordered(records: Iterable[ObjectRecord]) -> list[ObjectRecord]:
         """Header packs last."""

@@ -85,7 +85,7 @@ def evict(
         tiering = archive.tiering()
         chosen = tier_moves.chosen(archive, selectors, everything, tiering.objects)
         archive.tiers.known(name)
-        due = [one for one in chosen if name in one.tiers and len(one.tiers) > 1]
+        due = tiering.on(name, [one for one in chosen if len(one.tiers) > 1])
         cost = Prices(archive.settings).evicted(name, due)
         if dry_run:
             return costs.tell_plan(f"evicted from {name}", due, cost, None, as_json=as_json)

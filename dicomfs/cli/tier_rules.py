@@ -238,19 +238,19 @@ _SAID = {
 
 def _costs_of(archive: Archive, plan: Plan) -> dict[str, tuple[Cost, float | None]]:
     """What the plan costs and how long its copies take, by tier."""
-    prices = Prices(archive.settings)
+    prices, tiering = Prices(archive.settings), archive.tiering()
     found: dict[str, tuple[Cost, float | None]] = {}
     for tier in archive.tiers.names:
         copies, evictions = (
             [
                 record
                 for one in moves
-                if one.tier == tier and (record := archive.catalog.find_object(one.key)) is not None
+                if one.tier == tier and (record := archive.catalog.find_held(one.key)) is not None
             ]
             for moves in (plan.copies, plan.evictions)
         )
         if copies or evictions:
-            cost = prices.copied(tier, copies) + prices.evicted(tier, evictions)
+            cost = prices.copied(tier, copies) + prices.evicted(tier, tiering.on(tier, evictions))
             found[tier] = cost, prices.seconds(tier, copies)
     return found
 

@@ -68,6 +68,14 @@ def test_an_encrypted_tier_holds_packs_in_its_profile(tmp_path: Path) -> None:
         require_sound(archive)
 
 
+def test_what_a_tier_holds_is_what_takes_room_there(both: Archive) -> None:
+    held = list(both.catalog.held())
+    on_tier = both.tiering().on(EXTERNAL, held)
+    assert [both.tiers[EXTERNAL].stat(one.key).size for one in on_tier] == [one.size for one in on_tier]
+    assert len(on_tier) == len(held)
+    assert [one.size for one in on_tier] != [one.size for one in held]
+
+
 def test_what_gains_nothing_is_copied_as_it_is_and_not_tried_again(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
