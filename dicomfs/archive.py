@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import threading
 import time
@@ -220,6 +221,9 @@ class Archive:
         reserve_bytes = self.settings.archive.minimum_free_bytes
         importer = Importer(self.paths.root, self.catalog, self.spool, self.acceptor(), reserve_bytes)
         report = ImportReport()
+        if keep_others:
+            with contextlib.suppress(OSError):  # told of each file that is to be kept
+                prepare(self.paths.incoming, os.getuid(), os.getgid())
         for _ in importer.run(sources, report, self.paths.kept_others if keep_others else None, progress):
             if self.catalog.counts().spool_bytes > self.settings.pack.spool_bytes:
                 self.pack(progress=NullProgress())

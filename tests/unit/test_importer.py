@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from dicomfs.archive import Archive
 from dicomfs.cli import main
 from dicomfs.cli.exit_codes import ExitCode
 from dicomfs.errors import NotTakenError
+from dicomfs.incoming.service import FOLDER_MODE
 from tests import samples
 from tests.archives import contents, digests, read_whole, rows, set_minimum_free, tree, write_sources
 
@@ -329,6 +331,13 @@ def test_another_file_is_kept_where_a_folder_has_its_name_and_below_where_a_file
         assert (report.kept, report.not_taken) == (2, [])
     kept = archive.paths.kept_others
     assert sorted(p.read_bytes() for p in kept.rglob("*") if p.is_file()) == [b"a file", b"below a folder"]
+
+
+def test_the_folder_of_kept_files_is_as_a_mount_would_make_it(archive: Archive, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_bytes(b"notes")
+    archive.import_paths([tmp_path / "in"], keep_others=True)
+    assert stat.S_IMODE(archive.paths.incoming.stat().st_mode) == FOLDER_MODE
 
 
 def test_without_keep_others_nothing_is_kept(archive: Archive, tmp_path: Path) -> None:
