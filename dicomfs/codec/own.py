@@ -7,6 +7,8 @@ bound.  The streams are specified in docs/codec.md; a payload is one stream and 
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 _MOST_MEMORY = 1 << 31
 """Bytes that one encoder or decoder may ask for; frames of the largest detectors need far less."""
 _ALIGNMENT = 64
+_KEPT = threading.local()
+_MOST_KEPT = 96 << 20
+"""Bytes of memory that a thread keeps for its next call at most (to code 8 MiB takes about 80 MiB): fresh pages
+cost up to a fifth of a band's time."""
 _AT_ONCE = 1 << 16
 """Bytes of samples decoded in one call, where frames are smaller: a call costs as much as those do."""
 
@@ -69,11 +75,10 @@ class _Own:
         shape = _shape(planes.shape, bits, planes.itemsize)
         samples = _view(np.ascontiguousarray(planes).reshape(-1).view(np.uint8))
         how = ffi.new("dfk_settings *", self._settings(settings))
-        memory = self._memory(self._call("encoder_memory")(shape, how))
-        out = np.empty(planes.nbytes + planes.nbytes // 2 + 64 * len(planes) + 4096, np.uint8)
-        encode = self._call("encode")
-        length = self._checked(encode(shape, how, samples, _view(out), out.size, memory, len(memory)))
-        return out[:length].tobytes()
+        room = planes.nbytes + planes.nbytes // 2 + 64 * len(planes) + 4096
+        with self._memory(self._call("encoder_memory")(shape, how), room) as (memory, out):
+            length: int = self._call("encode")(shape, how, samples, out, room, memory, len(memory))
+            return bytes(ffi.buffer(out, self._checked(length)))
 
     def decode(
         self,
@@ -84,23 +89,31 @@ class _Own:
         wanted: Collection[int],
     ) -> Iterator[tuple[int, Planes]]:
         """Decode as far as the next wanted frame; see `FrameCodec.decode`."""
+        keep = frozenset(wanted)
+        for first, frames in self.decode_runs(payload, shape, dtype, bits, max(keep, default=-1) + 1):
+            yield from ((first + at, frame) for at, frame in enumerate(frames) if first + at in keep)
+
+    def decode_runs(
+        self, payload: memoryview, shape: Sequence[int], dtype: np.dtype[Any], bits: int, stop: int
+    ) -> Iterator[tuple[int, Planes]]:
+        """Decode the frames before ``stop``, small ones many at a time: yields the first's number and them.
+
+        Raises as `FrameCodec.decode` does.
+        """
         if len(shape) != 3 or max(shape) > 0xFFFF:
             raise CodecError(self.name, f"no such stream: {tuple(shape)}")
         stream = ffi.from_buffer("uint8_t[]", payload)
         described = _shape(shape, bits, dtype.itemsize)
-        memory = self._memory(self._decoder_memory(described, stream))
-        self._checked(self._call("open")(described, stream, len(stream), memory, len(memory)))
         step = self._call("next")
-        keep = frozenset(wanted)
-        stop = max(keep, default=-1) + 1
-        frame_bytes = shape[1] * shape[2] * dtype.itemsize
-        first = 0
-        while first < stop:
-            most = min(max(1, _AT_ONCE // max(1, frame_bytes)), stop - first)
-            frames: Planes = np.empty((most, *shape[1:]), dtype)
-            count = self._checked(step(memory, most, _view(frames.reshape(-1).view(np.uint8))))
-            yield from ((first + at, frames[at]) for at in range(count) if first + at in keep)
-            first += count
+        most = max(1, _AT_ONCE // max(1, shape[1] * shape[2] * dtype.itemsize))
+        with self._memory(self._decoder_memory(described, stream)) as (memory, _):
+            self._checked(self._call("open")(described, stream, len(stream), memory, len(memory)))
+            first = 0
+            while first < stop:
+                frames: Planes = np.empty((min(most, stop - first), *shape[1:]), dtype)
+                count = self._checked(step(memory, len(frames), _view(frames.reshape(-1).view(np.uint8))))
+                yield first, frames[:count]
+                first += count
 
     def _settings(self, settings: Settings) -> dict[str, object]:
         distances = [*settings.references[: lib.DFK_REFERENCES]]
@@ -117,13 +130,22 @@ class _Own:
         found: Callable[..., int] = getattr(lib, f"dfk_{self.name}_{function}")
         return found
 
-    def _memory(self, size: int) -> CData:
-        """Allocate what the kernel asked for, aligned for vectors."""
+    @contextlib.contextmanager
+    def _memory(self, size: int, more: int = 0) -> Iterator[tuple[CData, CData]]:
+        """Lend what the kernel asked for, aligned for vectors, and ``more`` bytes for the caller."""
         if self._checked(size) > _MOST_MEMORY:
             raise CodecError(self.name, f"wants {size} bytes of memory")
-        block: npt.NDArray[np.uint8] = np.empty(size + _ALIGNMENT, np.uint8)
-        start = -block.ctypes.data % _ALIGNMENT
-        return _view(block[start : start + size])
+        block: npt.NDArray[np.uint8] | None = getattr(_KEPT, "block", None)
+        # Nobody else gets it meanwhile: other decoders of this thread may run before this one ends.
+        _KEPT.block = None
+        if block is None or block.size < size + more + _ALIGNMENT:
+            block = np.empty(size + more + _ALIGNMENT, np.uint8)
+        try:
+            start = -block.ctypes.data % _ALIGNMENT
+            yield _view(block[start : start + size]), _view(block[start + size : start + size + more])
+        finally:
+            if block.size <= _MOST_KEPT:
+                _KEPT.block = block
 
     def _checked(self, code: int) -> int:
         if code < 0:

@@ -20,6 +20,7 @@ With ``bits`` = 0 all samples are zero and nothing follows.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -278,13 +279,13 @@ def parse_header(payload: memoryview, layout: PixelLayout, rows: int, frames: in
     return ParsedHeader(transform, rest, length)
 
 
-def to_raw(parsed: ParsedHeader, frame: int, samples: Planes, layout: PixelLayout) -> bytes:
-    """Turn the samples of one frame back into the raw bytes of the band's rows."""
+def to_raw(parsed: ParsedHeader, first: int, samples: Planes, layout: PixelLayout) -> Iterator[bytes]:
+    """Turn the samples of neighbouring frames, ``first`` and on, back into raw bytes of the band's rows."""
     transform = parsed.transform
     stored = _word_type(layout, transform.big_endian)
-    if transform.plain:
-        return samples.astype(stored, copy=False).tobytes()
-    words = transform.inverse(samples, _word_type(layout, big_endian=False)).reshape(-1)
-    if parsed.rest is not None:
-        words |= parsed.rest[frame].astype(words.dtype)
-    return words.astype(stored, copy=False).tobytes()
+    words: Planes = samples
+    if not transform.plain:
+        words = transform.inverse(samples, _word_type(layout, big_endian=False)).reshape(len(samples), -1)
+        if parsed.rest is not None:
+            words |= parsed.rest[first : first + len(samples)].astype(words.dtype)
+    return (frame.tobytes() for frame in words.astype(stored, copy=False))

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from dicomfs.codec.base import FROM_DISK, ON_DISK, CodecId, FrameCodec, Profile, Settings
 from dicomfs.codec.components import decode_components, encode_components
+from dicomfs.codec.own import Dense, Fast
 from dicomfs.codec.planes import parse_header, plane_shape, to_planes, to_raw
 from dicomfs.codec.registry import codec as codec_by_id
 from dicomfs.codec.wide import cuts, is_wide, joined, narrow, pack, unpack
@@ -299,6 +300,13 @@ def _decode_samples(
     shape, bits = plane_shape(layout, frames, rows), parsed.transform.bits
     dtype = np.dtype(np.uint8 if bits <= 8 else np.uint16)
     body = view[parsed.length :]
+    if bits and not apart and isinstance(coder, (Fast, Dense)):
+        keep = frozenset(chosen)
+        for first, run in coder.decode_runs(body, shape, dtype, bits, max(keep, default=-1) + 1):
+            if not keep.isdisjoint(range(first, first + len(run))):
+                raws = enumerate(to_raw(parsed, first, run, layout), first)
+                yield from ((index, raw) for index, raw in raws if index in keep)
+        return
     if bits and apart:
         found = decode_components(coder, body, shape, dtype, bits, chosen)
     elif bits:
@@ -308,4 +316,4 @@ def _decode_samples(
     else:
         found = ((index, np.zeros(shape[1:], dtype)) for index in chosen)
     for index, samples in found:
-        yield index, to_raw(parsed, index, samples, layout)
+        yield from ((index, raw) for raw in to_raw(parsed, index, samples[np.newaxis], layout))

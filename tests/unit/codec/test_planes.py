@@ -36,7 +36,7 @@ def transformed(
     found = to_planes(raw, layout, ROWS)
     parsed = parse_header(memoryview(found.header), layout, ROWS, FRAMES)
     for index, frame in enumerate(raw):
-        assert to_raw(parsed, index, found.planes[index], layout) == frame.tobytes()
+        assert [*to_raw(parsed, index, found.planes[index : index + 1], layout)] == [frame.tobytes()]
     return found
 
 
