@@ -33,8 +33,8 @@ _MOST_MEMORY = 1 << 31
 _ALIGNMENT = 64
 _KEPT = threading.local()
 _MOST_KEPT = 96 << 20
-"""Bytes of memory that a thread keeps for its next call at most (to code 8 MiB takes about 80 MiB): fresh pages
-cost up to a fifth of a band's time."""
+"""Bytes of memory that a thread keeps for its next call at most (to code 8 MiB takes about 80 MiB): fresh
+pages cost up to a fifth of a band's time."""
 _AT_ONCE = 1 << 16
 """Bytes of samples decoded in one call, where frames are smaller: a call costs as much as those do."""
 

@@ -113,7 +113,7 @@ def _roughness(samples: Words, step: int) -> int:
     """Bits that the differences between horizontal neighbours take: cheap stand-in for a coder."""
     values = samples.astype(np.int32)
     steps = np.abs(values[:, step:] - values[:, :-step]) if values.shape[1] > step else np.abs(values)
-    return int(_BIT_LENGTH[np.minimum(steps, 0xFFFF)].sum(dtype=np.int64))
+    return int(_BIT_LENGTH.take(steps, mode="clip").sum(dtype=np.int64))
 
 
 def _sampled_rows(rows: Words) -> Words:

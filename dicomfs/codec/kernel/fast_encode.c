@@ -8,6 +8,7 @@
 #define FRACTION 12
 #define MEAN_ERROR 300 /* errors in the planes are scaled to about this at most */
 #define RAW_BYTES_PER_SAMPLE 3
+#define TRIED_SAMPLES (1u << 17) /* coded for a trial, if not all */
 
 static int settings_valid(const dfk_shape *shape, const dfk_settings *settings)
 {
@@ -22,7 +23,7 @@ static fast_effort effort_of(uint32_t effort)
     if (effort < 3)
         return (fast_effort){.classes = 16, .trained = 2048, .iterations = 4, .candidates = 2, .lists = 1};
     if (effort < 5)
-        return (fast_effort){.classes = 32, .trained = 4096, .iterations = 4, .candidates = 4, .lists = 3};
+        return (fast_effort){.classes = 32, .trained = 2048, .iterations = 3, .candidates = 4, .lists = 3};
     if (effort < 8)
         return (fast_effort){.classes = 48, .trained = 8192, .iterations = 12, .candidates = 8, .lists = 4};
     return (fast_effort){.classes = 64, .trained = 16384, .iterations = 24, .candidates = 16, .lists = 4};
@@ -104,6 +105,16 @@ static uint32_t choose_error_shift(const fast_encoder *e)
     return shift;
 }
 
+/* How many frames are coded for a trial: of every stage some. */
+static uint32_t tried_frames(const fast_encoder *e)
+{
+    uint64_t frames = 1 + TRIED_SAMPLES / ((uint64_t)e->shape.rows * e->shape.columns);
+    for (uint32_t i = 0; i < e->plan.references; i++)
+        if (frames < 2 * (uint64_t)e->plan.distance[i] + 1)
+            frames = 2 * (uint64_t)e->plan.distance[i] + 1;
+    return frames < e->shape.frames ? (uint32_t)frames : e->shape.frames;
+}
+
 static void choose_plan(fast_encoder *e)
 {
     fast_plan *plan = &e->plan;
@@ -113,12 +124,14 @@ static void choose_plan(fast_encoder *e)
     for (uint32_t s = 0; s < FAST_STAGES; s++)
         if (plan->stage[s].used)
             fast_fit_stage(e, s);
+    const uint32_t tried = tried_frames(e);
     plan->error_shift = 0;
-    fast_code_values(e);
+    fast_code_values(e, tried);
     plan->error_shift = choose_error_shift(e);
-    fast_choose_shifts(e);
-    if (!fast_choose_spike(e))
-        fast_code_values(e);
+    fast_choose_shifts(e, tried);
+    fast_choose_spike(e, tried);
+    if (!plan->spiked || tried < e->shape.frames)
+        fast_code_values(e, e->shape.frames);
     fast_choose_tables(e);
 }
 

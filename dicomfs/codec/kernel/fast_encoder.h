@@ -84,13 +84,12 @@ int fast_choose_samples(fast_encoder *encoder, const void *samples);
 void fast_fit_stage(fast_encoder *encoder, uint32_t stage);
 /* Chooses the classes of a stage's blocks (those that are copies have theirs) and computes the values. */
 void fast_choose_classes(fast_encoder *encoder, uint32_t stage, uint32_t first_frame, uint32_t last_frame);
-/* Computes contexts, marks spikes and counts tokens per context. */
-void fast_code_values(fast_encoder *encoder);
+/* Computes contexts of the first frames, marks their spikes and counts tokens per context. */
+void fast_code_values(fast_encoder *encoder, uint32_t frames);
 /* Chooses how far each class moves the activity, from values coded without. */
-void fast_choose_shifts(fast_encoder *encoder);
-/* Chooses whether one sample value has a symbol of its own, against values coded without; returns whether all
- * values are coded so by then. */
-int fast_choose_spike(fast_encoder *encoder);
+void fast_choose_shifts(fast_encoder *encoder, uint32_t frames);
+/* Chooses whether one sample value has a symbol of its own, against values of so many frames coded without. */
+void fast_choose_spike(fast_encoder *encoder, uint32_t frames);
 /* Chooses the tables of all values and which contexts share them. */
 void fast_choose_tables(fast_encoder *encoder);
 /* Bits that the counted tokens take with a table for every context. */

@@ -13,11 +13,11 @@
 #define BITS_PER_WEIGHT 10.0
 /* What a tap must save per sample to be worth its time in the decoder. */
 #define BITS_PER_TAP 0.0005
-#define TRIAL_BLOCKS 512
-#define TRIAL_ITERATIONS 3
+#define TRIAL_BLOCKS 384
+#define TRIAL_ITERATIONS 2
 /* Predictors are fitted to one block in so many of a short stage, down to the least. */
 #define LEAST_SHARE 2
-#define LEAST_TRAINED 2048
+#define LEAST_TRAINED 1024
 
 typedef struct {
     fast_encoder *e;
@@ -240,6 +240,16 @@ static void set_taps(fitting *f, uint64_t taps)
     f->dimensions = s->taps + 2;
 }
 
+/* What predicts before anything was fitted, and where nothing can be: the sample to the left. */
+static void reset_predictors(fitting *f)
+{
+    const double w_alone[FAST_MOST_DIMENSIONS] = {1};
+    for (uint32_t c = 0; c < f->stage->classes; c++) {
+        memset(f->stage->weight[c], 0, sizeof f->stage->weight[c]);
+        set_predictor(f, c, w_alone);
+    }
+}
+
 /* Shares blocks out among classes for a start: by predictors fitted before, or by how rough they are. */
 static void begin(fitting *f, const fast_stage *fitted)
 {
@@ -252,11 +262,7 @@ static void begin(fitting *f, const fast_stage *fitted)
         return;
     }
     start_classes(f);
-    for (uint32_t c = 0; c < s->classes; c++) {
-        double w_alone[FAST_MOST_DIMENSIONS] = {1};
-        memset(s->weight[c], 0, sizeof s->weight[c]);
-        set_predictor(f, c, w_alone);
-    }
+    reset_predictors(f);
 }
 
 /* Fits the predictors of the stage's taps to at most so many blocks. */
@@ -295,7 +301,14 @@ static void choose_taps(fitting *f, fast_stage *best)
         set_taps(f, tap_lists[i]);
         if (i > 0 && f->stage->taps == known)
             continue;
-        train(f, NULL, TRIAL_BLOCKS, TRIAL_ITERATIONS);
+        if (i == 0) {
+            train(f, NULL, TRIAL_BLOCKS, TRIAL_ITERATIONS);
+        } else {
+            /* The same blocks in the classes that the list before left them in. */
+            train_on(f, TRIAL_BLOCKS);
+            reset_predictors(f);
+            solve_classes(f);
+        }
         double weights = f->stage->taps * (f->stage->classes * BITS_PER_WEIGHT + (double)samples * BITS_PER_TAP);
         double bits = trained_bits(f) + weights;
         if (i == 0 || bits < least) {

@@ -192,7 +192,7 @@ static void fit_corrections(const fast_plan *plan, fast_table *t, const uint32_t
         *t = tried;
 }
 
-void fast_choose_shifts(fast_encoder *e)
+void fast_choose_shifts(fast_encoder *e, uint32_t frames)
 {
     double mean[FAST_CONTEXTS], sum[FAST_STAGES][FAST_CLASSES] = {{0}}, expected[FAST_STAGES][FAST_CLASSES] = {{0}};
     for (uint32_t i = 0; i < FAST_CONTEXTS; i++) {
@@ -205,7 +205,7 @@ void fast_choose_shifts(fast_encoder *e)
     uint32_t down = fast_blocks(e->shape.rows, e->plan.block_log), distance[DFK_REFERENCES];
     const uint8_t *context = e->context;
     const uint32_t *value = e->value;
-    for (uint32_t f = 0; f < e->shape.frames; f++) {
+    for (uint32_t f = 0; f < frames; f++) {
         uint32_t stage = fast_stage_of(&e->plan, f, distance);
         for (uint32_t y = 0; y < e->shape.rows; y++) {
             const uint8_t *class = e->classes + ((size_t)f * down + (y >> e->plan.block_log)) * across;

@@ -51,11 +51,11 @@ static void code_row(fast_encoder *e, const fast_frame *frames, uint32_t stage, 
     fast_pad_errors(&e->geometry, frames[0], row);
 }
 
-void fast_code_values(fast_encoder *e)
+void fast_code_values(fast_encoder *e, uint32_t frame_count)
 {
     memset(e->tokens, 0, sizeof e->tokens);
     memset(e->total, 0, sizeof e->total);
-    for (uint32_t frame = 0; frame < e->shape.frames; frame++) {
+    for (uint32_t frame = 0; frame < frame_count; frame++) {
         uint32_t distance[DFK_REFERENCES], stage = fast_stage_of(&e->plan, frame, distance);
         fast_frame frames[FAST_STAGES] = {e->frames[frame]};
         for (uint32_t i = 0; i < stage; i++)
@@ -67,14 +67,14 @@ void fast_code_values(fast_encoder *e)
     }
 }
 
-int fast_choose_spike(fast_encoder *e)
+void fast_choose_spike(fast_encoder *e, uint32_t frames)
 {
     /* The commonest sample outside of copied blocks. */
     const uint32_t half = 1u << (e->plan.bits - 1), size = e->plan.block_log;
     uint32_t across = fast_blocks(e->shape.columns, size), down = fast_blocks(e->shape.rows, size);
     memset(e->histogram, 0, sizeof *e->histogram << 16);
     uint64_t total = 0;
-    for (uint32_t frame = 0; frame < e->shape.frames; frame++)
+    for (uint32_t frame = 0; frame < frames; frame++)
         for (uint32_t row = 0; row < e->shape.rows; row++) {
             const int16_t *sample = e->frames[frame].sample + (size_t)row * e->geometry.stride;
             const uint8_t *class = e->classes + ((size_t)frame * down + (row >> size)) * across;
@@ -89,11 +89,10 @@ int fast_choose_spike(fast_encoder *e)
         if (e->histogram[v] > e->histogram[best])
             best = v;
     if (e->histogram[best] * UINT64_C(100) < total)
-        return 0;
+        return;
     double plain = fast_token_bits(e);
     e->plan.spiked = 1;
     e->plan.spike = best;
-    fast_code_values(e);
+    fast_code_values(e, frames);
     e->plan.spiked = fast_token_bits(e) < plain * WORTH_A_SPIKE;
-    return (int)e->plan.spiked;
 }
