@@ -38,6 +38,36 @@ def test_frames_come_one_by_one_and_only_those_that_are_wanted(one: Fast | Dense
 
 
 @BOTH
+def test_decoders_of_one_thread_take_turns(one: Fast | Dense) -> None:
+    shown = [planes(), planes(5, 30, 70)[:, ::-1]]
+    payloads = [memoryview(one.encode(some, 12, Settings(3))) for some in shown]
+    runs = [
+        one.decode(payload, some.shape, some.dtype, 12, range(len(some)))
+        for payload, some in zip(payloads, shown, strict=True)
+    ]
+    for number in range(5):
+        for some, run in zip(shown, runs, strict=True):
+            index, frame = next(run)
+            assert index == number
+            assert np.array_equal(frame, some[number])
+            assert one.encode(some, 12, Settings(3))
+
+
+@BOTH
+@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("effort", [1, 3])
+def test_what_memory_held_before_does_not_matter(one: Fast | Dense, level: int, effort: int) -> None:
+    shown, settings, streams = planes(), Settings(effort, level, (1, 3)), set()
+    for filling in (0x00, 0xFF, 0xA5):
+        own._KEPT.block = np.full(64 << 20, filling, np.uint8)
+        streams.add(one.encode(shown, 12, settings))
+        (stream,) = streams
+        own._KEPT.block[:] = filling
+        found = dict(one.decode(memoryview(stream), shown.shape, shown.dtype, 12, range(6)))
+        assert all(np.array_equal(found[index], frame) for index, frame in enumerate(shown))
+
+
+@BOTH
 def test_references_reach_the_encoder(one: Fast | Dense) -> None:
     near, apart = (len(one.encode(planes(), 12, Settings(3, 0, distances))) for distances in ((1,), (3,)))
     assert apart < 0.9 * near
