@@ -56,8 +56,8 @@ class VectorWriter:
 
     def _put_multiple(self, number: int, values: Int64s) -> bool:
         """Refer to an earlier vector of which this is a multiple, but for an offset."""
-        if int(np.abs(values[values != -(1 << 63)]).max(initial=0)) > 1 << 61:
-            return False
+        if max(int(values.max()), -int(values.min())) > 1 << 61:
+            return False  # differences would not fit
         offsets = values - values[0]
         factor = int(np.gcd.reduce(offsets))
         if int(offsets[offsets != 0][0]) < 0:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dicomfs.errors import FormatError, UnsupportedFeature
@@ -203,6 +203,7 @@ def test_anything_like_a_number_comes_back(values: list[bytes]) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(_NUMBERS, st.integers(-3, 3))
+@example([0, -(1 << 63), 1], 0)
 def test_binary_numbers_and_their_multiples_come_back(values: list[int], factor: int) -> None:
     headers = []
     for value in values:
