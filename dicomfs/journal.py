@@ -71,16 +71,17 @@ class Journal:
     def _require_same(self, key: ObjectKey, target: Tier) -> None:
         try:
             here, there = self._tier.get(key), target.get(key)
+            if here == there:
+                return
             stored.decode_journal(here)
             stored.decode_journal(there)
         except (FormatError, ObjectDamaged, ObjectNotFound):
             return  # scrub mends it
-        if here != there:
-            raise TierError(
-                target.name,
-                key,
-                "is not the journal object that is here: decisions made since do not get there",
-            )
+        raise TierError(
+            target.name,
+            key,
+            "is not the journal object that is here: decisions made since do not get there",
+        )
 
     def gaps(self) -> Sequence[str]:
         """What is missing between the first number and the last that is there, as sentences."""
