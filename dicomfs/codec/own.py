@@ -90,13 +90,20 @@ class _Own:
     ) -> Iterator[tuple[int, Planes]]:
         """Decode as far as the next wanted frame; see `FrameCodec.decode`."""
         keep = frozenset(wanted)
-        for first, frames in self.decode_runs(payload, shape, dtype, bits, max(keep, default=-1) + 1):
-            yield from ((first + at, frame) for at, frame in enumerate(frames) if first + at in keep)
+        for first, frames in self.decode_runs(payload, shape, dtype, bits, keep):
+            yield from ((index, frame) for index, frame in enumerate(frames, first) if index in keep)
 
     def decode_runs(
-        self, payload: memoryview, shape: Sequence[int], dtype: np.dtype[Any], bits: int, stop: int
+        self,
+        payload: memoryview,
+        shape: Sequence[int],
+        dtype: np.dtype[Any],
+        bits: int,
+        wanted: Collection[int],
     ) -> Iterator[tuple[int, Planes]]:
-        """Decode the frames before ``stop``, small ones many at a time: yields the first's number and them.
+        """Decode as `decode` does, but yield runs of frames that have wanted ones, and the first's number.
+
+        Small frames are decoded many at a time.
 
         Raises as `FrameCodec.decode` does.
         """
@@ -105,6 +112,8 @@ class _Own:
         stream = ffi.from_buffer("uint8_t[]", payload)
         described = _shape(shape, bits, dtype.itemsize)
         step = self._call("next")
+        keep = frozenset(wanted)
+        stop = max(keep, default=-1) + 1
         most = max(1, _AT_ONCE // max(1, shape[1] * shape[2] * dtype.itemsize))
         with self._memory(self._decoder_memory(described, stream)) as (memory, _):
             self._checked(self._call("open")(described, stream, len(stream), memory, len(memory)))
@@ -112,7 +121,8 @@ class _Own:
             while first < stop:
                 frames: Planes = np.empty((min(most, stop - first), *shape[1:]), dtype)
                 count = self._checked(step(memory, len(frames), _view(frames.reshape(-1).view(np.uint8))))
-                yield first, frames[:count]
+                if not keep.isdisjoint(range(first, first + count)):
+                    yield first, frames[:count]
                 first += count
 
     def _settings(self, settings: Settings) -> dict[str, object]:

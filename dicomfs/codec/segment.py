@@ -302,10 +302,9 @@ def _decode_samples(
     body = view[parsed.length :]
     if bits and not apart and isinstance(coder, (Fast, Dense)):
         keep = frozenset(chosen)
-        for first, run in coder.decode_runs(body, shape, dtype, bits, max(keep, default=-1) + 1):
-            if not keep.isdisjoint(range(first, first + len(run))):
-                raws = enumerate(to_raw(parsed, first, run, layout), first)
-                yield from ((index, raw) for index, raw in raws if index in keep)
+        for first, run in coder.decode_runs(body, shape, dtype, bits, keep):
+            raws = enumerate(to_raw(parsed, first, run, layout), first)
+            yield from ((index, raw) for index, raw in raws if index in keep)
         return
     if bits and apart:
         found = decode_components(coder, body, shape, dtype, bits, chosen)
