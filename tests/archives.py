@@ -13,11 +13,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import pytest
+
 from dicomfs.archive import Archive
 from dicomfs.errors import DicomfsError
 from dicomfs.index.catalog import Catalog
 from dicomfs.index.inodes import instance_ino
 from dicomfs.model import InstanceId, InstanceRow
+from dicomfs.packing import repack
 from dicomfs.reconstruct import file_sha256
 
 Shown = tuple[str, str, str, str, int]
@@ -131,6 +134,20 @@ def objects(archive: Archive, prefix: str = "") -> list[Path]:
     root = archive.paths.local_tier
     found = (p for p in sorted((root / prefix).rglob("*")) if p.is_file())
     return [path for path in found if ".tmp" not in path.parts]
+
+
+def import_and_pack(archive: Archive, folder: Path, files: list[bytes]) -> int:
+    """Take files and pack them at once; how many parts were packed again with them."""
+    archive.import_paths([write_sources(folder, files)])
+    report = archive.pack()
+    assert report.failed == []
+    return report.together
+
+
+def let_everything_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small samples hardly gain from anything: code them anew all the same."""
+    monkeypatch.setattr(repack, "LEAST_GAIN", -1e9)
+    monkeypatch.setattr(repack, "_LEAST_HALVINGS", -1e9)
 
 
 def overwrite(path: Path, data: bytes) -> None:

@@ -18,7 +18,7 @@ from dicomfs.model import INSTANCE_LEVEL, InstanceId, Level, Subject
 from dicomfs.packing import together
 from dicomfs.recovery import recover
 from tests import samples
-from tests.archives import contents, digests, rows, write_sources
+from tests.archives import contents, digests, import_and_pack, rows, write_sources
 from tests.clients import Client
 from tests.tiered import FILES, LABORATORY, copy_all, copy_of, evict_all
 
@@ -420,12 +420,9 @@ def test_parts_that_are_packed_together_leave_out_what_was_forgotten(
     monkeypatch.setattr(together, "DEPOSITS", 3)
     later = samples.ct_series(6, 24, 24, 9, patient="Late^Patient")
     for turn in (0, 1):
-        plain.import_paths([write_sources(tmp_path / f"late{turn}", later[2 * turn : 2 * turn + 2])])
-        assert plain.pack().failed == []
+        import_and_pack(plain, tmp_path / f"late{turn}", later[2 * turn : 2 * turn + 2])
     assert plain.decisions().forget(of(plain, later[:1]), "").shared != []
-    plain.import_paths([write_sources(tmp_path / "late2", later[4:])])
-    report = plain.pack()
-    assert (report.failed, report.together) == ([], 3)
+    assert import_and_pack(plain, tmp_path / "late2", later[4:]) == 3
     assert contents(plain) == digests([*FILES, *later[1:]])
     plain.collector().collect()
     verified = plain.verify(deep=True)

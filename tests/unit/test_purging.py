@@ -18,7 +18,7 @@ from dicomfs.packs import PackSource
 from dicomfs.recovery import recover
 from dicomfs.tiers.folder import FolderTier
 from tests import samples
-from tests.archives import contents, digests, rows, write_sources
+from tests.archives import contents, digests, import_and_pack, rows, write_sources
 from tests.tiered import FILES, LABORATORY, copied, copy_all, evict_all
 
 GONE, KEPT = FILES[:2], FILES[2:]
@@ -120,27 +120,19 @@ def test_packs_that_only_a_link_keeps_are_packed_again_too(plain: Archive, tmp_p
     check(plain, kept)
 
 
-def late(archive: Archive, folder: Path, files: list[bytes]) -> int:
-    """Files that arrive later and are packed at once; how many parts were packed again with them."""
-    archive.import_paths([write_sources(folder, files)])
-    report = archive.pack()
-    assert report.failed == []
-    return report.together
-
-
 def test_what_is_packed_together_before_gc_is_destroyed_everywhere_too(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(together, "DEPOSITS", 3)
     files = samples.ct_series(6, 24, 24, 9, patient="Late^Patient")
     for turn in (0, 2):
-        late(archive, tmp_path / f"late{turn}", files[turn : turn + 2])
+        import_and_pack(archive, tmp_path / f"late{turn}", files[turn : turn + 2])
     copy_all(archive)
     gone = set(of(archive, files[:1]))
     archive.decisions().forget(gone, "asked to")
     shared = archive.catalog.tainted()
     assert set(lie_there(archive, gone)) == set(archive.tiers.names)
-    assert late(archive, tmp_path / "late4", files[4:]) == 3
+    assert import_and_pack(archive, tmp_path / "late4", files[4:]) == 3
     assert archive.collector().collect().deleted == 2 * len(shared)
     assert lie_there(archive, gone) == {}
     for found in objects_on(archive).values():
@@ -154,7 +146,7 @@ def test_nothing_new_refers_to_what_is_to_be_purged(plain: Archive, tmp_path: Pa
     shared = forget(plain, GONE) and plain.catalog.tainted()
     # Frames that are in a pack which has to go, of another patient.
     copies = samples.ct_series(4, 48, 48, patient="Twin^Patient")[2:]
-    late(plain, tmp_path / "copies", copies)
+    import_and_pack(plain, tmp_path / "copies", copies)
     (series,) = {one.series for one in of(plain, copies)}
     assert all(shared.isdisjoint(needed) for needed in plain.catalog.needs(series).values())
     assert plain.purger().purge().left == []

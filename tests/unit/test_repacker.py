@@ -27,6 +27,7 @@ from tests import samples
 from tests.archives import (
     contents,
     digests,
+    let_everything_gain,
     numbers,
     objects,
     overwrite,
@@ -43,9 +44,7 @@ FILES = [*FIRST, *SECOND, samples.enhanced_mr(6, 24, 24), samples.structured_rep
 
 @pytest.fixture(autouse=True)
 def always_gains(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small samples hardly gain from anything: move them all the same."""
-    monkeypatch.setattr(repack, "LEAST_GAIN", -1e9)
-    monkeypatch.setattr(repack, "_LEAST_HALVINGS", -1e9)
+    let_everything_gain(monkeypatch)
 
 
 @pytest.fixture

@@ -8,16 +8,14 @@ from pathlib import Path
 import pytest
 
 from dicomfs.archive import Archive
-from dicomfs.packing import repack
+from tests.archives import let_everything_gain
 from tests.tiered import EXTERNAL, copy_all, three_tiers
 from tests.twins import DENSE
 
 
 @pytest.fixture(autouse=True)
 def always_gains(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small samples hardly gain from anything: code them anew all the same."""
-    monkeypatch.setattr(repack, "LEAST_GAIN", -1e9)
-    monkeypatch.setattr(repack, "_LEAST_HALVINGS", -1e9)
+    let_everything_gain(monkeypatch)
 
 
 @pytest.fixture
