@@ -6,17 +6,15 @@
 void fast_decoding_table_fill(const fast_plan *plan, const fast_table *table, fast_decoding_table *out)
 {
     uint16_t frequency[FAST_TOKENS + 1];
-    uint32_t count = fast_frequencies(plan, table, frequency), *slot = out->slot;
-    for (uint32_t symbol = 0; symbol < count; symbol++) {
-        uint32_t bits = (uint32_t)frequency[symbol] << 8 | symbol;
-        for (uint32_t place = 0; place < frequency[symbol]; place++)
-            *slot++ = bits | place << 20;
-        if (plan->spiked && symbol == 0) {
-            out->value[0] = 0;
+    uint32_t count = fast_frequencies(plan, table, frequency), start = 0;
+    for (uint32_t symbol = 0; symbol < count; start += frequency[symbol++]) {
+        memset(out->slot + start, (int)symbol, frequency[symbol]);
+        fast_symbol *said = &out->symbol[symbol];
+        *said = (fast_symbol){frequency[symbol], (uint16_t)start, 0};
+        if (plan->spiked && symbol == 0)
             continue;
-        }
         uint32_t extra, base = fast_token_base(symbol - plan->spiked, &extra) << table->shift;
-        out->value[symbol] = (base + plan->spiked) << 5 | (extra + table->shift);
+        said->value = (base + plan->spiked) << 5 | (extra + table->shift);
     }
 }
 

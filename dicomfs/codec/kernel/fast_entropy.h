@@ -13,12 +13,17 @@ typedef struct {
     int in_tail;
 } fast_input;
 
-/* A slot holds its symbol, its frequency << 8 and its place among the slots of the symbol << 20; behind the slots
- * stands for each symbol its first value << 5 with the number of raw bits. */
+/* What a symbol says: its frequency and first slot, its first value << 5 with the number of raw bits. */
 typedef struct {
-    uint32_t slot[FAST_FREQUENCIES];
-    uint32_t value[FAST_TOKENS + 1];
-    uint32_t spare[64 - (FAST_TOKENS + 1) % 64]; /* keeps tables from sharing cache lines */
+    uint16_t frequency, start;
+    uint32_t value;
+} fast_symbol;
+
+/* The symbols of all slots apart from what they say: the whole of a table must stay in the nearest cache. */
+typedef struct {
+    uint8_t slot[FAST_FREQUENCIES];
+    fast_symbol symbol[FAST_TOKENS + 1];
+    fast_symbol spare[8 - (FAST_TOKENS + 1) % 8]; /* keeps tables from sharing cache lines */
 } fast_decoding_table;
 
 typedef struct {

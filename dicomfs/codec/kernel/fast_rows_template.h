@@ -56,14 +56,15 @@ TARGET static void NAME(contexts)(uint32_t spiked, const uint16_t *error, const 
 TARGET static inline __attribute__((always_inline)) int32_t NAME(decode)(fast_cursor *c, uint32_t *state,
                                                                          const fast_decoding_table *table)
 {
-    uint32_t x = *state, slot = table->slot[x & (FAST_FREQUENCIES - 1)];
-    x = (slot >> 8 & (2 * FAST_FREQUENCIES - 1)) * (x >> FAST_FREQUENCY_BITS) + (slot >> 20);
+    uint32_t x = *state, slot = x & (FAST_FREQUENCIES - 1);
+    const fast_symbol *symbol = &table->symbol[table->slot[slot]];
+    x = symbol->frequency * (x >> FAST_FREQUENCY_BITS) + slot - symbol->start;
     /* A word follows whenever the state fell below its range: in a form that compilers make no branch of, for it
      * would be hard to foresee. */
     uint32_t low = x < FAST_STATE_LOW;
     *state = x << (low << 4) | (fast_load_u16(c->words) & (0u - low));
     c->words += 2 * low;
-    uint32_t info = table->value[slot & 0xFF], count = info & 31;
+    uint32_t info = symbol->value, count = info & 31;
 #if defined(WIDE)
     uint32_t value = (info >> 5) + (uint32_t)_bzhi_u64(c->bits, count);
 #else
