@@ -48,7 +48,12 @@ static inline uint64_t fast_load_u64(const uint8_t *from)
 
 static inline uint32_t fast_load_u16(const uint8_t *from)
 {
-    return (uint32_t)from[0] | (uint32_t)from[1] << 8;
+    uint16_t value;
+    __builtin_memcpy(&value, from, sizeof value);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    value = __builtin_bswap16(value);
+#endif
+    return value;
 }
 
 #endif

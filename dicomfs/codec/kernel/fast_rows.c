@@ -20,7 +20,7 @@ typedef uint8_t fast_octets __attribute__((vector_size(FAST_CHUNK)));
 /* Reading positions, in registers while a run of values is decoded. */
 typedef struct {
     const uint8_t *words, *raw;
-    uint64_t bits;
+    uint64_t word, bits;
     uint32_t bit;
 } fast_cursor;
 

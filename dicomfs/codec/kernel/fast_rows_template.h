@@ -59,11 +59,19 @@ TARGET static inline __attribute__((always_inline)) int32_t NAME(decode)(fast_cu
     uint32_t x = *state, slot = x & (FAST_FREQUENCIES - 1);
     const fast_symbol *symbol = &table->symbol[table->slot[slot]];
     x = symbol->frequency * (x >> FAST_FREQUENCY_BITS) + slot - symbol->start;
-    /* A word follows whenever the state fell below its range: in a form that compilers make no branch of, for it
-     * would be hard to foresee. */
+    /* A word follows whenever the state fell below its range: without a branch, for it would be hard to foresee. */
+#if defined(WIDE)
+    uint32_t more = x << 16 | fast_load_u16(c->words + 2 * c->word);
+    __asm__("cmpl %[low], %[x]\n\tcmovbl %[more], %[x]\n\tadcq $0, %[word]"
+            : [x] "+r"(x), [word] "+r"(c->word)
+            : [more] "r"(more), [low] "i"(FAST_STATE_LOW)
+            : "cc");
+    *state = x;
+#else
     uint32_t low = x < FAST_STATE_LOW;
-    *state = x << (low << 4) | (fast_load_u16(c->words) & (0u - low));
-    c->words += 2 * low;
+    *state = x << (low << 4) | (fast_load_u16(c->words + 2 * c->word) & (0u - low));
+    c->word += low;
+#endif
     uint32_t info = symbol->value, count = info & 31;
 #if defined(WIDE)
     uint32_t value = (info >> 5) + (uint32_t)_bzhi_u64(c->bits, count);
@@ -94,7 +102,7 @@ TARGET static void NAME(values)(fast_entropy *entropy, const uint8_t *restrict c
                                 int32_t *restrict value)
 {
     const fast_decoding_table *const *tables = entropy->by_context;
-    fast_cursor c = {entropy->words.at, entropy->raw.at, 0, entropy->raw_bit};
+    fast_cursor c = {entropy->words.at, entropy->raw.at, 0, 0, entropy->raw_bit};
     uint32_t *state = entropy->state, x = first;
     for (; x + FAST_LANES <= last; x += FAST_LANES) {
         NAME(decode_two)(&c, state, tables, context + x, value + x);
@@ -107,7 +115,7 @@ TARGET static void NAME(values)(fast_entropy *entropy, const uint8_t *restrict c
         value[x] = NAME(decode)(&c, &state[lane], tables[context[x]]);
     }
     NAME(refill)(&c);
-    entropy->words.at = c.words;
+    entropy->words.at = c.words + 2 * c.word;
     entropy->raw.at = c.raw;
     entropy->raw_bit = c.bit;
 }
