@@ -5,12 +5,13 @@
 
 #define RAW_RESERVE_PER_COLUMN 3 /* FAST_RAW_LIMIT bits and to spare */
 #define RESERVE_MORE 32
-#define CHUNK_WEIGHTS ((FAST_TAPS - FAST_SERIAL_TAPS) / 2 * FAST_CHUNK)
+#define CHUNK_WEIGHTS (FAST_PAIRS * FAST_CHUNK)
 
-/* Columns whose values are coded, or not. */
+/* The taps of a stage as they are used: early and late ones, and for each class the weights of their pairs. */
 typedef struct {
-    uint32_t first, last, coded;
-} span;
+    fast_pairing early, late;
+    int16_t weight[FAST_CLASSES][FAST_PAIRS][2];
+} pairs;
 
 typedef struct {
     dfk_shape shape;
@@ -25,14 +26,13 @@ typedef struct {
     fast_map_models map;
     fast_entropy entropy;
     fast_decoding_table *tables;
-    uint8_t *classes, *used, *context;
+    pairs *pairs; /* of each stage */
+    fast_neighbours early, late;
+    uint8_t *classes, *used;
     uint16_t *unfold;
-    int8_t *shift;
-    int32_t *value[2], *mask[2]; /* of two rows */
+    int32_t *sum[2], *mask[2]; /* of two rows */
     fast_octet *octet;
     int16_t *weight;
-    span *spans;
-    uint32_t span_count;
     const uint8_t *stored;
 } decoder;
 
@@ -60,16 +60,14 @@ static decoder *lay_out(dfk_arena *arena, const dfk_shape *shape)
     size_t words = 2 * (2 * width + RESERVE_MORE), raw = 2 * (RAW_RESERVE_PER_COLUMN * width + RESERVE_MORE);
     decoder *d = dfk_take(arena, 1, sizeof *d);
     fast_decoding_table *tables = dfk_take(arena, FAST_TABLES, sizeof *tables);
+    pairs *stages = dfk_take(arena, FAST_STAGES, sizeof *stages);
     uint8_t *classes = dfk_take(arena, blocks(shape->rows, 3), blocks(shape->columns, 3));
     uint8_t *used = dfk_take(arena, 1u << shape->bits, 1);
-    uint8_t *context = dfk_take(arena, width, 1);
     uint16_t *unfold = dfk_take(arena, 1u << shape->bits, sizeof *unfold);
-    int8_t *shift = dfk_take(arena, width, 1);
-    int32_t *value = dfk_take(arena, 2 * width, sizeof *value);
+    int32_t *sum = dfk_take(arena, 2 * width, sizeof *sum);
     int32_t *mask = dfk_take(arena, 2 * width, sizeof *mask);
     fast_octet *octet = dfk_take(arena, width / FAST_OCTET, sizeof *octet);
     int16_t *weight = dfk_take(arena, width, CHUNK_WEIGHTS / FAST_CHUNK * sizeof *weight);
-    span *spans = dfk_take(arena, blocks(shape->columns, 3), sizeof *spans);
     uint8_t *words_tail = dfk_take(arena, words, 1), *raw_tail = dfk_take(arena, raw, 1);
     if (arena->start == NULL || arena->used > arena->size)
         return NULL;
@@ -77,18 +75,16 @@ static decoder *lay_out(dfk_arena *arena, const dfk_shape *shape)
     d->shape = *shape;
     d->geometry = fast_geometry_of(shape);
     d->tables = tables;
+    d->pairs = stages;
     d->classes = classes;
     d->used = used;
-    d->context = context;
     d->unfold = unfold;
-    d->shift = shift;
-    d->value[0] = value;
-    d->value[1] = value + width;
+    d->sum[0] = sum;
+    d->sum[1] = sum + width;
     d->mask[0] = mask;
     d->mask[1] = mask + width;
     d->octet = octet;
     d->weight = weight;
-    d->spans = spans;
     d->entropy.words.tail = words_tail;
     d->entropy.words.reserve = words / 2;
     d->entropy.raw.tail = raw_tail;
@@ -119,6 +115,18 @@ static void build_tables(decoder *d)
         for (uint32_t sample = 0, at = 0; sample < 1u << d->shape.bits; sample++)
             if (d->used[sample])
                 d->unfold[at++] = (uint16_t)sample;
+}
+
+static void pair_taps(const fast_stage *stage, pairs *out)
+{
+    fast_pair_taps(stage, 0, &out->early);
+    fast_pair_taps(stage, 1, &out->late);
+    for (uint32_t class = 0; class < stage->classes; class++)
+        for (uint32_t p = 0; p < out->early.pairs + out->late.pairs; p++) {
+            const uint8_t *tap = p < out->early.pairs ? out->early.tap[p] : out->late.tap[p - out->early.pairs];
+            out->weight[class][p][0] = stage->weight[class][tap[0]];
+            out->weight[class][p][1] = tap[0] == tap[1] ? 0 : stage->weight[class][tap[1]];
+        }
 }
 
 static void set_scaling(decoder *d)
@@ -159,6 +167,9 @@ static int open_coded(decoder *d, const uint8_t *at, const uint8_t *end)
     d->entropy.words.end = end;
     set_scaling(d);
     build_tables(d);
+    for (uint32_t stage = 0; stage < FAST_STAGES; stage++)
+        if (d->plan.stage[stage].used)
+            pair_taps(&d->plan.stage[stage], &d->pairs[stage]);
     fast_bits_reset(&d->map, sizeof d->map);
     return 0;
 }
@@ -206,22 +217,22 @@ int dfk_fast_open(const dfk_shape *shape, const uint8_t *stream, size_t length, 
 }
 
 /* Sets how one octet of columns is predicted or copied. */
-static void set_octet(decoder *d, const fast_stage *s, uint32_t number, uint32_t class)
+static void set_octet(decoder *d, uint32_t stage, uint32_t number, uint32_t class)
 {
     fast_octet *octet = &d->octet[number];
-    int copied = class >= FAST_CLASSES;
+    *octet = (fast_octet){.copied = class};
+    if (class >= FAST_CLASSES)
+        return;
+    const fast_stage *s = &d->plan.stage[stage];
+    const pairs *taps = &d->pairs[stage];
+    *octet = (fast_octet){.offset = s->offset[class],
+                          .nearest = (uint32_t)(int32_t)s->weight[class][0],
+                          .next = (uint32_t)(int32_t)s->weight[class][1],
+                          .shifts = (uint8_t)s->shift[class] * UINT64_C(0x0101010101010101)};
     int16_t *weight = d->weight + (size_t)number / 2 * CHUNK_WEIGHTS + number % 2 * FAST_OCTET;
-    memset(d->shift + number * FAST_OCTET, copied ? 0 : s->shift[class], FAST_OCTET);
-    *octet = (fast_octet){.copied = copied ? class : 0};
-    const int16_t none[FAST_TAPS] = {0}, *from = copied ? none : s->weight[class];
-    octet->offset = copied ? 0 : s->offset[class];
-    octet->nearest = (uint32_t)(int32_t)from[0];
-    octet->next = (uint32_t)(int32_t)from[1];
-    for (uint32_t t = FAST_SERIAL_TAPS; t < s->taps; t += 2, weight += FAST_CHUNK) {
-        const int16_t a = from[t], b = t + 1 < s->taps ? from[t + 1] : 0;
-        const int16_t pairs[FAST_OCTET] = {a, b, a, b, a, b, a, b};
-        memcpy(weight, pairs, sizeof pairs);
-    }
+    for (uint32_t p = 0; p < taps->early.pairs + taps->late.pairs; p++, weight += FAST_CHUNK)
+        for (uint32_t copy = 0; copy < FAST_OCTET; copy += 2)
+            memcpy(weight + copy, taps->weight[class][p], sizeof taps->weight[class][p]);
 }
 
 /* Reads the classes of one row of blocks. */
@@ -230,7 +241,6 @@ static int read_classes(decoder *d, uint32_t block_row, uint32_t stage)
     uint32_t across = blocks(d->shape.columns, d->plan.block_log), size = 1u << d->plan.block_log;
     const fast_stage *s = &d->plan.stage[stage];
     uint8_t *row = d->classes + (size_t)block_row * across;
-    d->span_count = 0;
     for (uint32_t b = 0; b < across; b++) {
         uint32_t before = d->frame ? row[b] : 0, above = block_row ? *(row + b - across) : before;
         uint32_t left = b ? row[b - 1] : above;
@@ -239,69 +249,49 @@ static int read_classes(decoder *d, uint32_t block_row, uint32_t stage)
             return DFK_DAMAGED;
         row[b] = (uint8_t)class;
         for (uint32_t o = b * size / FAST_OCTET; o < (b + 1) * size / FAST_OCTET; o++)
-            set_octet(d, s, o, class);
-        uint32_t coded = class < FAST_CLASSES;
-        if (d->span_count && d->spans[d->span_count - 1].coded == coded)
-            d->spans[d->span_count - 1].last += size;
-        else
-            d->spans[d->span_count++] = (span){b * size, (b + 1) * size, coded};
+            set_octet(d, stage, o, class);
     }
-    d->spans[d->span_count - 1].last = d->shape.columns;
     return 0;
 }
 
-static int read_values(decoder *d, const fast_frame *frames, uint32_t stage, uint32_t row)
+/* Reads one row, after which its samples can be rebuilt. */
+static int read_row(decoder *d, const fast_frame *frames, uint32_t stage, uint32_t number, const fast_row_terms *terms,
+                    fast_row *row)
 {
-    uint32_t stride = d->geometry.stride, columns = d->shape.columns;
-    size_t at = (size_t)row * stride;
-    int32_t *value = d->value[row & 1];
-    d->rows->contexts(d->plan.spiked, frames[0].error + at, stage ? frames[1].error + at : NULL, stride, columns, d->context);
-    uint8_t *restrict context = d->context;
-    const int8_t *restrict shift = d->shift;
-    for (uint32_t x = 0; x < columns; x++)
-        context[x] = (uint8_t)(context[x] + shift[x]);
+    const size_t at = (size_t)number * d->geometry.stride;
+    *row = (fast_row){.at = at,
+                      .sample = frames[0].sample + at,
+                      .above = frames[0].sample + at - d->geometry.stride,
+                      .before = stage ? frames[1].sample + at : NULL,
+                      .error = frames[0].error + at,
+                      .error_before = stage ? frames[1].error + at : NULL,
+                      .sum = d->sum[number & 1],
+                      .mask = d->mask[number & 1]};
     fast_entropy *e = &d->entropy;
     fast_input_prepare(&e->words);
     fast_input_prepare(&e->raw);
-    for (uint32_t i = 0; i < d->span_count; i++) {
-        span s = d->spans[i];
-        if (s.coded)
-            d->rows->values(e, d->context, s.first, s.last, value);
-        else
-            for (uint32_t x = s.first; x < s.last; x++)
-                value[x] = (int32_t)d->plan.spiked; /* no error */
-    }
-    d->rows->residuals(&d->scaling, columns, value, d->mask[row & 1], frames[0].error + at);
-    fast_pad_errors(&d->geometry, frames[0], row);
+    d->rows->read(e, &d->scaling, terms, row);
+    fast_pad_errors(&d->geometry, frames[0], number);
     return e->words.at > e->words.end || e->raw.at + (e->raw_bit > 0) > e->raw.end ? DFK_DAMAGED : 0;
 }
 
-/* Describes a row whose residuals stand. */
-static void set_row(const decoder *d, const fast_frame *frames, uint32_t stage, uint32_t row,
-                    fast_neighbours *around, fast_row *out)
-{
-    size_t at = (size_t)row * d->geometry.stride;
-    fast_neighbours_at(&d->plan.stage[stage], FAST_SERIAL_TAPS, frames, d->geometry.stride, row, around);
-    out->around = around;
-    out->sample = frames[0].sample + at;
-    out->above = out->sample - d->geometry.stride;
-    out->before = stage ? frames[1].sample + at : NULL;
-    out->residual = d->value[row & 1];
-    out->mask = d->mask[row & 1];
-}
-
 /* Decodes one row, or two: those of a pair lie in the same blocks. */
-static int decode_rows(decoder *d, const fast_frame *frames, uint32_t stage, uint32_t row, uint32_t count)
+static int decode_rows(decoder *d, const fast_frame *frames, uint32_t stage, uint32_t first, uint32_t count)
 {
+    const fast_row_terms terms = {.columns = d->shape.columns,
+                                  .padded = d->geometry.stride - FAST_SIDE,
+                                  .stride = d->geometry.stride,
+                                  .octet = d->octet,
+                                  .early = &d->early,
+                                  .late = &d->late,
+                                  .weight = d->weight,
+                                  .chunk_weights = CHUNK_WEIGHTS,
+                                  .late_weights = d->early.pairs * FAST_CHUNK};
     fast_row rows[2];
-    fast_neighbours around[2];
-    for (uint32_t i = 0; i < count; i++) {
-        if (read_values(d, frames, stage, row + i))
+    for (uint32_t i = 0; i < count; i++)
+        if (read_row(d, frames, stage, first + i, &terms, &rows[i]))
             return DFK_DAMAGED;
-        set_row(d, frames, stage, row + i, &around[i], &rows[i]);
-    }
-    fast_pad_left(&d->geometry, frames[0], row);
-    fast_row_terms terms = {d->shape.columns, d->geometry.stride - FAST_SIDE, d->octet, d->weight, CHUNK_WEIGHTS};
+    fast_pad_left(&d->geometry, frames[0], first);
     return d->rows->rebuild(&d->scaling, &terms, &rows[0], count > 1 ? &rows[1] : NULL) ? DFK_DAMAGED : 0;
 }
 
@@ -344,6 +334,8 @@ static int decode_frame(decoder *d, void *out)
     for (uint32_t i = 0; i < stage; i++)
         frames[1 + i] = d->ring[(d->frame - distance[i]) % d->ring_frames];
     fast_pad_above(&d->geometry, frames[0], stage ? &frames[1] : NULL);
+    fast_neighbours_of(&d->plan.stage[stage], &d->pairs[stage].early, frames, d->geometry.stride, &d->early);
+    fast_neighbours_of(&d->plan.stage[stage], &d->pairs[stage].late, frames, d->geometry.stride, &d->late);
     const uint32_t rows = d->shape.rows, in_block = (1u << d->plan.block_log) - 1;
     for (uint32_t row = 0; row < rows; row += 2) {
         uint32_t count = rows - row < 2 ? 1 : 2;

@@ -61,16 +61,3 @@ void fast_pad_below(const fast_geometry *g, fast_frame frame)
         memcpy(error + row * stride, error, stride * sizeof *error);
     }
 }
-
-void fast_neighbours_at(const fast_stage *stage, uint32_t skipped, const fast_frame *frames, uint32_t stride,
-                        uint32_t row, fast_neighbours *around)
-{
-    uint32_t count = stage->taps - skipped;
-    for (uint32_t i = 0; i < count; i++) {
-        fast_tap tap = fast_taps[stage->tap[skipped + i]];
-        around->tap[i] = frames[tap.reference].sample + ((ptrdiff_t)row + tap.row) * (ptrdiff_t)stride + tap.column;
-    }
-    if (count & 1)
-        around->tap[count] = around->tap[count - 1];
-    around->pairs = (count + 1) / 2;
-}

@@ -27,10 +27,18 @@ typedef struct {
     uint64_t plane; /* samples with padding */
 } fast_geometry;
 
-/* Neighbouring samples of one row with the weights of one class, by pairs. */
+#define FAST_PAIRS (FAST_TAPS / 2 + 1)
+
+/* Taps two by two, each pair one load and one multiplication: the first `adjacent` pairs are side by side. */
 typedef struct {
-    const int16_t *tap[FAST_TAPS]; /* at column 0; an odd one out is listed twice */
-    uint32_t pairs;
+    uint8_t tap[FAST_PAIRS][2]; /* numbers among the taps of the stage; an odd one out is listed twice */
+    uint32_t pairs, adjacent;
+} fast_pairing;
+
+/* The samples they name in a frame. */
+typedef struct {
+    const int16_t *tap[2 * FAST_PAIRS]; /* at row 0, column 0 */
+    uint32_t pairs, adjacent;
 } fast_neighbours;
 
 /* What turns values into samples. */
@@ -45,21 +53,27 @@ typedef struct {
     int32_t offset;
     uint32_t nearest, next; /* weights of the serial taps, as they multiply unsigned numbers */
     uint32_t copied;        /* 0 or the class of a copied block */
+    uint64_t shifts;        /* of the activity, FAST_OCTET times */
 } fast_octet;
 
-/* All columns of a row of blocks. */
+/* All columns of a row of blocks.  Samples of the row above are taps that come late: they may not stand yet when the
+ * row is read. */
 typedef struct {
-    uint32_t columns, padded; /* up to where rows are padded */
-    const fast_octet *octet;
-    const int16_t *weight;    /* of the other taps, chunk after chunk */
-    size_t chunk_weights;
+    uint32_t columns, padded, stride; /* padded: up to where rows are padded */
+    const fast_octet *octet;          /* two for each chunk */
+    const fast_neighbours *early, *late;
+    const int16_t *weight; /* of the early pairs, from late_weights on of the late ones, chunk after chunk */
+    size_t chunk_weights, late_weights;
 } fast_row_terms;
 
 typedef struct {
-    const fast_neighbours *around;
-    const int16_t *above, *before;
-    const int32_t *residual, *mask;
+    size_t at; /* of its first sample in a plane */
     int16_t *sample;
+    const int16_t *above, *before;
+    uint16_t *error;
+    const uint16_t *error_before; /* of the first reference, or null */
+    int32_t *sum;  /* of residuals and early taps */
+    int32_t *mask; /* 0 where the sample is the spike, else -1 */
     uint32_t w, ww, outside;
 } fast_row;
 
@@ -74,12 +88,9 @@ typedef struct {
     /* Contexts of a row (columns rounded up to FAST_CHUNK) from the errors above it and, unless null, of the first
      * reference around the same row. */
     void (*contexts)(uint32_t spiked, const uint16_t *error, const uint16_t *before, uint32_t stride, uint32_t columns, uint8_t *out);
-    /* The values of columns first (a multiple of FAST_LANES) to last, both inputs being prepared. */
-    void (*values)(fast_entropy *entropy, const uint8_t *context, uint32_t first, uint32_t last,
-                   int32_t *value);
-    /* Values to residuals, in place, with their errors; mask is 0 where the sample is the spike, else -1. */
-    void (*residuals)(const fast_scaling *scaling, uint32_t columns, int32_t *value, int32_t *mask, uint16_t *error);
-    /* Samples of one row, or of two with the lower one behind, from residuals.  Pads them but for the left of the
+    /* Errors, sums and masks of a row from the stream, both of whose inputs are prepared. */
+    void (*read)(fast_entropy *entropy, const fast_scaling *scaling, const fast_row_terms *terms, const fast_row *row);
+    /* Samples of one row, or of two with the lower one behind, from their sums.  Pads them but for the left of the
      * upper one.  Returns 0 when all samples are in range. */
     uint32_t (*rebuild)(const fast_scaling *scaling, const fast_row_terms *terms, fast_row *upper, fast_row *lower);
     /* Sum of the sizes of the residuals that a predictor leaves in half a block, all samples being known. */
@@ -126,8 +137,9 @@ static inline void fast_pad_row_right(int16_t *row, uint32_t columns, uint32_t p
         row[x] = row[columns - 1];
 }
 
-/* The taps of a stage from number `skipped` on, at one row. */
-void fast_neighbours_at(const fast_stage *stage, uint32_t skipped, const fast_frame *frames, uint32_t stride,
-                        uint32_t row, fast_neighbours *around);
+/* Pairs of the taps of a stage but the serial ones: of the row above (late), or of all others. */
+void fast_pair_taps(const fast_stage *stage, int late, fast_pairing *pairing);
+void fast_neighbours_of(const fast_stage *stage, const fast_pairing *pairing, const fast_frame *frames,
+                        uint32_t stride, fast_neighbours *around);
 
 #endif

@@ -5,6 +5,12 @@
 
 #define EVEN_ODDS 32768u
 #define COUNT_LIMIT 30u
+/* Of the way to certainty, in 1/65536, that a model goes when it was updated so many times. */
+#define STEP(count) (131072u / (2u * (count) + 3u))
+#define FOUR_STEPS(count) STEP(count), STEP((count) + 1), STEP((count) + 2), STEP((count) + 3)
+
+static const uint16_t steps[COUNT_LIMIT + 2] = {FOUR_STEPS(0),  FOUR_STEPS(4),  FOUR_STEPS(8),  FOUR_STEPS(12),
+                                                FOUR_STEPS(16), FOUR_STEPS(20), FOUR_STEPS(24), FOUR_STEPS(28)};
 
 void fast_side_read(fast_side *side, const uint8_t *in, size_t length)
 {
@@ -72,7 +78,7 @@ uint32_t fast_side_bit(fast_side *side, fast_bit *model, uint32_t bit)
 {
     uint32_t probability = model->probability;
     bit = code_bit(side, probability, bit);
-    uint32_t step = 131072u / (2u * model->count + 3u);
+    uint32_t step = steps[model->count];
     if (bit)
         probability += (uint32_t)((uint64_t)(65535u - probability) * step >> 16);
     else
