@@ -97,10 +97,10 @@ TARGET INLINE int32_t NAME(decode)(fast_cursor *c, uint32_t *state, const fast_d
     uint32_t low = x < FAST_STATE_LOW;
     *state = x << (low << 4) | (fast_load_u16(c->words) & (0u - low));
     c->words += 2 * low;
-    uint32_t count = symbol->value & 31, value = (symbol->value >> 5) + (uint32_t)(c->bits & ((UINT64_C(1) << count) - 1));
+    const uint32_t count = symbol->value & 31, bits = (uint32_t)(c->bits & ((UINT64_C(1) << count) - 1));
     c->bits >>= count;
     c->bit += count;
-    return (int32_t)value;
+    return (int32_t)((symbol->value >> 5) + bits);
 }
 
 #if defined(WIDE)
@@ -299,7 +299,8 @@ TARGET INLINE void NAME(read_as)(int spiked, fast_entropy *entropy, const fast_s
             memset(error, 0, FAST_CHUNK * sizeof *error);
             continue;
         }
-        fast_octets context = NAME(chunk_contexts)(spiked, error, row->error_before ? row->error_before + x : NULL, terms->stride);
+        const uint16_t *before = row->error_before ? row->error_before + x : NULL;
+        fast_octets context = NAME(chunk_contexts)(spiked, error, before, terms->stride);
         context += (fast_octets)(fast_words){octet[0].shifts, octet[1].shifts};
         uint8_t contexts[FAST_CHUNK];
         memcpy(contexts, &context, sizeof contexts);

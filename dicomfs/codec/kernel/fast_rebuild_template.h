@@ -91,7 +91,8 @@ TARGET static inline void NAME(chunk)(int masked, const fast_row_terms *terms, c
                                       int32_t *sum)
 {
     const uint32_t x = number * FAST_CHUNK;
-    NAME(sums)(terms->late, row->at + x, terms->weight + (size_t)number * terms->chunk_weights + terms->late_weights, 0, 0, sum);
+    const int16_t *weight = terms->weight + number * terms->chunk_weights + terms->late_weights;
+    NAME(sums)(terms->late, row->at + x, weight, 0, 0, sum);
     for (uint32_t i = 0; i < FAST_CHUNK; i++)
         sum[i] = (int32_t)((uint32_t)(masked ? sum[i] & row->mask[x + i] : sum[i]) + (uint32_t)row->sum[x + i]);
 }

@@ -57,7 +57,8 @@ typedef struct {
 
 /* For each set of lanes: where, among the next words, the two bytes of each lane's word are; 128 stands for none. */
 #define BEFORE(lane, set) __builtin_popcount((set) & ((1 << (lane)) - 1))
-#define WORD(lane, set) (set) >> (lane)&1 ? 2 * BEFORE(lane, set) : 128, (set) >> (lane)&1 ? 2 * BEFORE(lane, set) + 1 : 128
+#define BYTE(lane, set, byte) ((set) >> (lane)&1 ? 2 * BEFORE(lane, set) + (byte) : 128)
+#define WORD(lane, set) BYTE(lane, set, 0), BYTE(lane, set, 1)
 #define WORDS(set) \
     {WORD(0, set), WORD(1, set), WORD(2, set), WORD(3, set), WORD(4, set), WORD(5, set), WORD(6, set), WORD(7, set)}
 #define SETS_4(set) WORDS(set), WORDS((set) + 1), WORDS((set) + 2), WORDS((set) + 3)
