@@ -22,13 +22,18 @@ fast_frame fast_frame_take(dfk_arena *arena, const fast_geometry *geometry)
 
 void fast_pad_above(const fast_geometry *g, fast_frame frame, const fast_frame *first)
 {
-    ptrdiff_t stride = g->stride, width = stride - FAST_SIDE;
-    for (ptrdiff_t row = -FAST_ABOVE; row < 0; row++)
-        for (ptrdiff_t x = -FAST_SIDE; x < width; x++) {
-            ptrdiff_t from = x < 0 ? 0 : x < (ptrdiff_t)g->columns ? x : (ptrdiff_t)g->columns - 1;
-            frame.sample[row * stride + x] = first ? first->sample[from] : 0;
-            frame.error[row * stride + x] = first ? first->error[from] : 0;
-        }
+    const size_t stride = g->stride;
+    int16_t *sample = frame.sample - FAST_ABOVE * stride - FAST_SIDE;
+    uint16_t *error = frame.error - FAST_ABOVE * stride - FAST_SIDE;
+    for (size_t i = 0; i < stride; i++) {
+        const size_t x = i < FAST_SIDE ? 0 : i - FAST_SIDE, from = x < g->columns ? x : g->columns - 1;
+        sample[i] = first ? first->sample[from] : 0;
+        error[i] = first ? first->error[from] : 0;
+    }
+    for (size_t row = 1; row < FAST_ABOVE; row++) {
+        memcpy(sample + row * stride, sample, stride * sizeof *sample);
+        memcpy(error + row * stride, error, stride * sizeof *error);
+    }
 }
 
 void fast_pad_left(const fast_geometry *g, fast_frame frame, uint32_t row)
