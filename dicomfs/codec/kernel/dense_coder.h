@@ -62,6 +62,30 @@ static inline void dense_carry(dense_coder *coder) {
         i--;
 }
 
+/* Makes the range longer where it is shorter than 32 bits. */
+DENSE_INLINE void dense_lengthen(dense_coder *coder, const int decoding) {
+    if (coder->range >> 32)
+        return;
+    if (decoding) {
+        coder->low = coder->low << 32 | dense_fetch(coder);
+    } else {
+        dense_emit(coder);
+        coder->low <<= 32;
+    }
+    coder->range <<= 32;
+}
+
+/* Moves the start of the interval up. */
+DENSE_INLINE void dense_move(dense_coder *coder, uint64_t by, const int decoding) {
+    if (decoding) {
+        coder->low -= by;
+        return;
+    }
+    coder->low += by;
+    if (coder->low < by)
+        dense_carry(coder);
+}
+
 /* Codes one decision; probability (1 to 65535, of 65536) is that of a one. */
 DENSE_INLINE int dense_code(dense_coder *coder, int bit, uint32_t probability, const int decoding) {
     const uint64_t one = (coder->range >> 16) * probability;
@@ -69,25 +93,12 @@ DENSE_INLINE int dense_code(dense_coder *coder, int bit, uint32_t probability, c
     uint64_t mask = (uint64_t)0 - (uint64_t)(decoding ? coder->low < one : bit != 0);
     if (decoding) {
         __asm__("" : "+r"(mask));
-        coder->low -= one & ~mask;
         bit = (int)(mask & 1);
-    } else {
-        const uint64_t added = one & ~mask;
-        coder->low += added;
-        if (coder->low < added)
-            dense_carry(coder);
     }
+    dense_move(coder, one & ~mask, decoding);
     const uint64_t rest = coder->range - one;
     coder->range = rest ^ ((rest ^ one) & mask);
-    if (coder->range >> 32 == 0) {
-        if (decoding) {
-            coder->low = coder->low << 32 | dense_fetch(coder);
-        } else {
-            dense_emit(coder);
-            coder->low <<= 32;
-        }
-        coder->range <<= 32;
-    }
+    dense_lengthen(coder, decoding);
     return bit;
 }
 

@@ -2,12 +2,19 @@
 #ifndef DICOMFS_DENSE_CORE_H
 #define DICOMFS_DENSE_CORE_H
 
-#include "dense_entropy.h"
+#include "dense_batch.h"
 #include "dense_predict.h"
 
 #define BIAS_LIMIT 255
 #define LARGEST_BIAS_STEP 2000
 #define LARGEST_ERROR 65535
+
+/* What lies left of a sample: two more samples, their errors, and the sign of the nearest one.  Carried along from
+ * sample to sample, since everything waits for it and memory gives back late what was just put there. */
+typedef struct {
+    int32_t w, ww, www;
+    int32_t error, farther_error, sign;
+} dense_west;
 
 /* What surrounds a sample. */
 typedef struct {
@@ -15,6 +22,7 @@ typedef struct {
     const uint16_t *behind, *farther; /* the same place in the first two references, or null */
     int64_t stride;
     uint32_t ec, er, energy;   /* errors around in this frame, in the reference, in both */
+    uint32_t er_log;           /* half octaves of the second */
     uint32_t q, signs, sides;
     uint32_t compared;
     int32_t raw[DENSE_SOLUTIONS], blend; /* predictions in 1/32 grey level */
@@ -34,12 +42,12 @@ DENSE_INLINE uint32_t dense_quarter_log(uint32_t value) {
 DENSE_INLINE int32_t dense_size(int32_t value) { return value < 0 ? -value : value; }
 
 /* A prediction from the weights of a solution, in 1/32 grey level; what is no number counts as 0. */
-DENSE_INLINE int32_t dense_predict(const dense_model *model, const uint16_t *here, int i, int solution,
+DENSE_INLINE int32_t dense_predict(const dense_model *model, const dense_west *west, int i, int solution,
                                    const float *weights) {
     const float base = model->segment.base[i], top = (float)(int32_t)(model->header.largest * 32);
-    float value = model->segment.partial[solution][i] + weights[TAP_WWW] * ((float)here[-3] - base);
-    value = value + weights[TAP_WW] * ((float)here[-2] - base);
-    value = value + weights[TAP_W] * ((float)here[-1] - base);
+    float value = model->segment.partial[solution][i] + weights[TAP_WWW] * ((float)west->www - base);
+    value = value + weights[TAP_WW] * ((float)west->ww - base);
+    value = value + weights[TAP_W] * ((float)west->w - base);
     value = (value + base) * 32.0f + 0.5f;
     if (!(value > 0.0f))
         value = 0.0f;
@@ -62,36 +70,54 @@ DENSE_INLINE int32_t dense_blend(const dense_model *model, const int32_t *raw, i
     return (int32_t)(sum / weight_sum + 0.5f);
 }
 
-DENSE_INLINE void dense_look(dense_model *model, dense_view *view, int64_t y, int64_t x, int i, const float *weights,
-                             const int level) {
+DENSE_INLINE void dense_look(dense_model *model, dense_view *view, const dense_west *west, int64_t y, int64_t x, int i,
+                             const float *weights, const int level) {
     const int64_t stride = (int64_t)model->stride, at = y * stride + x;
-    const uint16_t *here = model->row0 + at, *error = model->error0 + at;
+    const uint16_t *here = model->row0 + at;
     view->stride = stride;
     view->behind = model->reference[0] ? model->reference[0] + at : NULL;
     view->farther = model->reference[1] ? model->reference[1] + at : NULL;
-    view->w = here[-1], view->ww = here[-2], view->n = here[-stride], view->nw = here[-stride - 1];
+    view->w = west->w, view->ww = west->ww, view->n = here[-stride], view->nw = here[-stride - 1];
     view->ne = here[-stride + 1], view->nn = here[-2 * stride];
     for (int s = 0; s < DENSE_USED_SOLUTIONS(level); s++)
-        view->raw[s] = dense_predict(model, here, i, s, weights + s * DENSE_MOST_TERMS);
+        view->raw[s] = dense_predict(model, west, i, s, weights + s * DENSE_MOST_TERMS);
     view->blend = level ? dense_blend(model, view->raw, x) : view->raw[0];
-    view->ec = (uint32_t)(model->segment.above[i] + 3 * error[-1] + error[-2]);
+    view->ec = (uint32_t)(model->segment.above[i] + 3 * west->error + west->farther_error);
     view->er = view->behind ? (uint32_t)model->segment.behind[i] : view->ec;
     view->energy = view->behind ? (2 * view->ec + view->er + 1) / 3 : view->ec;
     view->q = dense_quarter_log(view->energy);
-    view->scale = view->energy >= 128 ? (int)dfk_log2(view->energy) - 6 : 0;
+    view->scale = (int)dfk_log2(view->energy | 64) - 6;
     model->segment.energy[i] = (float)(int32_t)view->energy;
-    view->signs = (uint32_t)(3 * (model->signs[1][x - 1] + 1) + model->signs[0][x] + 1);
-    view->sides = view->behind ? (uint32_t)(view->behind[-1] < view->behind[0]) * 2 +
-                                     (uint32_t)(view->behind[1] < view->behind[0]) : 0;
+    view->signs = (uint32_t)(3 * (west->sign + 1) + model->signs[0][x] + 1);
+    view->sides = view->behind ? (uint32_t)model->segment.sides[i] : 0;
+    view->er_log = view->behind ? (uint32_t)model->segment.behind_log[i] : dense_quarter_log(view->ec) >> 1;
+}
+
+/* Which of seven guesses at a sample lie above the prediction, a bit each: NW, N and NE from `north` on, W, the same
+ * sample of the first reference, and where W and N lead to. */
+DENSE_INLINE uint32_t dense_compare(const dense_view *view, const uint16_t *north) {
+    const int32_t fifth = view->behind ? view->behind[0] : view->ww, raw = view->blend;
+    const int32_t west = 2 * view->w - view->ww, down = 2 * view->n - view->nn;
+#if defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
+    const __m128i limit = _mm_set1_epi32(raw), none = _mm_setzero_si128();
+    const __m128i three = _mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *)(const void *)north), none);
+    const __m128i four = _mm_set_epi32(down, west, fifth, view->w);
+    const __m128i above = _mm_packs_epi32(_mm_cmpgt_epi32(_mm_slli_epi32(three, 5), limit),
+                                          _mm_cmpgt_epi32(_mm_slli_epi32(four, 5), limit));
+    const uint32_t bits = (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(above, none));
+    return (bits & 7) | (bits >> 1 & 120);
+#else
+    return (uint32_t)(north[0] * 32 > raw) | (uint32_t)(north[1] * 32 > raw) << 1 |
+           (uint32_t)(north[2] * 32 > raw) << 2 | (uint32_t)(view->w * 32 > raw) << 3 |
+           (uint32_t)(fifth * 32 > raw) << 4 | (uint32_t)(west * 32 > raw) << 5 | (uint32_t)(down * 32 > raw) << 6;
+#endif
 }
 
 /* Entries of the two tables of mean errors for this sample. */
-DENSE_INLINE void dense_find_bias(const dense_model *model, dense_view *view, dense_bias **bias) {
-    const int32_t raw = view->blend, fifth = view->behind ? view->behind[0] : view->ww;
-    view->compared = (uint32_t)(view->w * 32 > raw) | (uint32_t)(view->n * 32 > raw) << 1 |
-                     (uint32_t)(view->nw * 32 > raw) << 2 | (uint32_t)(view->ne * 32 > raw) << 3 |
-                     (uint32_t)(fifth * 32 > raw) << 4 | (uint32_t)((2 * view->w - view->ww) * 32 > raw) << 5 |
-                     (uint32_t)((2 * view->n - view->nn) * 32 > raw) << 6;
+DENSE_INLINE void dense_find_bias(const dense_model *model, dense_view *view, const uint16_t *north,
+                                  dense_bias **bias) {
+    const int32_t raw = view->blend;
+    view->compared = dense_compare(view, north);
     bias[0] = model->bias[0] + view->compared * (DENSE_ENERGIES / 4) + (view->q >> 2);
     bias[1] = model->bias[1] + (view->signs * (DENSE_ENERGIES / 4) + (view->q >> 2)) * 4 + view->sides;
     const int32_t most = (int32_t)model->header.largest;
@@ -100,9 +126,15 @@ DENSE_INLINE void dense_find_bias(const dense_model *model, dense_view *view, de
     view->fraction = view->mu - view->predicted * 32 + 16;
 }
 
-DENSE_INLINE void dense_adapt_bias(dense_bias *bias, int32_t error) {
-    bias->mean += (int32_t)((float)(error * 256 - bias->mean) / ((float)bias->count + RATE_OFFSET));
-    bias->count += bias->count < BIAS_LIMIT;
+/* Moves two entries towards an error, together: numbers 0 and 1 are the means, 2 and 3 the counts. */
+DENSE_INLINE void dense_adapt_bias(dense_bias *const *bias, int32_t error) {
+    const dense_i4 before = {bias[0]->mean, bias[1]->mean, bias[0]->count, bias[1]->count};
+    const dense_f4 away = __builtin_convertvector(error * 256 - before, dense_f4);
+    const dense_f4 counts = __builtin_convertvector(before, dense_f4) + RATE_OFFSET;
+    const dense_f4 step = away / (dense_f4){counts[2], counts[3], 1.0f, 1.0f};
+    const dense_i4 moved = before + __builtin_convertvector(step, dense_i4), counted = before - (before < BIAS_LIMIT);
+    *bias[0] = (dense_bias){moved[0], counted[2]};
+    *bias[1] = (dense_bias){moved[1], counted[3]};
 }
 
 /* A difference as sign and half octaves, 0 to 31. */
@@ -111,17 +143,17 @@ DENSE_INLINE uint32_t dense_signed_log(int32_t difference) {
     return (difference < 0 ? 0 : 16) + (size > 15 ? 15 : size);
 }
 
-DENSE_INLINE void dense_find_contexts(const dense_model *model, const dense_view *view, const uint16_t *error,
-                                      dense_context *context, const int level) {
+DENSE_INLINE void dense_find_contexts(const dense_model *model, const dense_view *view, uint32_t west_error,
+                                      uint32_t north_error, dense_context *context, const int level) {
     const uint32_t q = view->q, half = DENSE_ENERGIES / 2, quarter = half / 2, eighth = half / 4;
     const uint32_t fraction = (uint32_t)(view->fraction > 31 ? 31 : view->fraction);
     const uint32_t turned =
-        (uint32_t)(error[-1] > error[-view->stride]) * 2 + (2u * error[-1] > view->er / 12);
+        (uint32_t)(west_error > north_error) * 2 + (24 * west_error > view->er);
     const uint32_t brightness = dense_quarter_log((uint32_t)view->predicted);
     const int32_t beside = view->behind ? view->behind[0] : view->n;
     uint32_t index[DENSE_CONTEXTS];
     index[0] = ((view->signs * 4 + view->sides) * 4 + turned) * eighth + (q >> 3);
-    index[1] = (dense_quarter_log(view->ec) >> 1) * half + (dense_quarter_log(view->er) >> 1);
+    index[1] = (dense_quarter_log(view->ec) >> 1) * half + view->er_log;
     index[2] = fraction / 2 * half + (q >> 1);
     index[3] = dense_signed_log(beside - view->predicted) * half + (q >> 1);
     index[4] = brightness * quarter + (q >> 2);
@@ -168,10 +200,16 @@ DENSE_INLINE int dense_spike(dense_model *model, const dense_view *view, const d
 DENSE_INLINE int32_t dense_residual(dense_model *model, const dense_view *view, const dense_context *context,
                                     int32_t actual, const int level, const int decoding) {
     const int32_t residual = actual - view->predicted;
-    const int negative = dense_mixed_bit(model, context, NODE_SIGN, residual < 0, level, decoding);
-    const uint32_t magnitude = (uint32_t)(negative ? -1 - residual : residual);
+    const uint32_t magnitude = (uint32_t)(residual < 0 ? -1 - residual : residual);
     const int scale = view->scale;
-    uint32_t coded = dense_unary(model, context, magnitude >> scale, negative, level, decoding);
+    int negative = residual < 0, step = 0;
+    if (level)
+        negative = dense_mixed_bit(model, context, NODE_SIGN, negative, level, decoding);
+    else
+        step = dense_code_batch(model, context, &negative, magnitude >> scale, decoding);
+    uint32_t coded = (uint32_t)step;
+    if (level || step == BATCH_STEPS)
+        coded = dense_unary(model, context, magnitude >> scale, negative, step, level, decoding);
     if (scale) {
         int parity_node = 0, turn = 0;
         if (model->header.parity) {
@@ -192,15 +230,15 @@ DENSE_INLINE int32_t dense_residual(dense_model *model, const dense_view *view, 
 }
 
 /* Codes the sample at x, the one at place i of its segment. */
-DENSE_INLINE void dense_sample(dense_model *model, int64_t y, int64_t x, int i, const float *weights, int32_t actual,
-                               const int level, const int decoding) {
+DENSE_INLINE void dense_sample(dense_model *model, dense_west *west, int64_t y, int64_t x, int i, const float *weights,
+                               int32_t actual, const int level, const int decoding) {
     dense_view view;
     dense_bias *bias[2];
     dense_context context;
     const int64_t at = y * (int64_t)model->stride + x;
-    dense_look(model, &view, y, x, i, weights, level);
-    dense_find_bias(model, &view, bias);
-    dense_find_contexts(model, &view, model->error0 + at, &context, level);
+    dense_look(model, &view, west, y, x, i, weights, level);
+    dense_find_bias(model, &view, model->row0 + at - view.stride - 1, bias);
+    dense_find_contexts(model, &view, (uint32_t)west->error, model->error0[at - view.stride], &context, level);
     int spiked = 0;
     for (uint32_t s = 0; s < model->header.spike_count && !spiked; s++) {
         spiked = dense_spike(model, &view, &context, s, actual, level, decoding);
@@ -211,11 +249,12 @@ DENSE_INLINE void dense_sample(dense_model *model, int64_t y, int64_t x, int i, 
         actual = dense_residual(model, &view, &context, actual, level, decoding);
     model->row0[at] = (uint16_t)actual;
     const int32_t error = actual * 32 - view.mu, size = (dense_size(error) + 4) >> 3;
-    model->error0[at] = (uint16_t)(size > LARGEST_ERROR ? LARGEST_ERROR : size);
-    model->signs[1][x] = (int8_t)((error > 8) - (error < -8));
+    *west = (dense_west){actual, west->w, west->ww, size > LARGEST_ERROR ? LARGEST_ERROR : size, west->error,
+                         (error > 8) - (error < -8)};
+    model->error0[at] = (uint16_t)west->error;
+    model->signs[1][x] = (int8_t)west->sign;
     const int32_t step = dfk_clamp(actual * 32 - view.blend, -LARGEST_BIAS_STEP, LARGEST_BIAS_STEP);
-    dense_adapt_bias(bias[0], step);
-    dense_adapt_bias(bias[1], step);
+    dense_adapt_bias(bias, step);
     if (level)
         for (int s = 0; s < DENSE_SOLUTIONS; s++) {
             const int32_t far = dense_size(actual * 32 - view.raw[s]);

@@ -3,8 +3,10 @@
 
 #define VALUES 65536
 #define SPIKE_CANDIDATES 4
-/* A value rarer than one sample in so many is no spike. */
+/* A value rarer than one sample in so many is no spike, nor one that is not so many times as frequent as those next
+ * to it: there the prediction tells as much. */
 #define RARE 200
+#define PEAK 2
 /* Shorter runs of values that do not occur are left as they are. */
 #define LEAST_GAP 8
 /* A choice must gain this part of what the trial takes. */
@@ -12,14 +14,14 @@
 #define LEAST_TRIAL_EFFORT 2
 #define TRIAL_FRAMES 4
 #define LEAST_TRIAL_ROWS 16
-#define TRIAL_SAMPLES 5000 /* times effort */
+#define TRIAL_SAMPLES 3500 /* times effort */
 /* Of short stacks trials take one part in so many, down to the least. */
-#define TRIAL_SHARE 16
+#define TRIAL_SHARE 24
 #define LEAST_TRIAL_SAMPLES 4096
 /* Even and odd values must differ in number by one part in so many for their parity to be worth a trial. */
 #define UNEVEN 12
 /* A gap must have one sample in so many on either side of it. */
-#define BESIDE_GAP 2000
+#define BESIDE_GAP 200
 
 static uint32_t sample_at(const dfk_shape *shape, const void *samples, size_t index) {
     return shape->sample_bytes == 1 ? ((const uint8_t *)samples)[index] : ((const uint16_t *)samples)[index];
@@ -111,13 +113,14 @@ static void load_frame(const dense_encoder *encoder, const dense_part *part, uin
 }
 
 static void prepare_gaps(const dense_encoder *encoder, const dense_header *header) {
+    const uint32_t largest = dense_largest_sample(header);
     uint32_t removed = 0, next = 0;
-    for (uint32_t value = 0; value < VALUES; value++) {
+    for (uint32_t value = 0; value <= largest; value++) {
         if (next < header->gap_count && value == header->gaps[next].at) {
             removed += header->gaps[next].size;
             value += header->gaps[next++].size;
         }
-        if (value < VALUES)
+        if (value <= largest)
             encoder->closed[value] = (uint16_t)(value - removed);
     }
 }
@@ -175,18 +178,29 @@ static uint64_t sample_count(const dense_encoder *encoder) {
     return (uint64_t)encoder->shape.frames * encoder->shape.rows * encoder->shape.columns;
 }
 
-/* Whether even values and the odd ones behind them occur unequally often, those aside that occur very often. */
-static int uneven(const dense_encoder *encoder) {
+/* The square root of a number above 0, within a tenth. */
+static uint32_t root(uint32_t value) {
+    const uint32_t near = 1u << dfk_log2(value) / 2;
+    return (near + value / near) / 2;
+}
+
+/* Whether even values and the odd ones behind them occur unequally often, all together or, by more than chance would
+ * have it, one by one; those aside that occur very often. */
+static int uneven(const dense_encoder *encoder, uint32_t largest) {
     const uint64_t often = sample_count(encoder) / RARE + 1;
-    uint64_t total = 0, difference = 0;
-    for (uint32_t value = 0; value < VALUES; value += 2) {
+    uint64_t total = 0, difference = 0, chance = 0;
+    int64_t surplus = 0;
+    for (uint32_t value = 0; value <= largest; value += 2) {
         const uint32_t even = encoder->counts[value], odd = encoder->counts[value + 1];
-        if (even > often || odd > often)
+        if (even > often || odd > often || even + odd == 0)
             continue;
         total += (uint64_t)even + odd;
+        surplus += (int64_t)even - odd;
         difference += even > odd ? even - odd : odd - even;
+        chance += root(even + odd);
     }
-    return difference * UNEVEN > total;
+    const uint64_t clear = difference > chance ? difference - chance : 0;
+    return clear * UNEVEN > total || (uint64_t)(surplus < 0 ? -surplus : surplus) * UNEVEN > total;
 }
 
 /* Whether any gap has many samples both below and above it. */
@@ -202,6 +216,19 @@ static int parting(const dense_encoder *encoder, const dense_header *header) {
         below += encoder->counts[value];
     }
     return 0;
+}
+
+/* Whether a value stands out among its neighbours; those beyond a gap are none. */
+static int peak(const dense_encoder *encoder, uint32_t value, uint32_t largest) {
+    uint32_t beside = 0;
+    for (uint32_t step = 1; step <= LEAST_GAP && !beside; step++)
+        beside = value >= step ? encoder->counts[value - step] : 0;
+    for (uint32_t step = 1; step <= LEAST_GAP && value + step <= largest; step++)
+        if (encoder->counts[value + step]) {
+            beside = encoder->counts[value + step] > beside ? encoder->counts[value + step] : beside;
+            break;
+        }
+    return encoder->counts[value] / PEAK >= beside;
 }
 
 /* Values that occur often are worth a symbol of their own where the prediction is near to them. */
@@ -222,7 +249,7 @@ static void try_spikes(const dense_encoder *encoder, const dense_part *part, den
             candidates[count++] = mode;
     }
     for (uint32_t i = 0; i < count && best->spike_count < DENSE_SPIKES; i++) {
-        if (encoder->counts[candidates[i]] <= total / RARE)
+        if (encoder->counts[candidates[i]] <= total / RARE || !peak(encoder, candidates[i], largest))
             continue;
         dense_header changed = *best;
         changed.spikes[changed.spike_count++] = encoder->closed[candidates[i]];
@@ -285,7 +312,7 @@ static void choose(const dense_encoder *encoder, const dfk_settings *settings, d
     }
     changed = *header;
     changed.parity = 1;
-    if (uneven(encoder))
+    if (uneven(encoder, header->largest))
         better(encoder, &part, header, &length, &changed);
     try_gaps(encoder, &part, header, &length);
     try_spikes(encoder, &part, header, &length);

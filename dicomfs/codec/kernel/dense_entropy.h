@@ -6,6 +6,7 @@
 
 #define MIX_SHIFT 14
 #define ERROR_SHIFT 3
+#define LARGEST_SLOT 4194303
 #define SLOT_LIMIT 400
 #define RATE_OFFSET 2.4f
 #define SIMPLE_LIMIT 255
@@ -24,22 +25,29 @@ typedef struct {
  * count. */
 DENSE_INLINE void dense_adapt(uint32_t *slot, int bit, const uint32_t limit) {
     const uint32_t value = *slot, count = value & 1023;
-    const int32_t error = (-bit & 4194303) - (int32_t)(value >> 10);
+    const int32_t error = (-bit & LARGEST_SLOT) - (int32_t)(value >> 10);
     const uint32_t moved = (value >> 10) + (uint32_t)(int32_t)((float)error / ((float)(int32_t)count + RATE_OFFSET));
     *slot = moved << 10 | (count + (count < limit));
 }
 
-/* The same for the slots of a mixed decision. */
-DENSE_INLINE void dense_adapt_all(uint32_t *const *slots, int node, int bit, const int count) {
-    dense_i8 value = {0};
-    for (int i = 0; i < count; i++)
-        value[i] = (int32_t)slots[i][node];
-    const dense_i8 seen = value & 1023, probability = (dense_i8)((dense_u8)value >> 10);
-    const dense_i8 error = (-bit & 4194303) - probability;
+/* Eight slots of mixed decisions after bits that draw them to `target`. */
+DENSE_INLINE void dense_adapt_eight(dense_i8 *slots, const dense_i8 *target) {
+    const dense_i8 seen = *slots & 1023, probability = (dense_i8)((dense_u8)*slots >> 10);
+    const dense_i8 error = *target - probability;
     const dense_f8 part = __builtin_convertvector(seen, dense_f8) + RATE_OFFSET;
     const dense_f8 step = __builtin_convertvector(error, dense_f8) / part;
     const dense_i8 moved = probability + __builtin_convertvector(step, dense_i8);
-    const dense_i8 out = moved << 10 | (seen - (seen < SLOT_LIMIT));
+    *slots = moved << 10 | (seen - (seen < SLOT_LIMIT));
+}
+
+/* The slots of a mixed decision. */
+DENSE_INLINE void dense_adapt_all(uint32_t *const *slots, int node, int bit, const int count) {
+    dense_i8 out = {0};
+    const int32_t one = -bit & LARGEST_SLOT;
+    const dense_i8 target = {one, one, one, one, one, one, one, one};
+    for (int i = 0; i < count; i++)
+        out[i] = (int32_t)slots[i][node];
+    dense_adapt_eight(&out, &target);
     for (int i = 0; i < count; i++)
         slots[i][node] = (uint32_t)out[i];
 }
@@ -106,9 +114,20 @@ DENSE_INLINE void dense_inputs(const dense_model *model, const dense_context *co
     if (level) {
         inputs[0] = (dense_h8){INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4), INPUT(5), INPUT(6), INPUT(7)};
         inputs[1] = (dense_h8){CONSTANT_INPUT};
-    } else {
-        inputs[0] = (dense_h8){INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4), CONSTANT_INPUT};
+        return;
     }
+#if defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
+    /* One instruction an input, which compilers do not find. */
+    __m128i all = _mm_set_epi16(0, 0, CONSTANT_INPUT, 0, 0, 0, 0, 0);
+    all = _mm_insert_epi16(all, INPUT(0), 0);
+    all = _mm_insert_epi16(all, INPUT(1), 1);
+    all = _mm_insert_epi16(all, INPUT(2), 2);
+    all = _mm_insert_epi16(all, INPUT(3), 3);
+    all = _mm_insert_epi16(all, INPUT(4), 4);
+    inputs[0] = (dense_h8)all;
+#else
+    inputs[0] = (dense_h8){INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4), CONSTANT_INPUT};
+#endif
 #undef INPUT
 }
 
@@ -166,10 +185,9 @@ DENSE_INLINE int dense_step_node(int step, int negative) {
     return NODE_UNARY - SIGNED_STEPS + step;
 }
 
-/* Codes magnitude >> scale in unary. */
+/* Codes a value in unary from a step on. */
 DENSE_INLINE uint32_t dense_unary(dense_model *model, const dense_context *context, uint32_t value, int negative,
-                                  const int level, const int decoding) {
-    int step = 0;
+                                  int step, const int level, const int decoding) {
     while (step < UNARY_STEPS) {
         if (!dense_mixed_bit(model, context, dense_step_node(step, negative), value > (uint32_t)step, level,
                              decoding))

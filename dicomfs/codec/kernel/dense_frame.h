@@ -86,8 +86,11 @@ DENSE_INLINE void dense_row(dense_model *model, int64_t y, const uint16_t *sampl
             dense_solve_cell(model, cell, weights, level);
         }
         dense_prepare(model, y, x0, weights, level);
+        const int64_t at = y * (int64_t)model->stride + x0;
+        dense_west west = {model->row0[at - 1], model->row0[at - 2], model->row0[at - 3],
+                           model->error0[at - 1], model->error0[at - 2], model->signs[1][x0 - 1]};
         for (int64_t x = x0; x < x1; x++)
-            dense_sample(model, y, x, (int)(x - x0), weights, decoding ? 0 : samples[x], level, decoding);
+            dense_sample(model, &west, y, x, (int)(x - x0), weights, decoding ? 0 : samples[x], level, decoding);
         dense_train(model, y, x0, (int)(x1 - x0), dense_cell(model, 1, cell, level), level);
     }
     dense_close_row(model, model->row0, y, 0, 1);

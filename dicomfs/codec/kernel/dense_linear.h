@@ -30,6 +30,7 @@ typedef float dense_f8 __attribute__((vector_size(32), may_alias));
 typedef int32_t dense_i8 __attribute__((vector_size(32), may_alias));
 typedef int16_t dense_h8 __attribute__((vector_size(16), may_alias));
 typedef uint32_t dense_u8 __attribute__((vector_size(32), may_alias));
+typedef float dense_f4 __attribute__((vector_size(16), may_alias));
 typedef int32_t dense_i4 __attribute__((vector_size(16), may_alias));
 typedef uint16_t dense_u16x8 __attribute__((vector_size(16), may_alias, aligned(2)));
 
@@ -37,6 +38,9 @@ typedef uint16_t dense_u16x8 __attribute__((vector_size(16), may_alias, aligned(
 #define DENSE_ROW_AT(blocks, i) ((i) * (blocks) - 4 * ((i) >> 3) * (((i) >> 3) - 1) - ((i) & 7) * ((i) >> 3))
 #define DENSE_GROUPS(blocks) (4 * (blocks) * ((blocks) + 1))
 #define DENSE_MOST_GROUPS DENSE_GROUPS(6)
+
+/* Taps of the last solution of level 1. */
+#define DENSE_NARROW_TAPS 16
 
 #define DENSE_RIDGE_FACTOR 1.0005f
 #define DENSE_RIDGE 300.0f
@@ -171,68 +175,120 @@ DENSE_INLINE void dense_add_segment(dense_f8 *matrix, const int16_t (*pairs)[2 *
     }
 }
 
+/* What elimination leaves, group by group of eight columns: row k holds those from its own group on. */
 typedef struct {
-    float lower[DENSE_MOST_TERMS][DENSE_MOST_TERMS] __attribute__((aligned(32)));
-    float right[DENSE_MOST_TERMS] __attribute__((aligned(32)));
+    dense_f8 row[DENSE_MOST_TERMS / 8][DENSE_MOST_TERMS];
+    dense_f8 scaled[DENSE_MOST_TERMS / 8][DENSE_MOST_TERMS]; /* rows divided by their pivots */
+    float lower[DENSE_MOST_TERMS][DENSE_MOST_TERMS] __attribute__((aligned(32))); /* these turned */
 } dense_elimination;
 
-/* Subtracts multiples of row k from rows of a group, of which those before `from` stay. */
-DENSE_INLINE void dense_eliminate(dense_f8 *matrix, dense_elimination *work, int k, int from, float inverse,
-                                  const int group, const int blocks) {
-    const int width = blocks - group;
-    const dense_f8 *pivot_row = matrix + DENSE_ROW_AT(blocks, k) + (group - (k >> 3));
-    const float *pivots = (const float *)pivot_row;
-    dense_f8 *rows = matrix + DENSE_ROW_AT(blocks, 8 * group);
-    for (int i = from; i < 8; i++) {
-        const float factor = pivots[i] * inverse;
-        work->lower[8 * group + i][k] = factor;
-        const dense_f8 factors = dense_splat(factor);
-        for (int j = 0; j < width; j++)
-            rows[i * width + j] = rows[i * width + j] - factors * pivot_row[j];
+/* All numbers like the one at `place`. */
+DENSE_INLINE void dense_spread(dense_f8 *out, const dense_f8 *from, const int place) {
+#if defined(__clang__)
+    const float value = (*from)[place];
+    *out = dense_splat(value);
+#else
+    *out = __builtin_shuffle(*from, (dense_i8){place, place, place, place, place, place, place, place});
+#endif
+}
+
+/* Finishes the `count` rows of a group as far as its own columns go. */
+DENSE_INLINE void dense_eliminate_own(dense_elimination *work, dense_f8 *rows, dense_f8 *inverses, const int count,
+                                      const int group) {
+    const dense_f8 least = dense_splat(DENSE_LEAST_PIVOT);
+#pragma GCC unroll 8
+    for (int k = 0; k < count; k++) {
+        dense_f8 pivot, factor;
+        dense_spread(&pivot, &rows[k], k);
+        pivot = pivot * DENSE_RIDGE_FACTOR + DENSE_RIDGE;
+        const dense_i8 above = pivot > least;
+        pivot = (dense_f8)(((dense_i8)pivot & above) | ((dense_i8)least & ~above));
+        inverses[k] = 1.0f / pivot;
+        const dense_f8 scaled = rows[k] * inverses[k];
+        work->row[group][8 * group + k] = rows[k];
+        work->scaled[group][8 * group + k] = scaled;
+#pragma GCC unroll 8
+        for (int i = k + 1; i < count; i++) {
+            dense_spread(&factor, &scaled, i);
+            work->lower[8 * group + i][8 * group + k] = factor[0];
+            rows[i] = rows[i] - factor * rows[k];
+        }
     }
 }
 
-/* Those of all rows behind row k, group by group, so that each row's width is a constant. */
-DENSE_INLINE void dense_eliminate_behind(dense_f8 *matrix, dense_elimination *work, int k, const int taps,
-                                         float inverse, const int own, const int blocks) {
-    dense_eliminate(matrix, work, k, (k & 7) + 1, inverse, own, blocks);
-    for (int group = own + 1; 8 * group < taps; group++)
-        dense_eliminate(matrix, work, k, 0, inverse, group, blocks);
+/* Solves for rows `from` to `from` + 7 of a matrix in columns of group `column`. */
+DENSE_INLINE void dense_eliminate_block(const dense_f8 *matrix, dense_elimination *work, dense_f8 *inverses,
+                                        const int count, const int group, const int column, const int blocks) {
+    const int from = 8 * group;
+    dense_f8 rows[8];
+    for (int i = 0; i < count; i++)
+        rows[i] = matrix[DENSE_ROW_AT(blocks, from + i) + column - group];
+    for (int k = 0; k < from; k++) {
+        const dense_f8 row = work->row[column][k];
+        const float *factors = (const float *)&work->scaled[group][k];
+        for (int i = 0; i < count; i++) {
+            if (column == group)
+                work->lower[from + i][k] = factors[i];
+            rows[i] = rows[i] - dense_splat(factors[i]) * row;
+        }
+    }
+    if (column == group) {
+        dense_eliminate_own(work, rows, inverses, count, group);
+        return;
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < count; k++) {
+        work->row[column][from + k] = rows[k];
+        work->scaled[column][from + k] = rows[k] * inverses[k];
+#pragma GCC unroll 8
+        for (int i = k + 1; i < count; i++)
+            rows[i] = rows[i] - dense_splat(work->lower[from + i][from + k]) * rows[k];
+    }
 }
 
-/* Solves for the weights of the first `taps` terms by elimination without pivoting; matrix is used up.  Those of
- * other terms become 0. */
-DENSE_INLINE void dense_solve(dense_f8 *matrix, float *weights, const int taps, const int blocks) {
-    const int terms = 8 * blocks;
+/* The same in all columns that are needed later. */
+DENSE_INLINE void dense_eliminate_group(const dense_f8 *matrix, dense_elimination *work, const int taps,
+                                        const int group, const int blocks) {
+    const int left = taps - 8 * group, count = left < 8 ? left : 8;
+    dense_f8 inverses[8] = {{0}};
+    for (int column = group; column < blocks; column++)
+        if (8 * column < taps || column == blocks - 1)
+            dense_eliminate_block(matrix, work, inverses, count, group, column, blocks);
+}
+
+/* Solves for the weights of the first `taps` terms by elimination without pivoting.  Those of other terms become 0. */
+DENSE_INLINE void dense_solve(const dense_f8 *matrix, float *weights, const int taps, const int blocks) {
     dense_elimination work;
+    dense_f8 right[DENSE_MOST_TERMS / 8];
     for (int j = 0; j < taps; j++)
         *(dense_f8 *)&work.lower[j][j & ~7] = dense_splat(0.0f);
-    for (int k = 0; k < taps; k++) {
-        const float *pivots = (const float *)(matrix + DENSE_ROW_AT(blocks, k) - (k >> 3));
-        float pivot = pivots[k] * DENSE_RIDGE_FACTOR + DENSE_RIDGE;
-        if (!(pivot > DENSE_LEAST_PIVOT))
-            pivot = DENSE_LEAST_PIVOT;
-        const float inverse = 1.0f / pivot;
-        work.right[k] = pivots[terms - 1] * inverse;
-        switch (k >> 3) {
-        case 0: dense_eliminate_behind(matrix, &work, k, taps, inverse, 0, blocks); break;
-        case 1: dense_eliminate_behind(matrix, &work, k, taps, inverse, 1, blocks); break;
-        case 2: dense_eliminate_behind(matrix, &work, k, taps, inverse, 2, blocks); break;
-        case 3: if (blocks > 3) dense_eliminate_behind(matrix, &work, k, taps, inverse, 3, blocks); break;
-        case 4: if (blocks > 3) dense_eliminate_behind(matrix, &work, k, taps, inverse, 4, blocks); break;
-        default: if (blocks > 3) dense_eliminate_behind(matrix, &work, k, taps, inverse, 5, blocks); break;
+    dense_eliminate_group(matrix, &work, taps, 0, blocks);
+    dense_eliminate_group(matrix, &work, taps, 1, blocks);
+    if (taps > 16)
+        dense_eliminate_group(matrix, &work, taps, 2, blocks);
+    if (taps > 24) {
+        dense_eliminate_group(matrix, &work, taps, 3, blocks);
+        dense_eliminate_group(matrix, &work, taps, 4, blocks);
+        dense_eliminate_group(matrix, &work, taps, 5, blocks);
+    }
+    for (int j = 0; j < 8 * blocks; j++)
+        weights[j] = j < taps ? ((const float *)&work.scaled[blocks - 1][j])[7] : 0.0f;
+    for (int group = 0; 8 * group < taps; group++)
+        right[group] = *(const dense_f8 *)&weights[8 * group];
+    for (int group = (taps - 1) / 8; group >= 0; group--) {
+#pragma GCC unroll 8
+        for (int place = 7; place >= 0; place--) {
+            const int j = 8 * group + place;
+            dense_f8 weight;
+            if (j >= taps)
+                continue;
+            dense_spread(&weight, &right[group], place);
+            weights[j] = weight[0];
+            const dense_f8 *lower = (const dense_f8 *)work.lower[j];
+            for (int k = 0; k <= group; k++)
+                right[k] = right[k] - lower[k] * weight;
         }
     }
-    for (int j = taps - 1; j >= 0; j--) {
-        const float weight = work.right[j];
-        weights[j] = weight;
-        for (int k = 0; k < j; k += 8) {
-            dense_f8 *right = (dense_f8 *)&work.right[k];
-            *right = *right - *(const dense_f8 *)&work.lower[j][k] * weight;
-        }
-    }
-    for (int j = taps; j < terms; j++)
-        weights[j] = 0.0f;
 }
 
 #endif

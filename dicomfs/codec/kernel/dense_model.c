@@ -109,8 +109,9 @@ void dense_start(dense_model *model) {
     fill(model->escapes, DENSE_ESCAPES);
     fill(model->flat, 2);
     for (int m = 0; m < DENSE_MIXERS(level); m++)
-        for (int i = 0; i < NODES * DENSE_SETS * lanes; i++)
-            model->mixer[m][i] = i % lanes >= contexts ? 0 : DENSE_WHOLE_WEIGHT / contexts;
+        for (int16_t *set = model->mixer[m]; set < model->mixer[m] + NODES * DENSE_SETS * lanes; set += lanes)
+            for (int i = 0; i < lanes; i++)
+                set[i] = i >= contexts ? 0 : (int16_t)(DENSE_WHOLE_WEIGHT / contexts);
     if (level)
         for (int i = 0; i < DENSE_REFINES; i++) {
             const int step = i % DENSE_REFINE_STEPS;

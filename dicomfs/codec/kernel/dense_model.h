@@ -19,9 +19,6 @@
 /* Sets of weights: level 1 blends the predictions of three windows, the last of which uses fewer taps. */
 #define DENSE_SOLUTIONS 3
 #define DENSE_USED_SOLUTIONS(level) ((level) ? DENSE_SOLUTIONS : 1)
-#ifndef DENSE_NARROW_TAPS
-#define DENSE_NARROW_TAPS 16
-#endif
 
 #define DENSE_ENERGIES 80 /* quarters of octaves of an energy */
 #define DENSE_SETS 20     /* weight sets of a node */
@@ -60,6 +57,8 @@ typedef struct {
     float partial[DENSE_SOLUTIONS][DENSE_SEGMENT];
     int32_t above[DENSE_SEGMENT];  /* energy of the rows above, weight 8 of 12 */
     int32_t behind[DENSE_SEGMENT]; /* energy of the first reference, weight 12 */
+    int32_t behind_log[DENSE_SEGMENT]; /* the same in half octaves */
+    int32_t sides[DENSE_SEGMENT];      /* whether its samples on either side are lower */
     float energy[DENSE_SEGMENT];
 } dense_segment;
 

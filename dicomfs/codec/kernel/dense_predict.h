@@ -62,6 +62,7 @@ DENSE_INLINE void dense_prepare_terms(dense_model *model, int64_t y, int64_t x, 
     dense_f8 sum[DENSE_SOLUTIONS];
     for (int s = 0; s < DENSE_SOLUTIONS; s++)
         sum[s] = dense_splat(0.0f);
+#pragma GCC unroll 24
     for (int i = ROW_TAPS; i < terms - 1; i++) {
         const uint16_t *row = model->tap[i];
         dense_f8 term = dense_splat(0.0f);
@@ -84,11 +85,17 @@ DENSE_INLINE void dense_prepare_energy(dense_model *model, int64_t y, int64_t x,
     *(dense_i8 *)&segment->above[place] = 3 * dense_load_whole(north) + 2 * sides + dense_load_whole(north - stride);
     if (!model->reference[0])
         return;
-    const uint16_t *here = model->reference_errors + at;
-    *(dense_i8 *)&segment->behind[place] =
+    const uint16_t *here = model->reference_errors + at, *samples = model->reference[0] + at;
+    const dense_i8 behind =
         4 * dense_load_whole(here) + 2 * (dense_load_whole(here + 1) + dense_load_whole(here + stride)) +
         dense_load_whole(here - 1) + dense_load_whole(here - stride) + dense_load_whole(here + stride - 1) +
         dense_load_whole(here + stride + 1);
+    *(dense_i8 *)&segment->behind[place] = behind;
+    const dense_f8 number = __builtin_convertvector(behind + 1, dense_f8);
+    *(dense_i8 *)&segment->behind_log[place] = ((dense_i8)number >> 22) - (127 << 1);
+    const dense_i8 value = dense_load_whole(samples);
+    *(dense_i8 *)&segment->sides[place] =
+        -2 * (dense_load_whole(samples - 1) < value) - (dense_load_whole(samples + 1) < value);
 }
 
 DENSE_INLINE void dense_prepare(dense_model *model, int64_t y, int64_t x0, const float *weights, const int level) {
@@ -113,6 +120,19 @@ DENSE_INLINE void dense_transpose4(dense_i4 *a, dense_i4 *b, dense_i4 *c, dense_
 #undef INTERLEAVE
 }
 
+/* Stores two halves of a vector. */
+#if defined(DENSE_USE_AVX2) || defined(__AVX2__)
+DENSE_INLINE void dense_join(int16_t *out, const dense_i4 *low, const dense_i4 *high) {
+    _mm256_store_si256((__m256i *)(void *)out,
+                       _mm256_inserti128_si256(_mm256_castsi128_si256((__m128i)*low), (__m128i)*high, 1));
+}
+#else
+DENSE_INLINE void dense_join(int16_t *out, const dense_i4 *low, const dense_i4 *high) {
+    *(dense_i4 *)out = *low;
+    *(dense_i4 *)(out + 8) = *high;
+}
+#endif
+
 /* Eight finished samples' terms, weighted and as whole numbers of 16 bits; those from `count` on become 0. */
 DENSE_INLINE void dense_whole_terms(dense_model *model, const uint16_t *row, int place, int count, dense_i4 *whole,
                                     const int level) {
@@ -123,6 +143,7 @@ DENSE_INLINE void dense_whole_terms(dense_model *model, const uint16_t *row, int
         *(dense_f8 *)&segment->terms[i][place] = dense_load_samples(row + place - 1 - i) - base;
     *(dense_f8 *)&segment->terms[terms - 1][place] = dense_load_samples(row + place) - base;
     dense_f8 largest = dense_splat(1.0f);
+#pragma GCC unroll 24
     for (int i = 0; i < terms; i++) {
         const dense_f8 size = (dense_f8)(*(const dense_i8 *)&segment->terms[i][place] & 0x7FFFFFFF);
         dense_raise(&largest, &size);
@@ -132,6 +153,7 @@ DENSE_INLINE void dense_whole_terms(dense_model *model, const uint16_t *row, int
     const dense_i8 over = wanted > most;
     dense_i8 scale = ((dense_i8)most & over) | ((dense_i8)wanted & ~over);
     scale &= (dense_i8){0, 1, 2, 3, 4, 5, 6, 7} + place < count;
+#pragma GCC unroll 24
     for (int i = 0; i < terms; i++) {
         const dense_i8 value =
             __builtin_convertvector(*(const dense_f8 *)&segment->terms[i][place] * (dense_f8)scale, dense_i8);
@@ -146,10 +168,12 @@ DENSE_INLINE void dense_train(dense_model *model, int64_t y, int64_t x0, int cou
     for (int place = 0; place < DENSE_SEGMENT; place += 8) {
         dense_i4 whole[DENSE_MOST_TERMS];
         dense_whole_terms(model, row, place, count, whole, level);
-        for (int i = 0; i < 8 * DENSE_BLOCKS(level); i += 4) {
+        for (int i = 0; i < 8 * DENSE_BLOCKS(level); i += 8) {
             dense_transpose4(&whole[i], &whole[i + 1], &whole[i + 2], &whole[i + 3]);
+            dense_transpose4(&whole[i + 4], &whole[i + 5], &whole[i + 6], &whole[i + 7]);
+            /* Stored in the pieces in which they are loaded, which processors hand on at once. */
             for (int j = 0; j < 4; j++)
-                *(dense_i4 *)&pairs[place / 2 + j][2 * i] = whole[i + j];
+                dense_join(&pairs[place / 2 + j][2 * i], &whole[i + j], &whole[i + 4 + j]);
         }
     }
     dense_add_segment(cell, (const int16_t(*)[2 * DENSE_MOST_TERMS])pairs, DENSE_SEGMENT / 2, DENSE_BLOCKS(level));
@@ -193,6 +217,19 @@ DENSE_INLINE void dense_fix_windows(dense_model *model, uint32_t cell_row, const
             dense_fix_window(model, cell_row, x, &dense_windows[s], fixed, level);
 }
 
+/* The solutions that there are: one copy of each for both directions is enough. */
+static __attribute__((noinline)) void dense_solve_dense(const dense_f8 *matrix, float *weights) {
+    dense_solve(matrix, weights, 8 * DENSE_BLOCKS(0) - 1, DENSE_BLOCKS(0));
+}
+
+static __attribute__((noinline)) void dense_solve_archive(const dense_f8 *matrix, float *weights) {
+    dense_solve(matrix, weights, 8 * DENSE_BLOCKS(1) - 1, DENSE_BLOCKS(1));
+}
+
+static __attribute__((noinline)) void dense_solve_narrow(const dense_f8 *matrix, float *weights) {
+    dense_solve(matrix, weights, DENSE_NARROW_TAPS, DENSE_BLOCKS(1));
+}
+
 /* Weights of all solutions for a cell, as far as it is known. */
 DENSE_INLINE void dense_solve_cell(const dense_model *model, uint32_t x, float *weights, const int level) {
     const int blocks = DENSE_BLOCKS(level), groups = DENSE_GROUPS(blocks);
@@ -201,19 +238,21 @@ DENSE_INLINE void dense_solve_cell(const dense_model *model, uint32_t x, float *
     fixed += (size_t)x * groups * DENSE_USED_SOLUTIONS(level);
     for (int i = 0; i < groups; i++)
         sum[i] = ((fixed[i] + own[i]) + own[i - groups]) + own[i + groups];
-    dense_solve(sum, weights, 8 * blocks - 1, blocks);
-    if (!level)
+    if (!level) {
+        dense_solve_dense(sum, weights);
         return;
+    }
+    dense_solve_archive(sum, weights);
     fixed += groups;
     for (int i = 0; i < groups; i++)
         sum[i] = ((((fixed[i] + own[i]) + own[i - groups]) + own[i + groups]) + own[i - 2 * groups]) +
                  own[i + 2 * groups];
-    dense_solve(sum, weights + DENSE_MOST_TERMS, 8 * blocks - 1, blocks);
+    dense_solve_archive(sum, weights + DENSE_MOST_TERMS);
     fixed += groups;
     const dense_f8 own_weight = dense_splat(NARROW_OWN), west_weight = dense_splat(NARROW_WEST);
     for (int i = 0; i < groups; i++)
         sum[i] = (fixed[i] + own_weight * own[i]) + west_weight * own[i - groups];
-    dense_solve(sum, weights + 2 * DENSE_MOST_TERMS, DENSE_NARROW_TAPS, blocks);
+    dense_solve_narrow(sum, weights + 2 * DENSE_MOST_TERMS);
 }
 
 /* Keeps a finished row of cells for the next frame and makes room for the next row. */
