@@ -4,7 +4,7 @@
 #define VALUES 65536
 #define SPIKE_CANDIDATES 4
 /* A value rarer than one sample in so many is no spike, nor one that is not so many times as frequent as those next
- * to it: there the prediction tells as much. */
+ * to it on one side: there the prediction tells as much. */
 #define RARE 200
 #define PEAK 2
 /* Shorter runs of values that do not occur are left as they are. */
@@ -218,17 +218,20 @@ static int parting(const dense_encoder *encoder, const dense_header *header) {
     return 0;
 }
 
-/* Whether a value stands out among its neighbours; those beyond a gap are none. */
+/* How often the nearest value on one side (step 1 or -1) occurs; those beyond a gap are no neighbours. */
+static uint32_t beside(const dense_encoder *encoder, int32_t value, int32_t step, int32_t largest) {
+    uint32_t count = 0;
+    for (int32_t i = 0, at = value + step; i < LEAST_GAP && !count && at >= 0 && at <= largest; i++, at += step)
+        count = encoder->counts[at];
+    return count;
+}
+
+/* Whether a value stands out against either neighbour: the other one may be a spike itself. */
 static int peak(const dense_encoder *encoder, uint32_t value, uint32_t largest) {
-    uint32_t beside = 0;
-    for (uint32_t step = 1; step <= LEAST_GAP && !beside; step++)
-        beside = value >= step ? encoder->counts[value - step] : 0;
-    for (uint32_t step = 1; step <= LEAST_GAP && value + step <= largest; step++)
-        if (encoder->counts[value + step]) {
-            beside = encoder->counts[value + step] > beside ? encoder->counts[value + step] : beside;
-            break;
-        }
-    return encoder->counts[value] / PEAK >= beside;
+    const uint32_t below = beside(encoder, (int32_t)value, -1, (int32_t)largest);
+    const uint32_t above = beside(encoder, (int32_t)value, 1, (int32_t)largest);
+    const uint32_t least = !below || (above && above < below) ? above : below;
+    return encoder->counts[value] / PEAK >= least;
 }
 
 /* Values that occur often are worth a symbol of their own where the prediction is near to them. */
