@@ -5,7 +5,8 @@
 A folder holds one series or more; of each at most ``--megabytes`` of neighbouring frames from the middle of
 its stacks are taken.  All codecs see the same frames in the same order, in one run, on one processor; speeds
 are MB of raw pixels in a second of processor time, encoding once and decoding the fastest of as many times as
-fit in half a second, two at least, and everything that was coded is decoded and compared.  ``pack …`` is what the trial of a profile chooses.
+fit in half a second, two at least, and everything that was coded is decoded and compared.  ``pack …`` is what
+the trial of a profile chooses.
 
 The plot needs matplotlib: ``pip install --group benchmark``.
 """
