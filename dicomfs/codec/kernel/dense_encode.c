@@ -14,14 +14,14 @@
 #define LEAST_TRIAL_EFFORT 2
 #define TRIAL_FRAMES 4
 #define LEAST_TRIAL_ROWS 16
-#define TRIAL_SAMPLES 3500 /* times effort */
+#define TRIAL_SAMPLES 5000 /* times effort */
 /* Of short stacks trials take one part in so many, down to the least. */
 #define TRIAL_SHARE 24
 #define LEAST_TRIAL_SAMPLES 4096
 /* Even and odd values must differ in number by one part in so many for their parity to be worth a trial. */
 #define UNEVEN 12
 /* A gap must have one sample in so many on either side of it. */
-#define BESIDE_GAP 200
+#define BESIDE_GAP 2000
 
 static uint32_t sample_at(const dfk_shape *shape, const void *samples, size_t index) {
     return shape->sample_bytes == 1 ? ((const uint8_t *)samples)[index] : ((const uint16_t *)samples)[index];
