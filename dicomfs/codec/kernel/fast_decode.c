@@ -72,6 +72,7 @@ static decoder *lay_out(dfk_arena *arena, const dfk_shape *shape)
     if (arena->start == NULL || arena->used > arena->size)
         return NULL;
     memset(d, 0, sizeof *d);
+    memset(octet, 0, width / FAST_OCTET * sizeof *octet); /* the last chunk may have one that no block covers */
     d->shape = *shape;
     d->geometry = fast_geometry_of(shape);
     d->tables = tables;
