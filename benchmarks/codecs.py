@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import geometric_mean
 
 import numpy as np
 import numpy.typing as npt
@@ -211,18 +212,14 @@ def means(rows: Sequence[Row]) -> list[Mean]:
         Mean(
             name,
             len(some),
-            _geometric([row.ratio for row in some]),
-            _geometric([reference[row.folder].ratio / row.ratio for row in some]),
-            _geometric([row.encode_mbs for row in some]),
-            _geometric([row.decode_mbs for row in some]),
+            geometric_mean([row.ratio for row in some]),
+            geometric_mean([reference[row.folder].ratio / row.ratio for row in some]),
+            geometric_mean([row.encode_mbs for row in some]),
+            geometric_mean([row.decode_mbs for row in some]),
         )
         for name, some in by_codec.items()
     ]
     return sorted(found, key=lambda mean: mean.to_reference)
-
-
-def _geometric(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:

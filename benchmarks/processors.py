@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import geometric_mean
 
 from dicomfs.archive import Archive
 from dicomfs.codec.base import Profile
@@ -96,7 +96,7 @@ def main() -> None:
         sys.stdout.write(f"| {folder.name} | {count} | {alone:.3f} | {together:.3f} | {ratios[-1]:.2f} |\n")
         sys.stdout.flush()
     if ratios:
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        mean = geometric_mean(ratios)
         sys.stdout.write(f"\ngeometric mean of {len(ratios)} folders: {mean:.2f}\n")
 
 
