@@ -5,7 +5,6 @@
 
 #define RAW_RESERVE_PER_COLUMN 3 /* FAST_RAW_LIMIT bits and to spare */
 #define RESERVE_MORE 32
-#define CHUNK_WEIGHTS (FAST_PAIRS * FAST_CHUNK)
 
 /* The taps of a stage as they are used: early and late ones, and for each class the weights of their pairs. */
 typedef struct {
@@ -27,7 +26,7 @@ typedef struct {
     fast_entropy entropy;
     fast_decoding_table *tables;
     pairs *pairs; /* of each stage */
-    fast_neighbours early, late;
+    fast_row_terms terms;
     uint8_t *classes, *used;
     uint16_t *unfold;
     int32_t *sum[2], *mask[2]; /* of two rows */
@@ -67,7 +66,7 @@ static decoder *lay_out(dfk_arena *arena, const dfk_shape *shape)
     int32_t *sum = dfk_take(arena, 2 * width, sizeof *sum);
     int32_t *mask = dfk_take(arena, 2 * width, sizeof *mask);
     fast_octet *octet = dfk_take(arena, width / FAST_OCTET, sizeof *octet);
-    int16_t *weight = dfk_take(arena, width, CHUNK_WEIGHTS / FAST_CHUNK * sizeof *weight);
+    int16_t *weight = dfk_take(arena, width, FAST_PAIRS * sizeof *weight);
     uint8_t *words_tail = dfk_take(arena, words, 1), *raw_tail = dfk_take(arena, raw, 1);
     if (arena->start == NULL || arena->used > arena->size)
         return NULL;
@@ -86,6 +85,8 @@ static decoder *lay_out(dfk_arena *arena, const dfk_shape *shape)
     d->mask[1] = mask + width;
     d->octet = octet;
     d->weight = weight;
+    d->terms = (fast_row_terms){
+        .columns = shape->columns, .stride = d->geometry.stride, .octet = octet, .weight = weight};
     d->entropy.words.tail = words_tail;
     d->entropy.words.reserve = words / 2;
     d->entropy.raw.tail = raw_tail;
@@ -230,7 +231,7 @@ static void set_octet(decoder *d, uint32_t stage, uint32_t number, uint32_t clas
                           .nearest = (uint32_t)(int32_t)s->weight[class][0],
                           .next = (uint32_t)(int32_t)s->weight[class][1],
                           .shifts = (uint8_t)s->shift[class] * UINT64_C(0x0101010101010101)};
-    int16_t *weight = d->weight + (size_t)number / 2 * CHUNK_WEIGHTS + number % 2 * FAST_OCTET;
+    int16_t *weight = d->weight + (size_t)number / 2 * FAST_CHUNK_WEIGHTS + number % 2 * FAST_OCTET;
     for (uint32_t p = 0; p < taps->early.pairs + taps->late.pairs; p++, weight += FAST_CHUNK)
         for (uint32_t copy = 0; copy < FAST_OCTET; copy += 2)
             memcpy(weight + copy, taps->weight[class][p], sizeof taps->weight[class][p]);
@@ -256,8 +257,7 @@ static int read_classes(decoder *d, uint32_t block_row, uint32_t stage)
 }
 
 /* Reads one row, after which its samples can be rebuilt. */
-static int read_row(decoder *d, const fast_frame *frames, uint32_t stage, uint32_t number, const fast_row_terms *terms,
-                    fast_row *row)
+static int read_row(decoder *d, const fast_frame *frames, uint32_t stage, uint32_t number, fast_row *row)
 {
     const size_t at = (size_t)number * d->geometry.stride;
     *row = (fast_row){.at = at,
@@ -271,7 +271,7 @@ static int read_row(decoder *d, const fast_frame *frames, uint32_t stage, uint32
     fast_entropy *e = &d->entropy;
     fast_input_prepare(&e->words);
     fast_input_prepare(&e->raw);
-    d->rows->read(e, &d->scaling, terms, row);
+    d->rows->read(e, &d->scaling, &d->terms, row);
     fast_pad_errors(&d->geometry, frames[0], number);
     return e->words.at > e->words.end || e->raw.at + (e->raw_bit > 0) > e->raw.end ? DFK_DAMAGED : 0;
 }
@@ -279,21 +279,12 @@ static int read_row(decoder *d, const fast_frame *frames, uint32_t stage, uint32
 /* Decodes one row, or two: those of a pair lie in the same blocks. */
 static int decode_rows(decoder *d, const fast_frame *frames, uint32_t stage, uint32_t first, uint32_t count)
 {
-    const fast_row_terms terms = {.columns = d->shape.columns,
-                                  .padded = d->geometry.stride - FAST_SIDE,
-                                  .stride = d->geometry.stride,
-                                  .octet = d->octet,
-                                  .early = &d->early,
-                                  .late = &d->late,
-                                  .weight = d->weight,
-                                  .chunk_weights = CHUNK_WEIGHTS,
-                                  .late_weights = d->early.pairs * FAST_CHUNK};
     fast_row rows[2];
     for (uint32_t i = 0; i < count; i++)
-        if (read_row(d, frames, stage, first + i, &terms, &rows[i]))
+        if (read_row(d, frames, stage, first + i, &rows[i]))
             return DFK_DAMAGED;
     fast_pad_left(&d->geometry, frames[0], first);
-    return d->rows->rebuild(&d->scaling, &terms, &rows[0], count > 1 ? &rows[1] : NULL) ? DFK_DAMAGED : 0;
+    return d->rows->rebuild(&d->scaling, &d->terms, &rows[0], count > 1 ? &rows[1] : NULL) ? DFK_DAMAGED : 0;
 }
 
 static void unfold_row(const decoder *d, const int16_t *sample, size_t at, void *out)
@@ -335,8 +326,8 @@ static int decode_frame(decoder *d, void *out)
     for (uint32_t i = 0; i < stage; i++)
         frames[1 + i] = d->ring[(d->frame - distance[i]) % d->ring_frames];
     fast_pad_above(&d->geometry, frames[0], stage ? &frames[1] : NULL);
-    fast_neighbours_of(&d->plan.stage[stage], &d->pairs[stage].early, frames, d->geometry.stride, &d->early);
-    fast_neighbours_of(&d->plan.stage[stage], &d->pairs[stage].late, frames, d->geometry.stride, &d->late);
+    fast_neighbours_of(&d->plan.stage[stage], &d->pairs[stage].early, frames, d->geometry.stride, &d->terms.early);
+    fast_neighbours_of(&d->plan.stage[stage], &d->pairs[stage].late, frames, d->geometry.stride, &d->terms.late);
     const uint32_t rows = d->shape.rows, in_block = (1u << d->plan.block_log) - 1;
     for (uint32_t row = 0; row < rows; row += 2) {
         uint32_t count = rows - row < 2 ? 1 : 2;

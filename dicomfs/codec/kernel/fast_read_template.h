@@ -293,7 +293,7 @@ TARGET INLINE void NAME(read_as)(int spiked, fast_entropy *entropy, const fast_s
     memcpy(&c.state, entropy->state, sizeof c.state);
     const fast_octet *octet = terms->octet;
     const int16_t *weight = terms->weight;
-    for (uint32_t x = 0; x < terms->columns; x += FAST_CHUNK, octet += 2, weight += terms->chunk_weights) {
+    for (uint32_t x = 0; x < terms->columns; x += FAST_CHUNK, octet += 2, weight += FAST_CHUNK_WEIGHTS) {
         uint16_t *error = row->error + x;
         if (octet[0].copied && octet[1].copied) {
             memset(error, 0, FAST_CHUNK * sizeof *error);
@@ -308,7 +308,7 @@ TARGET INLINE void NAME(read_as)(int spiked, fast_entropy *entropy, const fast_s
         int32_t *sum = row->sum + x;
         /* Each half begins with what waits for the other one, so that the sums between have the time of one. */
         NAME(read_octet)(spiked, &c, entropy, octet, contexts, terms->columns - x, value);
-        NAME(sums)(terms->early, row->at + x, weight, octet[0].offset, octet[1].offset, sum);
+        NAME(sums)(&terms->early, row->at + x, weight, octet[0].offset, octet[1].offset, sum);
         NAME(read_octet)(spiked, &c, entropy, octet + 1, contexts + FAST_OCTET,
                          terms->columns - x > FAST_OCTET ? terms->columns - x - FAST_OCTET : 0, value + FAST_OCTET);
         NAME(place)(scaling, spiked, value, sum, row->mask + x, error);

@@ -91,8 +91,8 @@ TARGET static inline void NAME(chunk)(int masked, const fast_row_terms *terms, c
                                       int32_t *sum)
 {
     const uint32_t x = number * FAST_CHUNK;
-    const int16_t *weight = terms->weight + number * terms->chunk_weights + terms->late_weights;
-    NAME(sums)(terms->late, row->at + x, weight, 0, 0, sum);
+    const int16_t *weight = terms->weight + number * FAST_CHUNK_WEIGHTS + terms->early.pairs * FAST_CHUNK;
+    NAME(sums)(&terms->late, row->at + x, weight, 0, 0, sum);
     for (uint32_t i = 0; i < FAST_CHUNK; i++)
         sum[i] = (int32_t)((uint32_t)(masked ? sum[i] & row->mask[x + i] : sum[i]) + (uint32_t)row->sum[x + i]);
 }
@@ -152,11 +152,11 @@ TARGET static inline __attribute__((always_inline)) void NAME(rebuild_as)(const 
         for (uint32_t t = ahead; t < chunks; t++)
             NAME(together)(scaling, masked, terms, upper, lower, t);
     }
-    fast_pad_row_right(upper->sample, terms->columns, terms->padded);
+    fast_pad_row_right(upper->sample, terms->columns, terms->stride - FAST_SIDE);
     if (lower != NULL) {
         for (uint32_t t = chunks - ahead; t < chunks; t++)
             NAME(alone)(scaling, masked, terms, lower, t);
-        fast_pad_row_right(lower->sample, terms->columns, terms->padded);
+        fast_pad_row_right(lower->sample, terms->columns, terms->stride - FAST_SIDE);
     }
 }
 

@@ -28,6 +28,7 @@ typedef struct {
 } fast_geometry;
 
 #define FAST_PAIRS (FAST_TAPS / 2 + 1)
+#define FAST_CHUNK_WEIGHTS (FAST_PAIRS * FAST_CHUNK) /* from one chunk to the next */
 
 /* Taps two by two, each pair one load and one multiplication: the first `adjacent` pairs are side by side. */
 typedef struct {
@@ -59,11 +60,10 @@ typedef struct {
 /* All columns of a row of blocks.  Samples of the row above are taps that come late: they may not stand yet when the
  * row is read. */
 typedef struct {
-    uint32_t columns, padded, stride; /* padded: up to where rows are padded */
-    const fast_octet *octet;          /* two for each chunk */
-    const fast_neighbours *early, *late;
-    const int16_t *weight; /* of the early pairs, from late_weights on of the late ones, chunk after chunk */
-    size_t chunk_weights, late_weights;
+    uint32_t columns, stride;
+    const fast_octet *octet; /* two for each chunk */
+    const int16_t *weight;   /* of the early pairs, then of the late ones, chunk after chunk */
+    fast_neighbours early, late;
 } fast_row_terms;
 
 typedef struct {
