@@ -7,6 +7,10 @@
  * to it on one side: there the prediction tells as much. */
 #define RARE 200
 #define PEAK 2
+/* One that is so many times as frequent is a spike for certain, but where it is more than half of all samples; whether
+ * others are takes a trial, which a short stream is not worth. */
+#define CLEAR_PEAK 12
+#define LEAST_DOUBT (1 << 17)
 /* Shorter runs of values that do not occur are left as they are. */
 #define LEAST_GAP 8
 /* A choice must gain this part of what the trial takes. */
@@ -20,8 +24,9 @@
 #define LEAST_TRIAL_SAMPLES 4096
 /* Even and odd values must differ in number by one part in so many for their parity to be worth a trial. */
 #define UNEVEN 12
-/* A gap must have one sample in so many on either side of it. */
-#define BESIDE_GAP 2000
+/* A gap must have so many samples on one side of it, no farther away than it is long: where values are sparse there are
+ * gaps everywhere. */
+#define BESIDE_GAP 24
 
 static uint32_t sample_at(const dfk_shape *shape, const void *samples, size_t index) {
     return shape->sample_bytes == 1 ? ((const uint8_t *)samples)[index] : ((const uint16_t *)samples)[index];
@@ -163,14 +168,27 @@ static dense_part trial_part(const dfk_shape *shape, uint32_t samples) {
     return part;
 }
 
-/* Keeps a changed header when it makes the trial part smaller by more than it costs elsewhere. */
-static int better(const dense_encoder *encoder, const dense_part *part, dense_header *best, int64_t *best_length,
-                  const dense_header *changed) {
-    const int64_t length = write_coded(encoder, changed, part);
-    if (length < 0 || length + length / WORTH_WHILE >= *best_length)
+/* The choice so far, and the length of a part of the stack with it: 0 while nothing has asked for it. */
+typedef struct {
+    const dense_encoder *encoder;
+    dense_part part;
+    dense_header best;
+    int64_t length;
+} dense_trial;
+
+static void measure(dense_trial *trial) {
+    if (!trial->length)
+        trial->length = write_coded(trial->encoder, &trial->best, &trial->part);
+}
+
+/* Keeps a changed header when it makes the part smaller by more than it costs elsewhere. */
+static int better(dense_trial *trial, const dense_header *changed) {
+    measure(trial);
+    const int64_t length = write_coded(trial->encoder, changed, &trial->part);
+    if (length < 0 || length + length / WORTH_WHILE >= trial->length)
         return 0;
-    *best = *changed;
-    *best_length = length;
+    trial->best = *changed;
+    trial->length = length;
     return 1;
 }
 
@@ -203,17 +221,37 @@ static int uneven(const dense_encoder *encoder, uint32_t largest) {
     return clear * UNEVEN > total || (uint64_t)(surplus < 0 ? -surplus : surplus) * UNEVEN > total;
 }
 
-/* Whether any gap has many samples both below and above it. */
-static int parting(const dense_encoder *encoder, const dense_header *header) {
-    const uint64_t total = sample_count(encoder), least = total / BESIDE_GAP;
-    uint64_t below = 0;
-    for (uint32_t value = 0, next = 0; next < header->gap_count; value++) {
-        if (value == header->gaps[next].at) {
-            if (below > least && total - below > least)
-                return 1;
-            next++;
+/* Whether samples of the second reference are nearer to those in the same place than their neighbours are. */
+static int steady(const dense_encoder *encoder, const dense_header *header) {
+    const dfk_shape *shape = &encoder->shape;
+    const size_t frame = (size_t)shape->rows * shape->columns, back = header->references[1] * frame;
+    uint64_t apart = 0, beside = 0;
+    for (size_t start = back; start < shape->frames * frame; start += shape->columns)
+        for (size_t at = start + 1; at < start + shape->columns; at++) {
+            const int32_t value = (int32_t)sample_at(shape, encoder->samples, at);
+            const int32_t behind = (int32_t)sample_at(shape, encoder->samples, at - back);
+            const int32_t west = (int32_t)sample_at(shape, encoder->samples, at - 1);
+            apart += (uint64_t)(value < behind ? behind - value : value - behind);
+            beside += (uint64_t)(value < west ? west - value : value - west);
         }
-        below += encoder->counts[value];
+    return apart < beside;
+}
+
+/* Samples with values from `from` to below `to`, as far as there are such. */
+static uint64_t samples_between(const dense_encoder *encoder, int64_t from, int64_t to) {
+    uint64_t sum = 0;
+    for (int64_t value = from < 0 ? 0 : from; value < to && value < VALUES; value++)
+        sum += encoder->counts[value];
+    return sum;
+}
+
+/* Whether any gap is longer than chance would have it. */
+static int parting(const dense_encoder *encoder, const dense_header *header) {
+    for (uint32_t i = 0; i < header->gap_count; i++) {
+        const int64_t start = header->gaps[i].at, size = header->gaps[i].size, end = start + size;
+        if (samples_between(encoder, start - size, start) >= BESIDE_GAP ||
+            samples_between(encoder, end, end + size) >= BESIDE_GAP)
+            return 1;
     }
     return 0;
 }
@@ -226,18 +264,19 @@ static uint32_t beside(const dense_encoder *encoder, int32_t value, int32_t step
     return count;
 }
 
-/* Whether a value stands out against either neighbour: the other one may be a spike itself. */
-static int peak(const dense_encoder *encoder, uint32_t value, uint32_t largest) {
+/* How many times as frequent a value is as the rarer of its neighbours: the other one may be a spike itself. */
+static uint32_t prominence(const dense_encoder *encoder, uint32_t value, uint32_t largest) {
     const uint32_t below = beside(encoder, (int32_t)value, -1, (int32_t)largest);
     const uint32_t above = beside(encoder, (int32_t)value, 1, (int32_t)largest);
     const uint32_t least = !below || (above && above < below) ? above : below;
-    return encoder->counts[value] / PEAK >= least;
+    return encoder->counts[value] / (least ? least : 1);
 }
 
 /* Values that occur often are worth a symbol of their own where the prediction is near to them. */
-static void try_spikes(const dense_encoder *encoder, const dense_part *part, dense_header *best, int64_t *length) {
+static void choose_spikes(dense_trial *trial) {
+    const dense_encoder *encoder = trial->encoder;
     const uint64_t total = sample_count(encoder);
-    const uint32_t largest = dense_largest_sample(best);
+    const uint32_t largest = dense_largest_sample(&trial->best);
     uint32_t candidates[SPIKE_CANDIDATES] = {0, largest}, count = largest ? 2 : 1;
     for (uint32_t round = 0; round < 2; round++) {
         uint32_t mode = VALUES;
@@ -251,12 +290,18 @@ static void try_spikes(const dense_encoder *encoder, const dense_part *part, den
         if (mode < VALUES)
             candidates[count++] = mode;
     }
-    for (uint32_t i = 0; i < count && best->spike_count < DENSE_SPIKES; i++) {
-        if (encoder->counts[candidates[i]] <= total / RARE || !peak(encoder, candidates[i], largest))
+    for (uint32_t i = 0; i < count && trial->best.spike_count < DENSE_SPIKES; i++) {
+        const uint32_t often = encoder->counts[candidates[i]], times = prominence(encoder, candidates[i], largest);
+        if (often <= total / RARE || times < PEAK)
             continue;
-        dense_header changed = *best;
+        dense_header changed = trial->best;
         changed.spikes[changed.spike_count++] = encoder->closed[candidates[i]];
-        better(encoder, part, best, length, &changed);
+        if (times >= CLEAR_PEAK && often <= total / 2) {
+            trial->best = changed;
+            trial->length = 0;
+        } else if (total >= LEAST_DOUBT) {
+            better(trial, &changed);
+        }
     }
 }
 
@@ -289,14 +334,15 @@ static void find_gaps(const dense_encoder *encoder, dense_header *header) {
         header->largest -= header->gaps[i].size;
 }
 
-static void try_gaps(const dense_encoder *encoder, const dense_part *part, dense_header *best, int64_t *length) {
-    dense_header changed = *best;
-    find_gaps(encoder, &changed);
-    if (!parting(encoder, &changed))
+static void choose_gaps(dense_trial *trial) {
+    dense_header changed = trial->best;
+    find_gaps(trial->encoder, &changed);
+    if (!parting(trial->encoder, &changed))
         return;
-    prepare_gaps(encoder, &changed);
-    if (!better(encoder, part, best, length, &changed))
-        prepare_gaps(encoder, best);
+    measure(trial);
+    prepare_gaps(trial->encoder, &changed);
+    if (!better(trial, &changed))
+        prepare_gaps(trial->encoder, &trial->best);
 }
 
 static void choose(const dense_encoder *encoder, const dfk_settings *settings, dense_header *header) {
@@ -304,21 +350,19 @@ static void choose(const dense_encoder *encoder, const dfk_settings *settings, d
     uint32_t samples = TRIAL_SAMPLES * settings->effort;
     if (samples > share)
         samples = share > LEAST_TRIAL_SAMPLES ? (uint32_t)share : LEAST_TRIAL_SAMPLES;
-    const dense_part part = trial_part(&encoder->shape, samples);
-    int64_t length = write_coded(encoder, header, &part);
-    if (length < 0)
-        return;
-    dense_header changed = *header;
-    if (part.frames > 2 && header->references[1]) {
-        changed.list = 1;
-        better(encoder, &part, header, &length, &changed);
-    }
-    changed = *header;
+    dense_trial trial = {encoder, trial_part(&encoder->shape, samples), *header, 0};
+    choose_gaps(&trial);
+    choose_spikes(&trial);
+    dense_header changed = trial.best;
+    /* The other list takes most of its taps from the references. */
+    changed.list = 1;
+    if (trial.part.frames > 2 && header->references[1] && steady(encoder, header))
+        better(&trial, &changed);
+    changed = trial.best;
     changed.parity = 1;
     if (uneven(encoder, header->largest))
-        better(encoder, &part, header, &length, &changed);
-    try_gaps(encoder, &part, header, &length);
-    try_spikes(encoder, &part, header, &length);
+        better(&trial, &changed);
+    *header = trial.best;
 }
 
 static void count_values(const dense_encoder *encoder, dense_header *header) {
