@@ -40,7 +40,6 @@ _BIG_ENDIAN, _REST = 1, 2
 _LARGEST_REST = (1 << 24) - 1
 _SAMPLED_WORDS = 1 << 16
 _WORTH_CLOSING = 8
-_BIT_LENGTH = np.array([value.bit_length() for value in range(1 << 16)], np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +110,11 @@ def _word_type(layout: PixelLayout, big_endian: bool) -> np.dtype[Any]:
 
 def _roughness(samples: Words, step: int) -> int:
     """Bits that the differences between horizontal neighbours take: cheap stand-in for a coder."""
-    values = samples.astype(np.int32)
-    steps = np.abs(values[:, step:] - values[:, :-step]) if values.shape[1] > step else np.abs(values)
-    return int(_BIT_LENGTH.take(steps, mode="clip").sum(dtype=np.int64))
+    values = samples.astype(np.float32)
+    steps = values[:, step:] - values[:, :-step] if values.shape[1] > step else values
+    # The exponent of a number tells how many bits it has, but 126 too many of those that are not 0.
+    exponents = np.abs(steps).view(np.int32) >> 23
+    return int(exponents.sum(dtype=np.int64)) - 126 * int(np.count_nonzero(steps))
 
 
 def _sampled_rows(rows: Words) -> Words:
@@ -144,33 +145,42 @@ def _fields(values: Words, layout: PixelLayout, word_bits: int) -> list[Transfor
     return out
 
 
-def _starts(present: npt.NDArray[np.int64], modulus: int, signed: bool) -> list[int]:
-    """Return where counting may start: at the least value, behind a large gap, at the least negative value.
+def _starts(present: npt.NDArray[np.int64], gaps: npt.NDArray[np.int64], middle: int | None) -> list[int]:
+    """Return the values, by number, at which counting may start.
 
+    The least one, those behind large gaps, and the least from the middle of the circle on (for signed words).
     Small gaps are no reason: values on both sides of them are neighbours in the image.
     """
-    gaps = np.diff(present, append=present[0] + modulus)
-    largest = [int(index) for index in np.argsort(-gaps, kind="stable")[:2] if gaps[index] > _WORTH_CLOSING]
-    starts = [int(present[0]), *(int(present[(index + 1) % len(present)]) for index in largest)]
-    if signed:
-        starts.append(int(present[np.searchsorted(present, modulus // 2) % len(present)]))
+    starts = [0]
+    left = gaps.copy()
+    for _ in range(2):
+        index = int(left.argmax())
+        if left[index] > _WORTH_CLOSING:
+            starts.append((index + 1) % len(present))
+            left[index] = 0
+    if middle is not None:
+        starts.append(int(np.searchsorted(present, middle)) % len(present))
     return list(dict.fromkeys(starts))
 
 
 def _offsets(field: Transform, values: Words, signed: bool) -> list[Transform]:
-    """Return candidates for where to start counting and which hole to close, given the distinct words."""
+    """Return candidates for where to start counting and which hole to close; ``values``: distinct, rising."""
     if not field.width:
         return [field]
     modulus = 1 << field.width
-    present = np.unique((values.astype(np.int64) & field.field_mask) >> field.shift)
+    present = (values.astype(np.int64) & field.field_mask) >> field.shift
+    if field.rest:
+        present = np.unique(present)
+    gaps = np.diff(present, append=present[0] + modulus)
     out = []
-    for start in _starts(present, modulus, signed):
-        samples = np.sort((present - start) % modulus)
-        holes = np.diff(samples)
-        top, fold_at, fold_size = int(samples[-1]), 0, 0
+    for first in _starts(present, gaps, modulus // 2 if signed else None):
+        start, last = int(present[first]), int(present[first - 1])
+        holes = np.concatenate((gaps[first:], gaps[:first]))[:-1]
+        top, fold_at, fold_size = (last - start) % modulus, 0, 0
         if len(holes) and int(holes.max()) > _WORTH_CLOSING:
             where = int(holes.argmax())
-            fold_at, fold_size = int(samples[where]) + 1, int(holes[where]) - 1
+            fold_at = (int(present[(first + where) % len(present)]) - start) % modulus + 1
+            fold_size = int(holes[where]) - 1
         out.append(
             Transform(
                 field.shift,
