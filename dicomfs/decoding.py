@@ -17,12 +17,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from dicomfs.codec.base import RawBytes
 from dicomfs.decoded import BytesCache
 from dicomfs.errors import CodecError, DicomfsError
 
 K = TypeVar("K", bound=Hashable)
 
-Steps = Generator[tuple[int, bytes | DicomfsError], None, None]
+Steps = Generator[tuple[int, RawBytes | DicomfsError], None, None]
 """The values of a run by rising place, or what is wrong with one."""
 
 UNFINISHED = 8
@@ -56,7 +57,7 @@ class _Run(Generic[K]):
     """Place of the next value."""
     goal: int
     """Where to stop when nobody waits."""
-    waiting: dict[int, Future[bytes]] = field(default_factory=dict)
+    waiting: dict[int, Future[RawBytes]] = field(default_factory=dict)
     ticket: int = 0
     """When somebody began to wait."""
     busy: bool = False
@@ -69,7 +70,7 @@ class Decoding(Generic[K]):
     Threads begin with work and end without: an idle reader has none.
     """
 
-    def __init__(self, cache: BytesCache[K], threads: int) -> None:
+    def __init__(self, cache: BytesCache[K, RawBytes], threads: int) -> None:
         self._cache, self._threads = cache, threads
         self._lock = threading.Lock()
         self._runs: OrderedDict[Hashable, _Run[K]] = OrderedDict()
@@ -77,7 +78,7 @@ class Decoding(Generic[K]):
         self._tickets = itertools.count()
         self._closed = False
 
-    def begin(self, wanted: Wanted[K]) -> Future[bytes]:
+    def begin(self, wanted: Wanted[K]) -> Future[RawBytes]:
         """Have a value made; raises what ``wanted.make`` raises, the result what its steps raise or yield."""
         return self._begin(wanted, wait=True)
 
@@ -91,7 +92,7 @@ class Decoding(Generic[K]):
             self._closed = True
             self._drop(0)
 
-    def _begin(self, wanted: Wanted[K], *, wait: bool) -> Future[bytes]:
+    def _begin(self, wanted: Wanted[K], *, wait: bool) -> Future[RawBytes]:
         with self._lock:
             found = self._join(wanted, wait=wait)
         if found is not None:
@@ -111,10 +112,10 @@ class Decoding(Generic[K]):
             self._runs[wanted.run] = new
             return self._want(new, wanted, wait=wait)
 
-    def _join(self, wanted: Wanted[K], *, wait: bool) -> Future[bytes] | None:
+    def _join(self, wanted: Wanted[K], *, wait: bool) -> Future[RawBytes] | None:
         value = self._cache.get(wanted.key_of(wanted.place))
         if value is not None:
-            done: Future[bytes] = Future()
+            done: Future[RawBytes] = Future()
             done.set_result(value)
             return done
         run = self._runs.get(wanted.run)
@@ -122,10 +123,10 @@ class Decoding(Generic[K]):
             return None
         return self._want(run, wanted, wait=wait)
 
-    def _want(self, run: _Run[K], wanted: Wanted[K], *, wait: bool) -> Future[bytes]:
+    def _want(self, run: _Run[K], wanted: Wanted[K], *, wait: bool) -> Future[RawBytes]:
         self._runs.move_to_end(run.name)
         run.goal = run.stop if wanted.finish else max(run.goal, wanted.place + 1)
-        future: Future[bytes] = Future()
+        future: Future[RawBytes] = Future()
         if wait:
             if not run.waiting:
                 run.ticket = next(self._tickets)
@@ -168,11 +169,11 @@ class Decoding(Generic[K]):
             with self._lock:
                 self._hand_on(run, made)
 
-    def _hand_on(self, run: _Run[K], made: tuple[int, bytes | DicomfsError] | Exception) -> None:
+    def _hand_on(self, run: _Run[K], made: tuple[int, RawBytes | DicomfsError] | Exception) -> None:
         run.busy = False
         if not isinstance(made, Exception):
             place, value = made
-            if isinstance(value, bytes):
+            if not isinstance(value, DicomfsError):
                 self._cache.put_all({run.key_of(place): value})
             run.position = place + 1
             waiting = run.waiting.pop(place, None)
@@ -190,7 +191,7 @@ class Decoding(Generic[K]):
             _settle(waiting, made)
 
 
-def _step(run: _Run[K]) -> tuple[int, bytes | DicomfsError] | Exception:
+def _step(run: _Run[K]) -> tuple[int, RawBytes | DicomfsError] | Exception:
     """The next value of a run, or what ends it: whatever that is, it goes to those who wait."""
     try:
         return next(run.steps, CodecError("band", "ends before the frame that was asked for"))
@@ -210,8 +211,8 @@ def _forget_frames(problem: BaseException | None) -> None:
         problem = problem.__cause__ or problem.__context__
 
 
-def _settle(waiting: Future[bytes], value: bytes | Exception) -> None:
-    if isinstance(value, bytes):
-        waiting.set_result(value)
-    else:
+def _settle(waiting: Future[RawBytes], value: RawBytes | Exception) -> None:
+    if isinstance(value, Exception):
         waiting.set_exception(value)
+    else:
+        waiting.set_result(value)

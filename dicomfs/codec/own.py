@@ -186,23 +186,21 @@ class Dense(_Own):
         return lib.dfk_dense_decoder_memory(shape, stream, len(stream))
 
 
-def to_words(samples: Planes, field: tuple[int, ...], word: np.dtype[Any]) -> Planes:
-    """The words, of the samples' shape, that samples stand for.
+def to_words(samples: Planes, field: tuple[int, ...], words: Planes) -> None:
+    """Fill in the words, as many in native order, that samples stand for.
 
     ``field``: fold_at, fold_size, offset, mask, shift, fixed (docs/format.md, "Sample planes"), below 2**16.
     Raises `CodecError` without a kernel.
     """
     if _MISSING:
         raise CodecError("planes", _MISSING)
-    words: Planes = np.empty(samples.shape, word)
     native = np.ascontiguousarray(samples, samples.dtype.newbyteorder("="))
     given = _view(native.reshape(-1).view(np.uint8))
     out = _view(words.reshape(-1).view(np.uint8))
     how = ffi.new("dfk_field *", field)
-    code: int = lib.dfk_words(how, given, samples.itemsize, samples.size, out, word.itemsize)
+    code: int = lib.dfk_words(how, given, samples.itemsize, samples.size, out, words.itemsize)
     if code < 0:
         raise CodecError("planes", _REASONS[code])
-    return words
 
 
 def _shape(shape: Sequence[int], bits: int, sample_bytes: int) -> CData:

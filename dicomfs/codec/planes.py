@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomfs.codec.base import Planes
+from dicomfs.codec.base import Planes, RawBytes
 from dicomfs.codec.own import to_words
 from dicomfs.codec.zstd import expand, squeeze
 from dicomfs.errors import CodecError
@@ -78,11 +78,10 @@ class Transform:
             out -= np.multiply(out >= self.fold_at + self.fold_size, self.fold_size, dtype=np.uint16)
         return out
 
-    def inverse(self, samples: Planes, word: np.dtype[Any]) -> Words:
-        """Turn samples back into native words of this type, without the rest plane."""
+    def inverse(self, samples: Planes, words: Words) -> None:
+        """Turn samples back into as many native words, without the rest plane."""
         mask = (1 << self.width) - 1
-        field = (self.fold_at, self.fold_size, self.offset, mask, self.shift, self.fixed)
-        return to_words(samples, field, word)
+        to_words(samples, (self.fold_at, self.fold_size, self.offset, mask, self.shift, self.fixed), words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,13 +288,21 @@ def parse_header(payload: memoryview, layout: PixelLayout, rows: int, frames: in
     return ParsedHeader(transform, rest, length)
 
 
-def to_raw(parsed: ParsedHeader, first: int, samples: Planes, layout: PixelLayout) -> Iterator[bytes]:
+def to_raw(parsed: ParsedHeader, first: int, samples: Planes, layout: PixelLayout) -> Iterator[RawBytes]:
     """Turn the samples of neighbouring frames, ``first`` and on, back into raw bytes of the band's rows."""
     transform = parsed.transform
-    stored = _word_type(layout, transform.big_endian)
+    stored, native = _word_type(layout, transform.big_endian), _word_type(layout, big_endian=False)
+    if len(samples) == 1 and parsed.rest is None and stored == native:
+        # Fresh memory is slow to touch: that of a large frame is for the first time without the interpreter's
+        # lock, so that other threads go on.
+        raw = bytearray(samples.size * native.itemsize)
+        transform.inverse(samples, np.frombuffer(raw, native))
+        yield raw
+        return
     words: Planes = samples
     if not transform.plain:
-        words = transform.inverse(samples, _word_type(layout, big_endian=False)).reshape(len(samples), -1)
+        words = np.empty((len(samples), samples[0].size), native)
+        transform.inverse(samples, words)
         if parsed.rest is not None:
             words |= parsed.rest[first : first + len(samples)].astype(words.dtype)
-    return (frame.tobytes() for frame in words.astype(stored, copy=False))
+    yield from (frame.tobytes() for frame in words.astype(stored, copy=False))
