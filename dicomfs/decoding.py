@@ -26,6 +26,9 @@ K = TypeVar("K", bound=Hashable)
 Steps = Generator[tuple[int, RawBytes | DicomfsError], None, None]
 """The values of a run by rising place, or what is wrong with one."""
 
+IDLE_S = 0.2
+"""How long a thread waits for more work: the memory that codecs keep for it is slow to touch anew."""
+
 UNFINISHED = 8
 """Runs nobody waits for that keep their decoders; those wanted last stay."""
 
@@ -67,14 +70,15 @@ class _Run(Generic[K]):
 class Decoding(Generic[K]):
     """Values that runs make, from a cache where they are there already.  Thread-safe.
 
-    Threads begin with work and end without: an idle reader has none.
+    Threads begin with work and end soon without: an idle reader has none.
     """
 
     def __init__(self, cache: BytesCache[K, RawBytes], threads: int) -> None:
         self._cache, self._threads = cache, threads
         self._lock = threading.Lock()
+        self._work_there = threading.Condition(self._lock)
         self._runs: OrderedDict[Hashable, _Run[K]] = OrderedDict()
-        self._working = 0
+        self._working = self._idle = self._called = 0
         self._tickets = itertools.count()
         self._closed = False
 
@@ -91,6 +95,7 @@ class Decoding(Generic[K]):
         with self._lock:
             self._closed = True
             self._drop(0)
+            self._work_there.notify_all()
 
     def _begin(self, wanted: Wanted[K], *, wait: bool) -> Future[RawBytes]:
         with self._lock:
@@ -132,7 +137,11 @@ class Decoding(Generic[K]):
                 run.ticket = next(self._tickets)
             future = run.waiting.setdefault(wanted.place, future)
         self._drop(UNFINISHED)
-        if self._working < self._threads:
+        if self._idle:
+            self._idle -= 1
+            self._called += 1
+            self._work_there.notify()
+        elif self._working < self._threads:
             self._working += 1
             threading.Thread(target=self._work, name="dicomfs-decode", daemon=True).start()
         return future
@@ -160,7 +169,7 @@ class Decoding(Generic[K]):
     def _work(self) -> None:
         while True:
             with self._lock:
-                run = self._next()
+                run = self._next() or self._wait()
                 if run is None:
                     self._working -= 1
                     return
@@ -168,6 +177,17 @@ class Decoding(Generic[K]):
             made = _step(run)
             with self._lock:
                 self._hand_on(run, made)
+
+    def _wait(self) -> _Run[K] | None:
+        """The next run, if there is one soon."""
+        self._idle += 1
+        self._work_there.wait_for(lambda: self._called or self._closed, IDLE_S)
+        # Who calls a thread counts it as busy at once: the next one needs another thread.
+        if self._called:
+            self._called -= 1
+        else:
+            self._idle -= 1
+        return self._next()
 
     def _hand_on(self, run: _Run[K], made: tuple[int, RawBytes | DicomfsError] | Exception) -> None:
         run.busy = False

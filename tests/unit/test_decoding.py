@@ -226,3 +226,30 @@ def test_an_idle_reader_has_no_threads() -> None:
     found.begin(source.wanted("a", 9)).result(PATIENCE_S)
     until(lambda: found._working == 0)
     until(lambda: not any(thread.name == "dicomfs-decode" for thread in threading.enumerate()))
+
+
+def test_a_thread_without_work_takes_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "IDLE_S", PATIENCE_S)
+    before = set(threading.enumerate())
+    source, found = Source(), make(threads=1)
+    assert found.begin(source.wanted("a", 9)).result(PATIENCE_S)
+    until(lambda: found._idle == 1)
+    (thread,) = set(threading.enumerate()) - before
+    assert found.begin(source.wanted("b", 9)).result(PATIENCE_S)
+    assert set(threading.enumerate()) - before == {thread}
+    found.close()
+    until(lambda: not thread.is_alive())
+
+
+def test_a_thread_that_was_called_is_not_counted_on_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "IDLE_S", PATIENCE_S)
+    source, found = Source(), make(threads=2)
+    assert found.begin(source.wanted("a", 9)).result(PATIENCE_S)
+    until(lambda: found._idle == 1)
+    source.free = False
+    wanted = [found.begin(source.wanted(name, 0)) for name in "bc"]
+    until(lambda: sum(run.busy for run in found._runs.values()) == 2)
+    source.permits.release(20)
+    assert [one.result(PATIENCE_S) for one in wanted] == [b"b0", b"c0"]
+    found.close()
+    until(lambda: found._working == 0)
