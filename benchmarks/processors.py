@@ -1,37 +1,92 @@
-"""Measures how much sooner a segment is there when two processors decode it than when one does.
+"""Measures how much sooner segments are there when two processors decode them than when one does.
 
-    python -m benchmarks.processors FOLDER... [--profile fast|dense|archive] [--rounds 7]
+    python -m benchmarks.processors FOLDER... [--profile fast|dense|archive] [--rounds 9]
 
-Each folder is packed into an archive of its own.  Then one reader reads every segment of more than one band
-from the first frame to the last, as a mount does, decoding and checking included: on one processor and on two
-by turns, each time with an empty cache.  Seconds are wall time, the best of all rounds: nothing else should
-run meanwhile.
+Each folder is packed into an archive of its own.  Then one reader reads every segment of more than one band,
+one after another, from the first frame to the last, as a mount does, decoding and checking included: on one
+processor and on two by turns, each time beginning with nothing decoded.  What the machine itself gives is
+measured beside it: two readers in processes of their own, each with all of the work and a processor to
+itself.  Two processors that share a core, or a clock that falls when both are busy, do less than twice as
+much.  Seconds are wall time, the medians of all rounds: nothing else should run meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import geometric_mean
+from statistics import geometric_mean, median
 
 from dicomfs.archive import Archive
 from dicomfs.codec.base import Profile
 from dicomfs.frames import FrameReader, Unit
-from dicomfs.model import ObjectKey, PackKind
+from dicomfs.model import PackKind
 from dicomfs.packs import PackSource
 
 _CACHE_BYTES = 1 << 30
+_START_S = 0.05
+"""Until when both processes are ready."""
 
 
-def segments_of(source: PackSource, packs: Iterable[ObjectKey]) -> Iterator[list[Unit]]:
-    """The units of each segment of more than one band, in the order of reading."""
-    for pack in packs:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What there is to decode: units in the order of reading."""
+
+    source: PackSource
+    units: list[Unit]
+    segments: int
+
+    def seconds(self, processors: set[int]) -> float:
+        """Wall time of reading all units with these processors, beginning with nothing decoded."""
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, processors)
+        try:
+            with contextlib.closing(FrameReader(self.source, _CACHE_BYTES)) as frames:
+                started = time.perf_counter()
+                for unit in self.units:
+                    frames.fetch(unit)
+                return time.perf_counter() - started
+        finally:
+            os.sched_setaffinity(0, before)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds for the segments of a folder: on one processor, on two, and for twice the work on two."""
+
+    segments: int
+    alone: float
+    together: float
+    twice: float
+
+    @property
+    def faster(self) -> float:
+        """How many times as fast two processors are."""
+        return self.alone / self.together
+
+    @property
+    def given(self) -> float:
+        """How many times as much two processors do when they have nothing to do with each other."""
+        return 2 * self.alone / self.twice
+
+
+def work_of(archive: Archive) -> Work:
+    """All segments of an archive that have more than one band."""
+    source = PackSource(archive.tier)
+    segments = list(_segments(archive, source))
+    return Work(source, [unit for units in segments for unit in units], len(segments))
+
+
+def _segments(archive: Archive, source: PackSource) -> Iterator[list[Unit]]:
+    for pack, _ in archive.tier.list(PackKind.PIXEL.prefix):
         for number, stack in enumerate(source.pack(pack).stacks):
             for segment in stack.segments:
                 bands = range(len(segment.bands))
@@ -40,64 +95,80 @@ def segments_of(source: PackSource, packs: Iterable[ObjectKey]) -> Iterator[list
                     yield [Unit(pack, number, frame, band) for frame in frames for band in bands]
 
 
-def seconds(source: PackSource, units: list[Unit], processors: set[int]) -> float:
-    """Wall time of reading the units with these processors, beginning with nothing decoded."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, processors)
-    try:
-        with contextlib.closing(FrameReader(source, _CACHE_BYTES)) as frames:
-            started = time.perf_counter()
-            for unit in units:
-                frames.fetch(unit)
-            return time.perf_counter() - started
-    finally:
-        os.sched_setaffinity(0, before)
+_own: list[Work] = []
+"""The work of a process beside this one."""
 
 
-def measured(folder: Path, profile: Profile, rounds: int) -> tuple[int, float, float]:
-    """Segments of a folder with several bands, and seconds for all of them on one processor and on two."""
-    one, *more = sorted(os.sched_getaffinity(0))
-    with (
-        tempfile.TemporaryDirectory(prefix="dicomfs-bench-") as work,
-        Archive.create(Path(work) / "archive") as archive,
-    ):
-        archive.import_paths([folder])
-        archive.pack(profile.value)
-        source = PackSource(archive.tier)
-        found = list(segments_of(source, [key for key, _ in archive.tier.list(PackKind.PIXEL.prefix)]))
-        alone = together = 0.0
-        for units in found:
-            times = [
-                (seconds(source, units, {one}), seconds(source, units, {one, more[0]})) for _ in range(rounds)
-            ]
-            alone += min(first for first, _ in times)
-            together += min(second for _, second in times)
-    return len(found), alone, together
+def _begin(archive: Path) -> None:
+    with Archive.open(archive) as opened:
+        _own.append(work_of(opened))
+
+
+def _alone(processor: int, at: float) -> float:
+    """Begin at a moment of the monotonic clock; the one when all is read."""
+    time.sleep(max(0.0, at - time.monotonic()))
+    _own[0].seconds({processor})
+    return time.monotonic()
+
+
+def _twice(pool: ProcessPoolExecutor, processors: list[int]) -> float:
+    at = time.monotonic() + _START_S
+    return max(pool.map(_alone, processors, [at] * len(processors))) - at
+
+
+def measured(folder: Path, profile: Profile, rounds: int) -> Measured | None:
+    """Measure a folder; None where no segment has several bands."""
+    both = sorted(os.sched_getaffinity(0))[:2]
+    with tempfile.TemporaryDirectory(prefix="dicomfs-bench-") as temporary:
+        path = Path(temporary) / "archive"
+        with Archive.create(path) as archive:
+            archive.import_paths([folder])
+            archive.pack(profile.value)
+            work = work_of(archive)
+            if not work.segments:
+                return None
+            pool = ProcessPoolExecutor(len(both), multiprocessing.get_context("spawn"), _begin, (path,))
+            with pool:
+                _twice(pool, both)
+                rows = [
+                    (work.seconds({both[0]}), work.seconds(set(both)), _twice(pool, both))
+                    for _ in range(rounds)
+                ]
+    return Measured(work.segments, *(median(column) for column in zip(*rows, strict=True)))
 
 
 def main() -> None:
-    """Print a row for each folder that has such segments, and the geometric mean."""
+    """Print a row for each folder that has such segments, and the geometric means."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--profile", type=Profile, choices=list(Profile), default=Profile.FAST)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
+    if len(os.sched_getaffinity(0)) < 2:
+        parser.error("this takes two processors, and there is one")
     sys.stdout.write(
-        "| folder | segments | one processor, s | two, s | times as fast |\n|---|---|---|---|---|\n"
+        "| folder | segments | one processor, s | two, s | times as fast | two readers apart |\n"
+        "|---|---|---|---|---|---|\n"
     )
-    ratios = []
+    found = []
     for folder in args.folders:
-        count, alone, together = measured(folder, args.profile, args.rounds)
-        if not count:
+        one = measured(folder, args.profile, args.rounds)
+        if one is None:
             continue
-        ratios.append(alone / together)
-        sys.stdout.write(f"| {folder.name} | {count} | {alone:.3f} | {together:.3f} | {ratios[-1]:.2f} |\n")
+        found.append(one)
+        sys.stdout.write(
+            f"| {folder.name} | {one.segments} | {one.alone:.3f} | {one.together:.3f} | {one.faster:.2f} |"
+            f" {one.given:.2f} |\n"
+        )
         sys.stdout.flush()
-    if ratios:
-        mean = geometric_mean(ratios)
-        sys.stdout.write(f"\ngeometric mean of {len(ratios)} folders: {mean:.2f}\n")
+    if found:
+        faster, given = (
+            geometric_mean(one.faster for one in found),
+            geometric_mean(one.given for one in found),
+        )
+        sys.stdout.write(f"\ngeometric means of {len(found)} folders: {faster:.2f}, {given:.2f}\n")
 
 
 if __name__ == "__main__":
