@@ -184,3 +184,18 @@ def test_words_need_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own, "_MISSING", "the kernel was not built: gone")
     with pytest.raises(CodecError, match="was not built"):
         own.to_words(np.zeros(3, np.uint8), (0, 0, 0, 0, 0, 0), np.zeros(3, np.uint8))
+
+
+def test_the_dense_encoder_knows_spikes_and_gaps_by_their_counts() -> None:
+    chance = np.random.default_rng(7)
+    walk = np.cumsum(chance.integers(-2, 3, (1, 96, 96)), axis=2)
+    smooth = (walk - walk.min()).astype(np.uint16)
+    spiked = np.where(chance.random(smooth.shape) < 0.2, 0, smooth).astype(np.uint16)
+    parted = np.where(np.arange(96) < 30, smooth, smooth + 2000).astype(np.uint16)
+    sparse = chance.exponential(900, (1, 96, 96)).astype(np.uint16)
+
+    def flags(samples: Planes) -> int:
+        return Dense().encode(samples, 16, Settings(5))[1]
+
+    assert [flags(one) >> 4 & 3 for one in (smooth, spiked)] == [0, 1]
+    assert [flags(one) & 64 for one in (smooth, parted, sparse)] == [0, 64, 0]
