@@ -34,7 +34,7 @@ DENSE_INLINE void dense_weigh_four(const int16_t *weights, size_t apart, const d
 #else
 DENSE_INLINE void dense_weigh_four(const int16_t *weights, size_t apart, const dense_h8 *inputs, int32_t *places) {
     for (int i = 0; i < 4; i++)
-        places[i] = dfk_clamp(dense_weigh(weights + i * apart, &inputs[i]) >> MIX_SHIFT, -2047, 2047) + 2048;
+        places[i] = dense_clamp(dense_weigh(weights + i * apart, &inputs[i]) >> MIX_SHIFT, -2047, 2047) + 2048;
 }
 #endif
 
@@ -100,9 +100,9 @@ DENSE_INLINE int dense_code_batch(dense_model *model, const dense_context *conte
     dense_inputs(model, context, NODE_SIGN, &sign_inputs, 0);
     int16_t *weights = context->mixer[0] + NODE_SIGN * apart;
     const int32_t sum = dense_weigh(weights, &sign_inputs) >> MIX_SHIFT;
-    const int32_t single = model->squash[dfk_clamp(sum, -2047, 2047) + 2048];
+    const int32_t single = model->squash[dense_clamp(sum, -2047, 2047) + 2048];
     *negative = dense_code(&model->coder, *negative,
-                           (uint32_t)dfk_clamp(single, LEAST_PROBABILITY, MOST_PROBABILITY), decoding);
+                           (uint32_t)dense_clamp(single, LEAST_PROBABILITY, MOST_PROBABILITY), decoding);
     dense_learn(weights, &sign_inputs, ((-*negative & 65535) - single) >> ERROR_SHIFT);
 
     const int node = NODE_POSITIVE + (NODE_NEGATIVE - NODE_POSITIVE) * *negative;
@@ -113,7 +113,7 @@ DENSE_INLINE int dense_code_batch(dense_model *model, const dense_context *conte
     dense_weigh_four(weights, apart, inputs, singles);
     for (int i = 0; i < BATCH_STEPS; i++) {
         singles[i] = model->squash[singles[i]];
-        probabilities[i] = dfk_clamp(singles[i], LEAST_PROBABILITY, MOST_PROBABILITY);
+        probabilities[i] = dense_clamp(singles[i], LEAST_PROBABILITY, MOST_PROBABILITY);
     }
     const int wanted = value < BATCH_STEPS ? (int)value : BATCH_STEPS;
     const int count = dense_code_ones(&model->coder, probabilities, wanted, decoding);

@@ -23,6 +23,13 @@ typedef struct {
     int overflow; /* the output did not fit */
 } dense_coder;
 
+/* Compilers for x86 move limits into vectors, where the way there and back takes longer than they do. */
+DENSE_INLINE int32_t dense_clamp(int32_t value, int32_t low, int32_t high) {
+    value = value < low ? low : value;
+    __asm__("" : "+r"(value));
+    return value > high ? high : value;
+}
+
 DENSE_INLINE uint64_t dense_fetch(dense_coder *coder) {
     const size_t at = coder->at;
     coder->at = at + 4;

@@ -121,7 +121,7 @@ DENSE_INLINE void dense_find_bias(const dense_model *model, dense_view *view, co
     bias[0] = model->bias[0] + view->compared * (DENSE_ENERGIES / 4) + (view->q >> 2);
     bias[1] = model->bias[1] + (view->signs * (DENSE_ENERGIES / 4) + (view->q >> 2)) * 4 + view->sides;
     const int32_t most = (int32_t)model->header.largest;
-    view->mu = dfk_clamp(raw + ((bias[0]->mean + bias[1]->mean) >> 9), 0, most * 32);
+    view->mu = dense_clamp(raw + ((bias[0]->mean + bias[1]->mean) >> 9), 0, most * 32);
     view->predicted = (view->mu + 16) >> 5;
     view->fraction = view->mu - view->predicted * 32 + 16;
 }
@@ -162,7 +162,7 @@ DENSE_INLINE void dense_find_contexts(const dense_model *model, const dense_view
                                  dense_size(view->n - view->ne) + dense_size(view->w - view->ww);
         const int32_t apart = view->raw[0] - view->raw[1];
         const int32_t steps = (int32_t)(dense_quarter_log((uint32_t)dense_size(apart) >> 2) >> 2);
-        const uint32_t gap = (uint32_t)(dfk_clamp(apart < 0 ? -steps : steps, -4, 4) + 4);
+        const uint32_t gap = (uint32_t)(dense_clamp(apart < 0 ? -steps : steps, -4, 4) + 4);
         index[5] = view->compared * eighth + (q >> 3);
         index[6] = (dense_quarter_log((uint32_t)activity) >> 1) * half + (q >> 1);
         index[7] = (view->signs * 9 + gap) * quarter + (q >> 2);
@@ -182,7 +182,7 @@ DENSE_INLINE int dense_spike(dense_model *model, const dense_view *view, const d
     const uint16_t *behind = view->behind;
     if (dense_size(distance) > (8 << view->scale) + 1)
         return 0;
-    const int32_t step = dfk_clamp(distance >> (view->scale > 0 ? view->scale - 1 : 0), -16, 15) + 16;
+    const int32_t step = dense_clamp(distance >> (view->scale > 0 ? view->scale - 1 : 0), -16, 15) + 16;
     const uint32_t near = (uint32_t)((view->w == spike) + (view->n == spike) + (view->ne == spike) +
                                      (view->nw == spike) + (view->ww == spike));
     const uint32_t there = behind ? behind[0] == spike : view->nn == spike;
@@ -226,7 +226,7 @@ DENSE_INLINE int32_t dense_residual(dense_model *model, const dense_view *view, 
     /* Only a damaged stream leaves the range. */
     const int32_t size = (int32_t)(coded > 65536 ? 65536 : coded);
     actual = negative ? view->predicted - 1 - size : view->predicted + size;
-    return dfk_clamp(actual, 0, (int32_t)model->header.largest);
+    return dense_clamp(actual, 0, (int32_t)model->header.largest);
 }
 
 /* Codes the sample at x, the one at place i of its segment. */
@@ -253,7 +253,7 @@ DENSE_INLINE void dense_sample(dense_model *model, dense_west *west, int64_t y, 
                          (error > 8) - (error < -8)};
     model->error0[at] = (uint16_t)west->error;
     model->signs[1][x] = (int8_t)west->sign;
-    const int32_t step = dfk_clamp(actual * 32 - view.blend, -LARGEST_BIAS_STEP, LARGEST_BIAS_STEP);
+    const int32_t step = dense_clamp(actual * 32 - view.blend, -LARGEST_BIAS_STEP, LARGEST_BIAS_STEP);
     dense_adapt_bias(bias, step);
     if (level)
         for (int s = 0; s < DENSE_SOLUTIONS; s++) {

@@ -54,7 +54,7 @@ DENSE_INLINE void dense_adapt_all(uint32_t *const *slots, int node, int bit, con
 
 /* Codes a bit by the slot's own probability. */
 DENSE_INLINE int dense_simple_bit(dense_model *model, uint32_t *slot, int bit, const int decoding) {
-    const uint32_t probability = (uint32_t)dfk_clamp((int32_t)(*slot >> 16), LEAST_PROBABILITY, MOST_PROBABILITY);
+    const uint32_t probability = (uint32_t)dense_clamp((int32_t)(*slot >> 16), LEAST_PROBABILITY, MOST_PROBABILITY);
     bit = dense_code(&model->coder, bit, probability, decoding);
     dense_adapt(slot, bit, SIMPLE_LIMIT);
     return bit;
@@ -143,7 +143,7 @@ DENSE_INLINE int dense_mixed_bit(dense_model *model, const dense_context *contex
         int32_t sum = dense_weigh(weights[i], &inputs[0]);
         if (level)
             sum += dense_weigh(weights[i] + 8, &inputs[1]);
-        mixed[i] = dfk_clamp(sum >> MIX_SHIFT, -2047, 2047);
+        mixed[i] = dense_clamp(sum >> MIX_SHIFT, -2047, 2047);
         single[i] = model->squash[mixed[i] + 2048];
     }
     int32_t probability = single[0];
@@ -155,7 +155,7 @@ DENSE_INLINE int dense_mixed_bit(dense_model *model, const dense_context *contex
         probability = (model->squash[both] + found + 1) >> 1;
         refined += part >> 6;
     }
-    bit = dense_code(&model->coder, bit, (uint32_t)dfk_clamp(probability, LEAST_PROBABILITY, MOST_PROBABILITY),
+    bit = dense_code(&model->coder, bit, (uint32_t)dense_clamp(probability, LEAST_PROBABILITY, MOST_PROBABILITY),
                      decoding);
     for (int i = 0; i < DENSE_MIXERS(level); i++) {
         const int32_t error = ((-bit & 65535) - single[i]) >> ERROR_SHIFT;
