@@ -93,16 +93,15 @@ DENSE_INLINE int dense_code_ones(dense_coder *coder, const int32_t *probabilitie
 }
 
 /* Codes the sign and, of value, how many steps there are, up to BATCH_STEPS. */
-DENSE_INLINE int dense_code_batch(dense_model *model, const dense_context *context, int *negative, uint32_t value,
-                                  const int decoding) {
+DENSE_INLINE int dense_code_batch(const dense_model *model, dense_coder *coder, const dense_context *context,
+                                  int *negative, uint32_t value, const int decoding) {
     const size_t apart = DENSE_SETS * DENSE_MIX_LANES(0);
     dense_h8 sign_inputs, inputs[BATCH_STEPS];
     dense_inputs(model, context, NODE_SIGN, &sign_inputs, 0);
     int16_t *weights = context->mixer[0] + NODE_SIGN * apart;
     const int32_t sum = dense_weigh(weights, &sign_inputs) >> MIX_SHIFT;
     const int32_t single = model->squash[dense_clamp(sum, -2047, 2047) + 2048];
-    *negative = dense_code(&model->coder, *negative,
-                           (uint32_t)dense_clamp(single, LEAST_PROBABILITY, MOST_PROBABILITY), decoding);
+    *negative = dense_code(coder, *negative, (uint32_t)dense_clamp(single, LEAST_PROBABILITY, MOST_PROBABILITY), decoding);
     dense_learn(weights, &sign_inputs, ((-*negative & 65535) - single) >> ERROR_SHIFT);
 
     const int node = NODE_POSITIVE + (NODE_NEGATIVE - NODE_POSITIVE) * *negative;
@@ -116,7 +115,7 @@ DENSE_INLINE int dense_code_batch(dense_model *model, const dense_context *conte
         probabilities[i] = dense_clamp(singles[i], LEAST_PROBABILITY, MOST_PROBABILITY);
     }
     const int wanted = value < BATCH_STEPS ? (int)value : BATCH_STEPS;
-    const int count = dense_code_ones(&model->coder, probabilities, wanted, decoding);
+    const int count = dense_code_ones(coder, probabilities, wanted, decoding);
     /* Steps that were not reached learn with an error of 0. */
     const dense_i4 reached = (dense_i4){0, 1, 2, 3} <= count, ones = (dense_i4){1, 2, 3, 4} <= count;
     const dense_i4 found = {singles[0], singles[1], singles[2], singles[3]};

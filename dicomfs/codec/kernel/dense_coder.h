@@ -53,7 +53,7 @@ static inline void dense_coder_start_encoder(dense_coder *coder, uint8_t *out, s
     *coder = (dense_coder){.range = UINT64_MAX, .out = out, .limit = capacity};
 }
 
-static inline void dense_emit(dense_coder *coder) {
+DENSE_INLINE void dense_emit(dense_coder *coder) {
     if (coder->limit < 4 || coder->at > coder->limit - 4) {
         coder->overflow = 1;
         return;
@@ -64,9 +64,9 @@ static inline void dense_emit(dense_coder *coder) {
 }
 
 /* Adds one to what was written: the interval's start went past the next power of two. */
-static inline void dense_carry(dense_coder *coder) {
-    for (size_t i = coder->at; i > 0 && ++coder->out[i - 1] == 0;)
-        i--;
+static inline void dense_carry(uint8_t *out, size_t at) {
+    while (at > 0 && ++out[at - 1] == 0)
+        at--;
 }
 
 /* Makes the range longer where it is shorter than 32 bits. */
@@ -90,7 +90,7 @@ DENSE_INLINE void dense_move(dense_coder *coder, uint64_t by, const int decoding
     }
     coder->low += by;
     if (coder->low < by)
-        dense_carry(coder);
+        dense_carry(coder->out, coder->at);
 }
 
 /* Codes one decision; probability (1 to 65535, of 65536) is that of a one. */
@@ -123,7 +123,7 @@ DENSE_INLINE uint32_t dense_code_plain(dense_coder *coder, uint32_t value, int c
 static inline void dense_coder_finish(dense_coder *coder) {
     const uint64_t end = coder->low + coder->range - 1;
     if (end < coder->low)
-        dense_carry(coder);
+        dense_carry(coder->out, coder->at);
     coder->low = end & ~(uint64_t)UINT32_MAX;
     dense_emit(coder);
     for (int i = 0; i < 4 && !coder->overflow && coder->at > 0 && coder->out[coder->at - 1] == 0; i++)

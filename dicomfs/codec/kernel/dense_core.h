@@ -176,8 +176,9 @@ DENSE_INLINE void dense_find_contexts(const dense_model *model, const dense_view
 }
 
 /* Codes whether the sample is a spike; two contexts then look at how near it is and where it occurs around. */
-DENSE_INLINE int dense_spike(dense_model *model, const dense_view *view, const dense_context *context, uint32_t which,
-                             int32_t actual, const int level, const int decoding) {
+DENSE_INLINE int dense_spike(const dense_model *model, dense_coder *coder, const dense_view *view,
+                             const dense_context *context, uint32_t which, int32_t actual, const int level,
+                             const int decoding) {
     const int32_t spike = (int32_t)model->header.spikes[which], distance = view->predicted - spike;
     const uint16_t *behind = view->behind;
     if (dense_size(distance) > (8 << view->scale) + 1)
@@ -193,23 +194,24 @@ DENSE_INLINE int dense_spike(dense_model *model, const dense_view *view, const d
     dense_context own = *context;
     own.slots[1] = model->slots[1] + ((near * 2 + there) * (DENSE_ENERGIES / 2) + around * 2 + back) * NODES;
     own.slots[2] = model->slots[2] + ((uint32_t)step / 2 * (DENSE_ENERGIES / 2) + (view->q >> 1)) * NODES;
-    return dense_mixed_bit(model, &own, NODE_SPIKE + (int)which, actual == spike, level, decoding);
+    return dense_mixed_bit(model, coder, &own, NODE_SPIKE + (int)which, actual == spike, level, decoding);
 }
 
 /* Codes the residual: sign, high part in unary, low bits.  Returns the sample. */
-DENSE_INLINE int32_t dense_residual(dense_model *model, const dense_view *view, const dense_context *context,
-                                    int32_t actual, const int level, const int decoding) {
+DENSE_INLINE int32_t dense_residual(dense_model *model, dense_coder *coder, const dense_view *view,
+                                    const dense_context *context, int32_t actual, const int level,
+                                    const int decoding) {
     const int32_t residual = actual - view->predicted;
     const uint32_t magnitude = (uint32_t)(residual < 0 ? -1 - residual : residual);
     const int scale = view->scale;
     int negative = residual < 0, step = 0;
     if (level)
-        negative = dense_mixed_bit(model, context, NODE_SIGN, negative, level, decoding);
+        negative = dense_mixed_bit(model, coder, context, NODE_SIGN, negative, level, decoding);
     else
-        step = dense_code_batch(model, context, &negative, magnitude >> scale, decoding);
+        step = dense_code_batch(model, coder, context, &negative, magnitude >> scale, decoding);
     uint32_t coded = (uint32_t)step;
     if (level || step == BATCH_STEPS)
-        coded = dense_unary(model, context, magnitude >> scale, negative, step, level, decoding);
+        coded = dense_unary(model, coder, context, magnitude >> scale, negative, step, level, decoding);
     if (scale) {
         int parity_node = 0, turn = 0;
         if (model->header.parity) {
@@ -219,7 +221,7 @@ DENSE_INLINE int32_t dense_residual(dense_model *model, const dense_view *view, 
         }
         uint32_t *slots = model->low + (view->q * 4 + (coded > 3 ? 3 : coded)) * 4;
         coded = coded << scale |
-                dense_low_bits(model, context, magnitude, scale, slots, parity_node, turn, level, decoding);
+                dense_low_bits(model, coder, context, magnitude, scale, slots, parity_node, turn, level, decoding);
     }
     if (!decoding)
         return actual;
@@ -230,8 +232,8 @@ DENSE_INLINE int32_t dense_residual(dense_model *model, const dense_view *view, 
 }
 
 /* Codes the sample at x, the one at place i of its segment. */
-DENSE_INLINE void dense_sample(dense_model *model, dense_west *west, int64_t y, int64_t x, int i, const float *weights,
-                               int32_t actual, const int level, const int decoding) {
+DENSE_INLINE void dense_sample(dense_model *model, dense_coder *coder, dense_west *west, int64_t y, int64_t x, int i,
+                               const float *weights, int32_t actual, const int level, const int decoding) {
     dense_view view;
     dense_bias *bias[2];
     dense_context context;
@@ -241,12 +243,12 @@ DENSE_INLINE void dense_sample(dense_model *model, dense_west *west, int64_t y, 
     dense_find_contexts(model, &view, (uint32_t)west->error, model->error0[at - view.stride], &context, level);
     int spiked = 0;
     for (uint32_t s = 0; s < model->header.spike_count && !spiked; s++) {
-        spiked = dense_spike(model, &view, &context, s, actual, level, decoding);
+        spiked = dense_spike(model, coder, &view, &context, s, actual, level, decoding);
         if (spiked)
             actual = (int32_t)model->header.spikes[s];
     }
     if (!spiked)
-        actual = dense_residual(model, &view, &context, actual, level, decoding);
+        actual = dense_residual(model, coder, &view, &context, actual, level, decoding);
     model->row0[at] = (uint16_t)actual;
     const int32_t error = actual * 32 - view.mu, size = (dense_size(error) + 4) >> 3;
     *west = (dense_west){actual, west->w, west->ww, size > LARGEST_ERROR ? LARGEST_ERROR : size, west->error,

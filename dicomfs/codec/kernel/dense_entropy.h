@@ -53,9 +53,9 @@ DENSE_INLINE void dense_adapt_all(uint32_t *const *slots, int node, int bit, con
 }
 
 /* Codes a bit by the slot's own probability. */
-DENSE_INLINE int dense_simple_bit(dense_model *model, uint32_t *slot, int bit, const int decoding) {
+DENSE_INLINE int dense_simple_bit(dense_coder *coder, uint32_t *slot, int bit, const int decoding) {
     const uint32_t probability = (uint32_t)dense_clamp((int32_t)(*slot >> 16), LEAST_PROBABILITY, MOST_PROBABILITY);
-    bit = dense_code(&model->coder, bit, probability, decoding);
+    bit = dense_code(coder, bit, probability, decoding);
     dense_adapt(slot, bit, SIMPLE_LIMIT);
     return bit;
 }
@@ -132,8 +132,8 @@ DENSE_INLINE void dense_inputs(const dense_model *model, const dense_context *co
 }
 
 /* Codes a bit by what the contexts of the sample say together; level 1 asks two mixers and refines the result. */
-DENSE_INLINE int dense_mixed_bit(dense_model *model, const dense_context *context, int node, int bit, const int level,
-                                 const int decoding) {
+DENSE_INLINE int dense_mixed_bit(const dense_model *model, dense_coder *coder, const dense_context *context, int node,
+                                 int bit, const int level, const int decoding) {
     dense_h8 inputs[2];
     int32_t mixed[2], single[2];
     int16_t *weights[2];
@@ -155,8 +155,7 @@ DENSE_INLINE int dense_mixed_bit(dense_model *model, const dense_context *contex
         probability = (model->squash[both] + found + 1) >> 1;
         refined += part >> 6;
     }
-    bit = dense_code(&model->coder, bit, (uint32_t)dense_clamp(probability, LEAST_PROBABILITY, MOST_PROBABILITY),
-                     decoding);
+    bit = dense_code(coder, bit, (uint32_t)dense_clamp(probability, LEAST_PROBABILITY, MOST_PROBABILITY), decoding);
     for (int i = 0; i < DENSE_MIXERS(level); i++) {
         const int32_t error = ((-bit & 65535) - single[i]) >> ERROR_SHIFT;
         dense_learn(weights[i], &inputs[0], error);
@@ -170,13 +169,13 @@ DENSE_INLINE int dense_mixed_bit(dense_model *model, const dense_context *contex
 }
 
 /* Codes value, 0 or more, as Elias gamma of value + 1 with adaptive length. */
-static inline uint32_t dense_escape(dense_model *model, uint32_t value, const int decoding) {
+static inline uint32_t dense_escape(dense_model *model, dense_coder *coder, uint32_t value, const int decoding) {
     int length = 0;
     const int actual = decoding ? 0 : (int)dfk_log2(value + 1);
     while (length < DENSE_ESCAPES - 1 &&
-           dense_simple_bit(model, &model->escapes[length], length < actual, decoding))
+           dense_simple_bit(coder, &model->escapes[length], length < actual, decoding))
         length++;
-    return (1u << length | dense_code_plain(&model->coder, value + 1, length, decoding)) - 1;
+    return (1u << length | dense_code_plain(coder, value + 1, length, decoding)) - 1;
 }
 
 DENSE_INLINE int dense_step_node(int step, int negative) {
@@ -186,36 +185,42 @@ DENSE_INLINE int dense_step_node(int step, int negative) {
 }
 
 /* Codes a value in unary from a step on. */
-DENSE_INLINE uint32_t dense_unary(dense_model *model, const dense_context *context, uint32_t value, int negative,
-                                  int step, const int level, const int decoding) {
+DENSE_INLINE uint32_t dense_unary(dense_model *model, dense_coder *coder, const dense_context *context, uint32_t value,
+                                  int negative, int step, const int level, const int decoding) {
     while (step < UNARY_STEPS) {
-        if (!dense_mixed_bit(model, context, dense_step_node(step, negative), value > (uint32_t)step, level,
+        if (!dense_mixed_bit(model, coder, context, dense_step_node(step, negative), value > (uint32_t)step, level,
                              decoding))
             return (uint32_t)step;
         step++;
     }
-    return UNARY_STEPS + dense_escape(model, value - UNARY_STEPS, decoding);
+    /* A copy, so that the coder itself is nowhere but in registers. */
+    dense_coder own = *coder;
+    value = UNARY_STEPS + dense_escape(model, &own, value - UNARY_STEPS, decoding);
+    *coder = own;
+    return value;
 }
 
 /* Codes the scale lowest bits: the first two by what is known, others as they are, the last one perhaps as the
  * parity of the sample (turn tells how to get from one to the other). */
-DENSE_INLINE uint32_t dense_low_bits(dense_model *model, const dense_context *context, uint32_t value, int scale,
-                                     uint32_t *slots, int parity_node, int turn, const int level, const int decoding) {
+DENSE_INLINE uint32_t dense_low_bits(const dense_model *model, dense_coder *coder, const dense_context *context,
+                                     uint32_t value, int scale, uint32_t *slots, int parity_node, int turn,
+                                     const int level, const int decoding) {
     uint32_t low = 0;
     int left = scale;
     for (int i = 0; i < 2 && left > (parity_node != 0); i++) {
         left--;
         const uint32_t place = i ? 1 + (low & 1) : 0;
-        low = low << 1 | (uint32_t)dense_simple_bit(model, slots + place, (int)(value >> left & 1), decoding);
+        low = low << 1 | (uint32_t)dense_simple_bit(coder, slots + place, (int)(value >> left & 1), decoding);
     }
     const int plain = left - (parity_node != 0);
     if (plain > 0) {
-        low = low << plain | dense_code_plain(&model->coder, value >> (left - plain), plain, decoding);
+        low = low << plain | dense_code_plain(coder, value >> (left - plain), plain, decoding);
         left -= plain;
     }
     if (left > 0)
-        low = low << 1 |
-              (uint32_t)(dense_mixed_bit(model, context, parity_node, (int)(value & 1) ^ turn, level, decoding) ^ turn);
+        low = low << 1 | (uint32_t)(dense_mixed_bit(model, coder, context, parity_node, (int)(value & 1) ^ turn, level,
+                                                    decoding) ^
+                                    turn);
     return low;
 }
 
