@@ -70,24 +70,32 @@ DENSE_INLINE void dense_adapt_batch(const dense_context *context, int negative, 
  * is, so its length after i ones, ends[i], is known beforehand, unless it has to be made longer on the way: then, which
  * is rare, the decisions follow each other. */
 DENSE_INLINE int dense_code_ones(dense_coder *coder, const int32_t *probabilities, int count, const int decoding) {
-    uint64_t ends[BATCH_STEPS + 2];
+    uint64_t ends[BATCH_STEPS + 2], end, next;
     ends[0] = coder->range;
     for (int i = 0; i < BATCH_STEPS; i++)
         ends[i + 1] = (ends[i] >> 16) * (uint64_t)probabilities[i];
     ends[BATCH_STEPS + 1] = 0;
     if (decoding) {
         count = 0;
-        for (int i = 0; i < BATCH_STEPS; i++)
-            count += coder->low < ends[i + 1];
+        end = ends[0], next = ends[1];
+        for (int i = 1; i <= BATCH_STEPS; i++) {
+            uint64_t mask = (uint64_t)0 - (uint64_t)(coder->low < ends[i]);
+            __asm__("" : "+r"(mask));
+            end ^= (end ^ ends[i]) & mask;
+            next ^= (next ^ ends[i + 1]) & mask;
+            count -= (int)mask;
+        }
+    } else {
+        end = ends[count], next = ends[count + 1];
     }
-    if (__builtin_expect(ends[count] >> 32 == 0, 0)) {
+    if (__builtin_expect(end >> 32 == 0, 0)) {
         int step = 0;
         while (step < BATCH_STEPS && dense_code(coder, step < count, (uint32_t)probabilities[step], decoding))
             step++;
         return step;
     }
-    coder->range = ends[count] - ends[count + 1];
-    dense_move(coder, ends[count + 1], decoding);
+    coder->range = end - next;
+    dense_move(coder, next, decoding);
     dense_lengthen(coder, decoding);
     return count;
 }

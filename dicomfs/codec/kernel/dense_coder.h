@@ -30,17 +30,21 @@ DENSE_INLINE int32_t dense_clamp(int32_t value, int32_t low, int32_t high) {
     return value > high ? high : value;
 }
 
-DENSE_INLINE uint64_t dense_fetch(dense_coder *coder) {
-    const size_t at = coder->at;
-    coder->at = at + 4;
-    if (coder->limit >= 4 && at <= coder->limit - 4) {
-        const uint8_t *in = coder->in + at;
-        return (uint64_t)in[0] << 24 | (uint64_t)in[1] << 16 | (uint64_t)in[2] << 8 | in[3];
-    }
+/* The last bytes, from `in` on, and zeros behind them. */
+static __attribute__((noinline)) uint64_t dense_fetch_last(const uint8_t *in, size_t left) {
     uint64_t word = 0;
     for (size_t i = 0; i < 4; i++)
-        word = word << 8 | (at + i < coder->limit ? coder->in[at + i] : 0);
+        word = word << 8 | (i < left ? in[i] : 0);
     return word;
+}
+
+DENSE_INLINE uint64_t dense_fetch(dense_coder *coder) {
+    const size_t at = coder->at, left = at < coder->limit ? coder->limit - at : 0;
+    const uint8_t *in = coder->in + (left ? at : 0);
+    coder->at = at + 4;
+    if (__builtin_expect(left < 4, 0))
+        return dense_fetch_last(in, left);
+    return (uint64_t)in[0] << 24 | (uint64_t)in[1] << 16 | (uint64_t)in[2] << 8 | in[3];
 }
 
 static inline void dense_coder_start_decoder(dense_coder *coder, const uint8_t *in, size_t length) {
@@ -71,7 +75,7 @@ static inline void dense_carry(uint8_t *out, size_t at) {
 
 /* Makes the range longer where it is shorter than 32 bits. */
 DENSE_INLINE void dense_lengthen(dense_coder *coder, const int decoding) {
-    if (coder->range >> 32)
+    if (__builtin_expect(coder->range >> 32 != 0, 1))
         return;
     if (decoding) {
         coder->low = coder->low << 32 | dense_fetch(coder);
