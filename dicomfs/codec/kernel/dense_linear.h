@@ -78,12 +78,24 @@ DENSE_INLINE void dense_add_matrix(dense_f8 *sum, const dense_f8 *matrix, float 
         sum[i] = sum[i] + factor * matrix[i];
 }
 
+/* Two numbers of 16 bits as one. */
+DENSE_INLINE int32_t dense_pair(const int16_t *numbers) {
+    int32_t pair;
+    memcpy(&pair, numbers, sizeof pair);
+    return pair;
+}
+
+/* Sums of products: each pair of eight with the one pair that all of them are multiplied by.  Left to itself, GCC for
+ * x86 takes sums of many terms apart into trees, for which there are not enough registers. */
+#define DENSE_KEEP_ORDER(sum) __asm__("" : "+x"(sum))
 #if defined(__AVX2__) || defined(DENSE_USE_AVX2)
 typedef __m256i dense_products;
 DENSE_INLINE dense_products dense_no_products(void) { return _mm256_setzero_si256(); }
-DENSE_INLINE dense_products dense_add_products(dense_products sum, int32_t pair, const int16_t *pairs) {
-    return _mm256_add_epi32(
-        sum, _mm256_madd_epi16(_mm256_set1_epi32(pair), _mm256_load_si256((const __m256i *)(const void *)pairs)));
+DENSE_INLINE dense_products dense_add_products(dense_products sum, const int16_t *pair, const int16_t *pairs) {
+    const __m256i terms = _mm256_load_si256((const __m256i *)(const void *)pairs);
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_set1_epi32(dense_pair(pair)), terms));
+    DENSE_KEEP_ORDER(sum);
+    return sum;
 }
 DENSE_INLINE dense_f8 dense_float_products(dense_products sum) { return (dense_f8)_mm256_cvtepi32_ps(sum); }
 #elif defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
@@ -93,11 +105,14 @@ typedef struct {
 DENSE_INLINE dense_products dense_no_products(void) {
     return (dense_products){_mm_setzero_si128(), _mm_setzero_si128()};
 }
-DENSE_INLINE dense_products dense_add_products(dense_products sum, int32_t pair, const int16_t *pairs) {
+DENSE_INLINE dense_products dense_add_products(dense_products sum, const int16_t *pair, const int16_t *pairs) {
     const __m128i *both = (const __m128i *)(const void *)pairs;
-    const __m128i factor = _mm_set1_epi32(pair);
-    return (dense_products){_mm_add_epi32(sum.low, _mm_madd_epi16(factor, _mm_load_si128(both))),
-                            _mm_add_epi32(sum.high, _mm_madd_epi16(factor, _mm_load_si128(both + 1)))};
+    const __m128i factor = _mm_set1_epi32(dense_pair(pair));
+    sum.low = _mm_add_epi32(sum.low, _mm_madd_epi16(factor, _mm_load_si128(both)));
+    sum.high = _mm_add_epi32(sum.high, _mm_madd_epi16(factor, _mm_load_si128(both + 1)));
+    DENSE_KEEP_ORDER(sum.low);
+    DENSE_KEEP_ORDER(sum.high);
+    return sum;
 }
 DENSE_INLINE dense_f8 dense_float_products(dense_products sum) {
     dense_f8 out;
@@ -113,8 +128,8 @@ DENSE_INLINE dense_products dense_no_products(void) { return (dense_products){vd
 DENSE_INLINE int32x4_t dense_madd(int16x8_t a, int16x8_t b) {
     return vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b));
 }
-DENSE_INLINE dense_products dense_add_products(dense_products sum, int32_t pair, const int16_t *pairs) {
-    const int16x8_t factor = vreinterpretq_s16_s32(vdupq_n_s32(pair));
+DENSE_INLINE dense_products dense_add_products(dense_products sum, const int16_t *pair, const int16_t *pairs) {
+    const int16x8_t factor = vreinterpretq_s16_s32(vdupq_n_s32(dense_pair(pair)));
     return (dense_products){vaddq_s32(sum.low, dense_madd(factor, vld1q_s16(pairs))),
                             vaddq_s32(sum.high, dense_madd(factor, vld1q_s16(pairs + 8)))};
 }
@@ -127,11 +142,9 @@ DENSE_INLINE dense_f8 dense_float_products(dense_products sum) {
 #else
 typedef dense_i8 dense_products;
 DENSE_INLINE dense_products dense_no_products(void) { return (dense_i8){0}; }
-DENSE_INLINE dense_products dense_add_products(dense_products sum, int32_t pair, const int16_t *pairs) {
-    int16_t factor[2];
-    memcpy(factor, &pair, sizeof factor);
+DENSE_INLINE dense_products dense_add_products(dense_products sum, const int16_t *pair, const int16_t *pairs) {
     for (int i = 0; i < 8; i++)
-        sum[i] += factor[0] * pairs[2 * i] + factor[1] * pairs[2 * i + 1];
+        sum[i] += pair[0] * pairs[2 * i] + pair[1] * pairs[2 * i + 1];
     return sum;
 }
 DENSE_INLINE dense_f8 dense_float_products(dense_products sum) { return __builtin_convertvector(sum, dense_f8); }
@@ -145,13 +158,12 @@ DENSE_INLINE void dense_add_group(dense_f8 *matrix, const int16_t (*pairs)[2 * D
         dense_products sum[2][6];
         for (int j = 0; j < width; j++)
             sum[0][j] = sum[1][j] = dense_no_products();
+#pragma GCC unroll 8
         for (int p = 0; p < pair_count; p++) {
-            int32_t factor[2];
-            memcpy(factor, &pairs[p][2 * i], sizeof factor);
             for (int j = 0; j < width; j++) {
                 const int16_t *terms = &pairs[p][16 * (group + j)];
-                sum[0][j] = dense_add_products(sum[0][j], factor[0], terms);
-                sum[1][j] = dense_add_products(sum[1][j], factor[1], terms);
+                sum[0][j] = dense_add_products(sum[0][j], &pairs[p][2 * i], terms);
+                sum[1][j] = dense_add_products(sum[1][j], &pairs[p][2 * i + 2], terms);
             }
         }
         dense_f8 *row = matrix + DENSE_ROW_AT(blocks, i), *next = row + width;
