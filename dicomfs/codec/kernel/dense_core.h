@@ -33,10 +33,8 @@ typedef struct {
 
 /* Four steps an octave of value + 1, from 0. */
 DENSE_INLINE uint32_t dense_quarter_log(uint32_t value) {
-    const float number = (float)(int32_t)(value + 1);
-    uint32_t word;
-    memcpy(&word, &number, sizeof word);
-    return (word >> 21) - (127u << 2);
+    const uint32_t above = value + 1, zeros = (uint32_t)__builtin_clz(above);
+    return (above << zeros >> 29) + 120 - 4 * zeros;
 }
 
 DENSE_INLINE int32_t dense_size(int32_t value) { return value < 0 ? -value : value; }
