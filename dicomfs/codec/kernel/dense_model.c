@@ -124,10 +124,21 @@ void dense_start(dense_model *model) {
     model->frame = 0;
 }
 
+#if defined(__x86_64__) && !defined(DENSE_BASE_ONLY)
+/* Whether the machine counts leading zeros: one that does not takes the instruction for another, whose result here
+ * would be 0.  Not every compiler can be asked for it. */
+static int counts_zeros(void) {
+    uint32_t zeros;
+    __asm__ volatile("lzcnt %1, %0" : "=r"(zeros) : "r"(1u) : "cc");
+    return zeros == 31;
+}
+#endif
+
 /* DENSE_BASE_ONLY and DENSE_NO_INTRINSICS are for builds that compare the paths. */
 static void code_frame_here(dense_model *model, const uint16_t *samples) {
 #if defined(__x86_64__) && !defined(DENSE_BASE_ONLY)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+        counts_zeros()) {
         dense_frame_avx2(model, samples);
         return;
     }
