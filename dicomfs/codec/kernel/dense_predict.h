@@ -32,12 +32,16 @@ static const dense_window dense_windows[DENSE_SOLUTIONS] = {
     {0.6f, 0.0f, 0.3f, 0.4f, 0.0f, 0.0f},
 };
 
-DENSE_INLINE dense_f8 dense_load_samples(const uint16_t *samples) {
-    return __builtin_convertvector(*(const dense_u16x8 *)samples, dense_f8);
+DENSE_INLINE dense_i8 dense_load_whole(const uint16_t *samples) {
+#if defined(DENSE_USE_AVX2) || defined(__AVX2__)
+    return (dense_i8)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)samples));
+#else
+    return __builtin_convertvector(*(const dense_u16x8 *)samples, dense_i8);
+#endif
 }
 
-DENSE_INLINE dense_i8 dense_load_whole(const uint16_t *samples) {
-    return __builtin_convertvector(*(const dense_u16x8 *)samples, dense_i8);
+DENSE_INLINE dense_f8 dense_load_samples(const uint16_t *samples) {
+    return __builtin_convertvector(dense_load_whole(samples), dense_f8);
 }
 
 /* Finds where the taps of the samples of row y lie; those of references that are not there stay null. */
