@@ -10,19 +10,50 @@
 
 #include "dense_entropy.h"
 
-/* Nearly nine in ten residuals end within so many steps. */
-#define BATCH_STEPS 4
+/* Inputs of the steps come in three vectors of pairs, those of contexts 0 and 1, step by step, of contexts 2 and 3, and
+ * of context 4 with the constant one, and their weights like that: sums of products of pairs then are those of the
+ * steps. */
+#define BATCH_VECTORS 3
 
-/* Weighs the inputs of four decisions, whose weights lie `apart`: where in the table of squash the results are. */
 #if defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
-DENSE_INLINE void dense_weigh_four(const int16_t *weights, size_t apart, const dense_h8 *inputs, int32_t *places) {
-    __m128i sum[4];
-    for (int i = 0; i < 4; i++)
-        sum[i] = _mm_madd_epi16(_mm_load_si128((const __m128i *)(const void *)(weights + i * apart)), (__m128i)inputs[i]);
-    for (int i = 0; i < 4; i += 2)
-        sum[i] = _mm_add_epi32(_mm_unpacklo_epi32(sum[i], sum[i + 1]), _mm_unpackhi_epi32(sum[i], sum[i + 1]));
-    sum[0] = _mm_add_epi32(_mm_unpacklo_epi64(sum[0], sum[2]), _mm_unpackhi_epi64(sum[0], sum[2]));
-    __m128i place = _mm_srai_epi32(sum[0], MIX_SHIFT);
+DENSE_INLINE void dense_pair_inputs(const dense_model *model, const dense_context *context, int node,
+                                    dense_h8 *pairs) {
+    for (int i = 0; i < 4; i += 2) {
+        __m128i all = _mm_setzero_si128();
+        all = _mm_insert_epi16(all, dense_input(model, context, i, node), 0);
+        all = _mm_insert_epi16(all, dense_input(model, context, i + 1, node), 1);
+        all = _mm_insert_epi16(all, dense_input(model, context, i, node + 1), 2);
+        all = _mm_insert_epi16(all, dense_input(model, context, i + 1, node + 1), 3);
+        all = _mm_insert_epi16(all, dense_input(model, context, i, node + 2), 4);
+        all = _mm_insert_epi16(all, dense_input(model, context, i + 1, node + 2), 5);
+        all = _mm_insert_epi16(all, dense_input(model, context, i, node + 3), 6);
+        pairs[i / 2] = (dense_h8)_mm_insert_epi16(all, dense_input(model, context, i + 1, node + 3), 7);
+    }
+    __m128i last = _mm_set1_epi32(CONSTANT_INPUT << 16);
+    last = _mm_insert_epi16(last, dense_input(model, context, 4, node), 0);
+    last = _mm_insert_epi16(last, dense_input(model, context, 4, node + 1), 2);
+    last = _mm_insert_epi16(last, dense_input(model, context, 4, node + 2), 4);
+    pairs[2] = (dense_h8)_mm_insert_epi16(last, dense_input(model, context, 4, node + 3), 6);
+}
+#else
+DENSE_INLINE void dense_pair_inputs(const dense_model *model, const dense_context *context, int node,
+                                    dense_h8 *pairs) {
+    for (int i = 0; i < BATCH_VECTORS; i++)
+        for (int step = 0; step < BATCH_STEPS; step++) {
+            pairs[i][2 * step] = dense_input(model, context, 2 * i, node + step);
+            pairs[i][2 * step + 1] = i < 2 ? dense_input(model, context, 2 * i + 1, node + step) : CONSTANT_INPUT;
+        }
+}
+#endif
+
+/* Weighs the inputs of all steps: where in the table of squash the results are. */
+DENSE_INLINE void dense_weigh_steps(const int16_t *weights, const dense_h8 *pairs, int32_t *places) {
+#if defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
+    const __m128i *at = (const __m128i *)(const void *)weights;
+    __m128i sum = _mm_add_epi32(_mm_madd_epi16(_mm_load_si128(at), (__m128i)pairs[0]),
+                                _mm_madd_epi16(_mm_load_si128(at + 2), (__m128i)pairs[2]));
+    sum = _mm_add_epi32(sum, _mm_madd_epi16(_mm_load_si128(at + 1), (__m128i)pairs[1]));
+    __m128i place = _mm_srai_epi32(sum, MIX_SHIFT);
     place = _mm_packs_epi32(place, place);
     place = _mm_max_epi16(_mm_min_epi16(place, _mm_set1_epi16(2047)), _mm_set1_epi16(-2047));
     place = _mm_add_epi16(place, _mm_set1_epi16(2048));
@@ -30,13 +61,23 @@ DENSE_INLINE void dense_weigh_four(const int16_t *weights, size_t apart, const d
     places[1] = _mm_extract_epi16(place, 1);
     places[2] = _mm_extract_epi16(place, 2);
     places[3] = _mm_extract_epi16(place, 3);
-}
 #else
-DENSE_INLINE void dense_weigh_four(const int16_t *weights, size_t apart, const dense_h8 *inputs, int32_t *places) {
-    for (int i = 0; i < 4; i++)
-        places[i] = dense_clamp(dense_weigh(weights + i * apart, &inputs[i]) >> MIX_SHIFT, -2047, 2047) + 2048;
-}
+    for (int step = 0; step < BATCH_STEPS; step++) {
+        int32_t sum = 0;
+        for (int i = 0; i < BATCH_VECTORS; i++)
+            sum += weights[8 * i + 2 * step] * pairs[i][2 * step] +
+                   weights[8 * i + 2 * step + 1] * pairs[i][2 * step + 1];
+        places[step] = dfk_clamp(sum >> MIX_SHIFT, -2047, 2047) + 2048;
+    }
 #endif
+}
+
+/* Moves the weights of all steps by their errors, which are within 16 bits. */
+DENSE_INLINE void dense_learn_steps(int16_t *weights, const dense_h8 *pairs, const dense_i4 *errors) {
+    const dense_i4 twice = (*errors & 65535) | *errors << 16;
+    for (int i = 0; i < BATCH_VECTORS; i++)
+        dense_learn_each(weights + 8 * i, &pairs[i], (const dense_h8 *)&twice);
+}
 
 /* Replaces the first of eight numbers. */
 #if defined(DENSE_USE_AVX2) || defined(__AVX2__)
@@ -103,21 +144,19 @@ DENSE_INLINE int dense_code_ones(dense_coder *coder, const int32_t *probabilitie
 /* Codes the sign and, of value, how many steps there are, up to BATCH_STEPS. */
 DENSE_INLINE int dense_code_batch(const dense_model *model, dense_coder *coder, const dense_context *context,
                                   int *negative, uint32_t value, const int decoding) {
-    const size_t apart = DENSE_SETS * DENSE_MIX_LANES(0);
-    dense_h8 sign_inputs, inputs[BATCH_STEPS];
+    dense_h8 sign_inputs, pairs[BATCH_VECTORS];
     dense_inputs(model, context, NODE_SIGN, &sign_inputs, 0);
-    int16_t *weights = context->mixer[0] + NODE_SIGN * apart;
+    int16_t *weights = context->mixer[0] + NODE_SIGN * (DENSE_SETS * DENSE_MIX_LANES(0));
     const int32_t sum = dense_weigh(weights, &sign_inputs) >> MIX_SHIFT;
     const int32_t single = model->squash[dense_clamp(sum, -2047, 2047) + 2048];
     *negative = dense_code(coder, *negative, (uint32_t)dense_clamp(single, LEAST_PROBABILITY, MOST_PROBABILITY), decoding);
     dense_learn(weights, &sign_inputs, ((-*negative & 65535) - single) >> ERROR_SHIFT);
 
-    const int node = NODE_POSITIVE + (NODE_NEGATIVE - NODE_POSITIVE) * *negative;
+    const int from_positive = (NODE_NEGATIVE - NODE_POSITIVE) * *negative;
     int32_t singles[BATCH_STEPS], probabilities[BATCH_STEPS];
-    weights = context->mixer[0] + node * apart;
-    for (int i = 0; i < BATCH_STEPS; i++)
-        dense_inputs(model, context, node + i, &inputs[i], 0);
-    dense_weigh_four(weights, apart, inputs, singles);
+    weights = context->batch + from_positive * (DENSE_SETS * DENSE_MIX_LANES(0));
+    dense_pair_inputs(model, context, NODE_POSITIVE + from_positive, pairs);
+    dense_weigh_steps(weights, pairs, singles);
     for (int i = 0; i < BATCH_STEPS; i++) {
         singles[i] = model->squash[singles[i]];
         probabilities[i] = dense_clamp(singles[i], LEAST_PROBABILITY, MOST_PROBABILITY);
@@ -128,8 +167,7 @@ DENSE_INLINE int dense_code_batch(const dense_model *model, dense_coder *coder, 
     const dense_i4 reached = (dense_i4){0, 1, 2, 3} <= count, ones = (dense_i4){1, 2, 3, 4} <= count;
     const dense_i4 found = {singles[0], singles[1], singles[2], singles[3]};
     const dense_i4 errors = (((ones & 65535) - found) >> ERROR_SHIFT) & reached;
-    for (int i = 0; i < BATCH_STEPS; i++)
-        dense_learn(weights + i * apart, &inputs[i], errors[i]);
+    dense_learn_steps(weights, pairs, &errors);
     dense_adapt_batch(context, *negative, count);
     return count;
 }

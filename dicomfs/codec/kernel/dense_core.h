@@ -171,6 +171,7 @@ DENSE_INLINE void dense_find_contexts(const dense_model *model, const dense_view
         context->slots[i] = model->slots[i] + index[i] * NODES;
     const uint32_t set = q / 3 > DENSE_SETS - 1 ? DENSE_SETS - 1 : q / 3;
     context->mixer[0] = model->mixer[0] + set * DENSE_MIX_LANES(level);
+    context->batch = model->mixer[0] + NODE_POSITIVE * (DENSE_SETS * DENSE_MIX_LANES(0)) + set * DENSE_BATCH_LANES;
 }
 
 /* Codes whether the sample is a spike; two contexts then look at how near it is and where it occurs around. */

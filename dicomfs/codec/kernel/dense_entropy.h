@@ -18,6 +18,7 @@
 typedef struct {
     uint32_t *slots[DENSE_CONTEXTS];
     int16_t *mixer[2]; /* of node 0 */
+    int16_t *batch;    /* level 0: of the first steps of residuals of at least 0 */
     uint32_t *refine;  /* of node 0 */
 } dense_context;
 
@@ -60,7 +61,8 @@ DENSE_INLINE int dense_simple_bit(dense_coder *coder, uint32_t *slot, int bit, c
     return bit;
 }
 
-/* Weighs eight inputs; and moves their weights, within 16 bits, by the rounded upper half of products. */
+/* Weighs eight inputs; and moves their weights, within 16 bits, by the rounded upper half of products, with an error
+ * for each of them or with one for all. */
 #if defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
 DENSE_INLINE int32_t dense_weigh(const int16_t *weights, const dense_h8 *inputs) {
     __m128i sum = _mm_madd_epi16(_mm_load_si128((const __m128i *)(const void *)weights), (__m128i)*inputs);
@@ -68,8 +70,8 @@ DENSE_INLINE int32_t dense_weigh(const int16_t *weights, const dense_h8 *inputs)
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
     return _mm_cvtsi128_si32(sum);
 }
-DENSE_INLINE void dense_learn(int16_t *weights, const dense_h8 *inputs, int32_t error) {
-    const __m128i factor = _mm_set1_epi16((int16_t)error);
+DENSE_INLINE void dense_learn_each(int16_t *weights, const dense_h8 *inputs, const dense_h8 *errors) {
+    const __m128i factor = (__m128i)*errors;
 #if defined(__SSSE3__) || defined(DENSE_USE_AVX2)
     const __m128i step = _mm_mulhrs_epi16((__m128i)*inputs, factor);
 #else
@@ -86,8 +88,8 @@ DENSE_INLINE int32_t dense_weigh(const int16_t *weights, const dense_h8 *inputs)
     const int32x4_t low = vmull_s16(vget_low_s16(factors), vget_low_s16((int16x8_t)*inputs));
     return vaddvq_s32(vmlal_high_s16(low, factors, (int16x8_t)*inputs));
 }
-DENSE_INLINE void dense_learn(int16_t *weights, const dense_h8 *inputs, int32_t error) {
-    const int16x8_t step = vqrdmulhq_n_s16((int16x8_t)*inputs, (int16_t)error);
+DENSE_INLINE void dense_learn_each(int16_t *weights, const dense_h8 *inputs, const dense_h8 *errors) {
+    const int16x8_t step = vqrdmulhq_s16((int16x8_t)*inputs, (int16x8_t)*errors);
     vst1q_s16(weights, vqaddq_s16(vld1q_s16(weights), step));
 }
 #else
@@ -97,11 +99,16 @@ DENSE_INLINE int32_t dense_weigh(const int16_t *weights, const dense_h8 *inputs)
         sum += weights[i] * (*inputs)[i];
     return sum;
 }
-DENSE_INLINE void dense_learn(int16_t *weights, const dense_h8 *inputs, int32_t error) {
+DENSE_INLINE void dense_learn_each(int16_t *weights, const dense_h8 *inputs, const dense_h8 *errors) {
     for (int i = 0; i < 8; i++)
-        weights[i] = (int16_t)dfk_clamp(weights[i] + (((*inputs)[i] * error + 16384) >> 15), -32768, 32767);
+        weights[i] = (int16_t)dfk_clamp(weights[i] + (((*inputs)[i] * (*errors)[i] + 16384) >> 15), -32768, 32767);
 }
 #endif
+DENSE_INLINE void dense_learn(int16_t *weights, const dense_h8 *inputs, int32_t error) {
+    const int16_t one = (int16_t)error;
+    const dense_h8 errors = {one, one, one, one, one, one, one, one};
+    dense_learn_each(weights, inputs, &errors);
+}
 
 /* What a context says of a decision: the logarithm of the odds of a one, in 1/256. */
 DENSE_INLINE int16_t dense_input(const dense_model *model, const dense_context *context, int i, int node) {

@@ -94,6 +94,15 @@ static void fill(uint32_t *slots, size_t count) {
     }
 }
 
+/* Weights of batches of steps: 0 where there is no context. */
+static void start_batches(int16_t *mixer, int16_t share) {
+    for (int node = NODE_POSITIVE; node <= NODE_NEGATIVE; node += NODE_NEGATIVE - NODE_POSITIVE)
+        for (int i = 0; i < DENSE_SETS * DENSE_BATCH_LANES; i++) {
+            const int context = 2 * (i % DENSE_BATCH_LANES / 8) + i % 2;
+            mixer[node * DENSE_SETS * DENSE_MIX_LANES(0) + i] = context < DENSE_USED_CONTEXTS(0) ? share : 0;
+        }
+}
+
 void dense_start(dense_model *model) {
     fill_tables(model);
     const size_t plane_bytes = model->plane_samples * model->planes * sizeof(uint16_t);
@@ -112,6 +121,8 @@ void dense_start(dense_model *model) {
         for (int16_t *set = model->mixer[m]; set < model->mixer[m] + NODES * DENSE_SETS * lanes; set += lanes)
             for (int i = 0; i < lanes; i++)
                 set[i] = i >= contexts ? 0 : (int16_t)(DENSE_WHOLE_WEIGHT / contexts);
+    if (!level)
+        start_batches(model->mixer[0], DENSE_WHOLE_WEIGHT / DENSE_USED_CONTEXTS(0));
     if (level)
         for (int i = 0; i < DENSE_REFINES; i++) {
             const int step = i % DENSE_REFINE_STEPS;
