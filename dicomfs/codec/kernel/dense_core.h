@@ -26,8 +26,10 @@ typedef struct {
     uint32_t q, signs, sides;
     uint32_t compared;
     int32_t raw[DENSE_SOLUTIONS], blend; /* predictions in 1/32 grey level */
+    dense_i4 spread;                     /* the last one four times */
     int32_t mu;                          /* the same without bias */
-    int32_t predicted, fraction;
+    int32_t predicted;
+    uint32_t fraction;
     int scale;
 } dense_view;
 
@@ -39,19 +41,32 @@ DENSE_INLINE uint32_t dense_quarter_log(uint32_t value) {
 
 DENSE_INLINE int32_t dense_size(int32_t value) { return value < 0 ? -value : value; }
 
+/* The whole part of a number between 0 and top, which 0 stands for where it is none; `spread` gets it four times.
+ * Compilers would take both ways between whole numbers and vectors through memory, and everything waits for this. */
+DENSE_INLINE int32_t dense_whole_part(float value, float top, dense_i4 *spread) {
+#if defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
+    const __m128 within = _mm_min_ss(_mm_max_ss(_mm_set_ss(value), _mm_setzero_ps()), _mm_set_ss(top));
+    __m128i four = _mm_shuffle_epi32(_mm_cvttps_epi32(within), 0);
+    __asm__("" : "+x"(four));
+    int32_t whole = _mm_cvtsi128_si32(four);
+    __asm__("" : "+r"(whole));
+    *spread = (dense_i4)four;
+#else
+    value = value > 0.0f ? value : 0.0f;
+    const int32_t whole = (int32_t)(value < top ? value : top);
+    *spread = (dense_i4){whole, whole, whole, whole};
+#endif
+    return whole;
+}
+
 /* A prediction from the weights of a solution, in 1/32 grey level; what is no number counts as 0. */
 DENSE_INLINE int32_t dense_predict(const dense_model *model, const dense_west *west, int i, int solution,
-                                   const float *weights) {
+                                   const float *weights, dense_i4 *spread) {
     const float base = model->segment.base[i], top = (float)(int32_t)(model->header.largest * 32);
     float value = model->segment.partial[solution][i] + weights[TAP_WWW] * ((float)west->www - base);
     value = value + weights[TAP_WW] * ((float)west->ww - base);
     value = value + weights[TAP_W] * ((float)west->w - base);
-    value = (value + base) * 32.0f + 0.5f;
-    if (!(value > 0.0f))
-        value = 0.0f;
-    if (value > top)
-        value = top;
-    return (int32_t)value;
+    return dense_whole_part((value + base) * 32.0f + 0.5f, top, spread);
 }
 
 /* Blends the solutions by how well each did around the sample. */
@@ -78,8 +93,13 @@ DENSE_INLINE void dense_look(dense_model *model, dense_view *view, const dense_w
     view->w = west->w, view->ww = west->ww, view->n = here[-stride], view->nw = here[-stride - 1];
     view->ne = here[-stride + 1], view->nn = here[-2 * stride];
     for (int s = 0; s < DENSE_USED_SOLUTIONS(level); s++)
-        view->raw[s] = dense_predict(model, west, i, s, weights + s * DENSE_MOST_TERMS);
-    view->blend = level ? dense_blend(model, view->raw, x) : view->raw[0];
+        view->raw[s] = dense_predict(model, west, i, s, weights + s * DENSE_MOST_TERMS, &view->spread);
+    view->blend = view->raw[0];
+    if (level) {
+        const int32_t blend = dense_blend(model, view->raw, x);
+        view->blend = blend;
+        view->spread = (dense_i4){blend, blend, blend, blend};
+    }
     view->ec = (uint32_t)(model->segment.above[i] + 3 * west->error + west->farther_error);
     view->er = view->behind ? (uint32_t)model->segment.behind[i] : view->ec;
     view->energy = view->behind ? (2 * view->ec + view->er + 1) / 3 : view->ec;
@@ -94,17 +114,18 @@ DENSE_INLINE void dense_look(dense_model *model, dense_view *view, const dense_w
 /* Which of seven guesses at a sample lie above the prediction, a bit each: NW, N and NE from `north` on, W, the same
  * sample of the first reference, and where W and N lead to. */
 DENSE_INLINE uint32_t dense_compare(const dense_view *view, const uint16_t *north) {
-    const int32_t fifth = view->behind ? view->behind[0] : view->ww, raw = view->blend;
+    const int32_t fifth = view->behind ? view->behind[0] : view->ww;
     const int32_t west = 2 * view->w - view->ww, down = 2 * view->n - view->nn;
 #if defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
-    const __m128i limit = _mm_set1_epi32(raw), none = _mm_setzero_si128();
-    const __m128i three = _mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *)(const void *)north), none);
-    const __m128i four = _mm_set_epi32(down, west, fifth, view->w);
-    const __m128i above = _mm_packs_epi32(_mm_cmpgt_epi32(_mm_slli_epi32(three, 5), limit),
-                                          _mm_cmpgt_epi32(_mm_slli_epi32(four, 5), limit));
-    const uint32_t bits = (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(above, none));
-    return (bits & 7) | (bits >> 1 & 120);
+    const __m128i limit = (__m128i)view->spread, none = _mm_setzero_si128();
+    const __m128i four = _mm_insert_epi16(_mm_loadl_epi64((const __m128i *)(const void *)north), view->w, 3);
+    const __m128i three = _mm_set_epi32(0, down, west, fifth);
+    const __m128i above =
+        _mm_packs_epi32(_mm_cmpgt_epi32(_mm_slli_epi32(_mm_unpacklo_epi16(four, none), 5), limit),
+                        _mm_cmpgt_epi32(_mm_slli_epi32(three, 5), limit));
+    return (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(above, none));
 #else
+    const int32_t raw = view->blend;
     return (uint32_t)(north[0] * 32 > raw) | (uint32_t)(north[1] * 32 > raw) << 1 |
            (uint32_t)(north[2] * 32 > raw) << 2 | (uint32_t)(view->w * 32 > raw) << 3 |
            (uint32_t)(fifth * 32 > raw) << 4 | (uint32_t)(west * 32 > raw) << 5 | (uint32_t)(down * 32 > raw) << 6;
@@ -121,7 +142,7 @@ DENSE_INLINE void dense_find_bias(const dense_model *model, dense_view *view, co
     const int32_t most = (int32_t)model->header.largest;
     view->mu = dense_clamp(raw + ((bias[0]->mean + bias[1]->mean) >> 9), 0, most * 32);
     view->predicted = (view->mu + 16) >> 5;
-    view->fraction = view->mu - view->predicted * 32 + 16;
+    view->fraction = (uint32_t)(view->mu + 16) & 31;
 }
 
 /* Moves two entries towards an error, together: numbers 0 and 1 are the means, 2 and 3 the counts. */
@@ -144,7 +165,6 @@ DENSE_INLINE uint32_t dense_signed_log(int32_t difference) {
 DENSE_INLINE void dense_find_contexts(const dense_model *model, const dense_view *view, uint32_t west_error,
                                       uint32_t north_error, dense_context *context, const int level) {
     const uint32_t q = view->q, half = DENSE_ENERGIES / 2, quarter = half / 2, eighth = half / 4;
-    const uint32_t fraction = (uint32_t)(view->fraction > 31 ? 31 : view->fraction);
     const uint32_t turned =
         (uint32_t)(west_error > north_error) * 2 + (24 * west_error > view->er);
     const uint32_t brightness = dense_quarter_log((uint32_t)view->predicted);
@@ -152,7 +172,7 @@ DENSE_INLINE void dense_find_contexts(const dense_model *model, const dense_view
     uint32_t index[DENSE_CONTEXTS];
     index[0] = ((view->signs * 4 + view->sides) * 4 + turned) * eighth + (q >> 3);
     index[1] = (dense_quarter_log(view->ec) >> 1) * half + view->er_log;
-    index[2] = fraction / 2 * half + (q >> 1);
+    index[2] = view->fraction / 2 * half + (q >> 1);
     index[3] = dense_signed_log(beside - view->predicted) * half + (q >> 1);
     index[4] = brightness * quarter + (q >> 2);
     if (level) {
