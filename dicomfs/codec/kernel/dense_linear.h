@@ -50,7 +50,8 @@ DENSE_INLINE dense_f8 dense_splat(float value) {
     return (dense_f8){value, value, value, value, value, value, value, value};
 }
 
-/* Raises `most` to `value` where that is larger (neither is NaN); and eight whole numbers within 16 bits as such.
+/* Raises `most` to `value` where that is larger (neither is NaN); the same of four numbers, of which `most` becomes
+ * `value` where it is none; and eight whole numbers within 16 bits as such.
  * Pointers keep vectors out of signatures, whose meaning depends on the instruction set. */
 #if defined(DENSE_USE_AVX2) || defined(__AVX2__)
 DENSE_INLINE void dense_raise(dense_f8 *most, const dense_f8 *value) {
@@ -68,6 +69,17 @@ DENSE_INLINE void dense_raise(dense_f8 *most, const dense_f8 *value) {
 DENSE_INLINE dense_i4 dense_narrow(const dense_i8 *whole) {
     typedef int16_t dense_i16x8 __attribute__((vector_size(16)));
     return (dense_i4)__builtin_convertvector(*whole, dense_i16x8);
+}
+#endif
+
+#if defined(__SSE2__)
+DENSE_INLINE void dense_raise_four(dense_f4 *most, const dense_f4 *value) {
+    *most = (dense_f4)_mm_max_ps((__m128)*most, (__m128)*value);
+}
+#else
+DENSE_INLINE void dense_raise_four(dense_f4 *most, const dense_f4 *value) {
+    const dense_i4 kept = *most > *value;
+    *most = (dense_f4)(((dense_i4)*most & kept) | ((dense_i4)*value & ~kept));
 }
 #endif
 
@@ -195,35 +207,41 @@ typedef struct {
 } dense_elimination;
 
 /* All numbers like the one at `place`. */
-DENSE_INLINE void dense_spread(dense_f8 *out, const dense_f8 *from, const int place) {
+DENSE_INLINE void dense_spread(dense_f4 *out, const dense_f4 *from, const int place) {
 #if defined(__clang__)
     const float value = (*from)[place];
-    *out = dense_splat(value);
+    *out = (dense_f4){value, value, value, value};
 #else
-    *out = __builtin_shuffle(*from, (dense_i8){place, place, place, place, place, place, place, place});
+    *out = __builtin_shuffle(*from, (dense_i4){place, place, place, place});
 #endif
 }
 
-/* Finishes the `count` rows of a group as far as its own columns go. */
-DENSE_INLINE void dense_eliminate_own(dense_elimination *work, dense_f8 *rows, dense_f8 *inverses, const int count,
-                                      const int group) {
-    const dense_f8 least = dense_splat(DENSE_LEAST_PIVOT);
+/* Finishes the `count` rows of a group as far as its own columns go.  Everything waits for this, and half a vector of
+ * eight finds its own numbers sooner than those of the other half. */
+DENSE_INLINE void dense_eliminate_own(dense_elimination *work, const dense_f8 *rows, dense_f8 *inverses,
+                                      const int count, const int group) {
+    const dense_f4 least = {DENSE_LEAST_PIVOT, DENSE_LEAST_PIVOT, DENSE_LEAST_PIVOT, DENSE_LEAST_PIVOT};
+    dense_f4 half[8][2];
+    memcpy(half, rows, sizeof half);
 #pragma GCC unroll 8
     for (int k = 0; k < count; k++) {
-        dense_f8 pivot, factor;
-        dense_spread(&pivot, &rows[k], k);
+        dense_f4 pivot, factor, scaled[2];
+        dense_spread(&pivot, &half[k][k >> 2], k & 3);
         pivot = pivot * DENSE_RIDGE_FACTOR + DENSE_RIDGE;
-        const dense_i8 above = pivot > least;
-        pivot = (dense_f8)(((dense_i8)pivot & above) | ((dense_i8)least & ~above));
-        inverses[k] = 1.0f / pivot;
-        const dense_f8 scaled = rows[k] * inverses[k];
-        work->row[group][8 * group + k] = rows[k];
-        work->scaled[group][8 * group + k] = scaled;
+        dense_raise_four(&pivot, &least);
+        const dense_f4 inverse = 1.0f / pivot;
+        inverses[k] = dense_splat(inverse[0]);
+#pragma GCC unroll 2
+        for (int h = k >> 2; h < 2; h++)
+            scaled[h] = half[k][h] * inverse;
+        ((dense_f4 *)&work->scaled[group][8 * group + k])[1] = scaled[1];
 #pragma GCC unroll 8
         for (int i = k + 1; i < count; i++) {
-            dense_spread(&factor, &scaled, i);
+            dense_spread(&factor, &scaled[i >> 2], i & 3);
             work->lower[8 * group + i][8 * group + k] = factor[0];
-            rows[i] = rows[i] - factor * rows[k];
+#pragma GCC unroll 2
+            for (int h = i >> 2; h < 2; h++)
+                half[i][h] = half[i][h] - factor * half[k][h];
         }
     }
 }
@@ -271,7 +289,7 @@ DENSE_INLINE void dense_eliminate_group(const dense_f8 *matrix, dense_eliminatio
 /* Solves for the weights of the first `taps` terms by elimination without pivoting.  Those of other terms become 0. */
 DENSE_INLINE void dense_solve(const dense_f8 *matrix, float *weights, const int taps, const int blocks) {
     dense_elimination work;
-    dense_f8 right[DENSE_MOST_TERMS / 8];
+    dense_f4 right[DENSE_MOST_TERMS / 4];
     for (int j = 0; j < taps; j++)
         *(dense_f8 *)&work.lower[j][j & ~7] = dense_splat(0.0f);
     dense_eliminate_group(matrix, &work, taps, 0, blocks);
@@ -285,19 +303,19 @@ DENSE_INLINE void dense_solve(const dense_f8 *matrix, float *weights, const int 
     }
     for (int j = 0; j < 8 * blocks; j++)
         weights[j] = j < taps ? ((const float *)&work.scaled[blocks - 1][j])[7] : 0.0f;
-    for (int group = 0; 8 * group < taps; group++)
-        right[group] = *(const dense_f8 *)&weights[8 * group];
-    for (int group = (taps - 1) / 8; group >= 0; group--) {
-#pragma GCC unroll 8
-        for (int place = 7; place >= 0; place--) {
-            const int j = 8 * group + place;
-            dense_f8 weight;
+    for (int k = 0; 4 * k < taps; k++)
+        right[k] = *(const dense_f4 *)&weights[4 * k];
+    for (int from = (taps - 1) / 4; from >= 0; from--) {
+#pragma GCC unroll 4
+        for (int place = 3; place >= 0; place--) {
+            const int j = 4 * from + place;
+            dense_f4 weight;
             if (j >= taps)
                 continue;
-            dense_spread(&weight, &right[group], place);
+            dense_spread(&weight, &right[from], place);
             weights[j] = weight[0];
-            const dense_f8 *lower = (const dense_f8 *)work.lower[j];
-            for (int k = 0; k <= group; k++)
+            const dense_f4 *lower = (const dense_f4 *)work.lower[j];
+            for (int k = 0; k <= from; k++)
                 right[k] = right[k] - lower[k] * weight;
         }
     }
