@@ -16,7 +16,7 @@
 #define BATCH_VECTORS 3
 
 #if defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
-DENSE_INLINE void dense_pair_inputs(const dense_model *model, const dense_context *context, int node,
+DENSE_INLINE void dense_pair_inputs(const dense_model *model, const dense_context *context, size_t node,
                                     dense_h8 *pairs) {
     for (int i = 0; i < 4; i += 2) {
         __m128i all = _mm_setzero_si128();
@@ -36,7 +36,7 @@ DENSE_INLINE void dense_pair_inputs(const dense_model *model, const dense_contex
     pairs[2] = (dense_h8)_mm_insert_epi16(last, dense_input(model, context, 4, node + 3), 6);
 }
 #else
-DENSE_INLINE void dense_pair_inputs(const dense_model *model, const dense_context *context, int node,
+DENSE_INLINE void dense_pair_inputs(const dense_model *model, const dense_context *context, size_t node,
                                     dense_h8 *pairs) {
     for (int i = 0; i < BATCH_VECTORS; i++)
         for (int step = 0; step < BATCH_STEPS; step++) {
@@ -90,13 +90,13 @@ DENSE_INLINE void dense_put_first(dense_i8 *numbers, const dense_i8 *from) { (*n
 
 /* Adapts the slots of the sign and of `count` ones with the zero behind them (four ones: without) in all contexts.
  * The steps of either sign follow on seven of eight places; the place before them takes the sign for a while. */
-DENSE_INLINE void dense_adapt_batch(const dense_context *context, int negative, int count) {
+DENSE_INLINE void dense_adapt_batch(const dense_context *context, int negative, size_t from_positive, int count) {
     const dense_i8 reached = (dense_i8){0, 0, 1, 2, 3, 9, 9, 9} <= count;
     const dense_i8 ones = ((dense_i8){9, 1, 2, 3, 4, 9, 9, 9} <= count) | (dense_i8){-negative, 0, 0, 0, 0, 0, 0, 0};
     const dense_i8 target = ones & LARGEST_SLOT;
     for (int i = 0; i < DENSE_USED_CONTEXTS(0); i++) {
         uint32_t *row = context->slots[i];
-        uint32_t *side = row + (NODE_NEGATIVE - NODE_POSITIVE) * negative;
+        uint32_t *side = row + from_positive;
         dense_i8 value = *(const dense_i8 *)side;
         dense_put_first(&value, (const dense_i8 *)row);
         dense_i8 out = value;
@@ -152,7 +152,7 @@ DENSE_INLINE int dense_code_batch(const dense_model *model, dense_coder *coder, 
     *negative = dense_code(coder, *negative, (uint32_t)dense_clamp(single, LEAST_PROBABILITY, MOST_PROBABILITY), decoding);
     dense_learn(weights, &sign_inputs, ((-*negative & 65535) - single) >> ERROR_SHIFT);
 
-    const int from_positive = (NODE_NEGATIVE - NODE_POSITIVE) * *negative;
+    const size_t from_positive = (size_t)((NODE_NEGATIVE - NODE_POSITIVE) * *negative);
     int32_t singles[BATCH_STEPS], probabilities[BATCH_STEPS];
     weights = context->batch + from_positive * (DENSE_SETS * DENSE_MIX_LANES(0));
     dense_pair_inputs(model, context, NODE_POSITIVE + from_positive, pairs);
@@ -168,7 +168,7 @@ DENSE_INLINE int dense_code_batch(const dense_model *model, dense_coder *coder, 
     const dense_i4 found = {singles[0], singles[1], singles[2], singles[3]};
     const dense_i4 errors = (((ones & 65535) - found) >> ERROR_SHIFT) & reached;
     dense_learn_steps(weights, pairs, &errors);
-    dense_adapt_batch(context, *negative, count);
+    dense_adapt_batch(context, *negative, from_positive, count);
     return count;
 }
 

@@ -62,11 +62,11 @@ DENSE_INLINE int32_t dense_whole_part(float value, float top, dense_i4 *spread) 
 /* A prediction from the weights of a solution, in 1/32 grey level; what is no number counts as 0. */
 DENSE_INLINE int32_t dense_predict(const dense_model *model, const dense_west *west, int i, int solution,
                                    const float *weights, dense_i4 *spread) {
-    const float base = model->segment.base[i], top = (float)(int32_t)(model->header.largest * 32);
+    const float base = model->segment.base[i];
     float value = model->segment.partial[solution][i] + weights[TAP_WWW] * ((float)west->www - base);
     value = value + weights[TAP_WW] * ((float)west->ww - base);
     value = value + weights[TAP_W] * ((float)west->w - base);
-    return dense_whole_part((value + base) * 32.0f + 0.5f, top, spread);
+    return dense_whole_part((value + base) * 32.0f + 0.5f, model->top, spread);
 }
 
 /* Blends the solutions by how well each did around the sample. */

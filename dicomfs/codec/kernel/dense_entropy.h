@@ -111,11 +111,11 @@ DENSE_INLINE void dense_learn(int16_t *weights, const dense_h8 *inputs, int32_t 
 }
 
 /* What a context says of a decision: the logarithm of the odds of a one, in 1/256. */
-DENSE_INLINE int16_t dense_input(const dense_model *model, const dense_context *context, int i, int node) {
+DENSE_INLINE int16_t dense_input(const dense_model *model, const dense_context *context, int i, size_t node) {
     return model->stretch[context->slots[i][node] >> 20];
 }
 
-DENSE_INLINE void dense_inputs(const dense_model *model, const dense_context *context, int node, dense_h8 *inputs,
+DENSE_INLINE void dense_inputs(const dense_model *model, const dense_context *context, size_t node, dense_h8 *inputs,
                                const int level) {
 #define INPUT(i) dense_input(model, context, i, node)
     if (level) {
@@ -144,7 +144,7 @@ DENSE_INLINE int dense_mixed_bit(const dense_model *model, dense_coder *coder, c
     dense_h8 inputs[2];
     int32_t mixed[2], single[2];
     int16_t *weights[2];
-    dense_inputs(model, context, node, inputs, level);
+    dense_inputs(model, context, (size_t)node, inputs, level);
     for (int i = 0; i < DENSE_MIXERS(level); i++) {
         weights[i] = context->mixer[i] + node * (DENSE_SETS * DENSE_MIX_LANES(level));
         int32_t sum = dense_weigh(weights[i], &inputs[0]);

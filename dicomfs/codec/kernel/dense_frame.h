@@ -109,6 +109,7 @@ DENSE_INLINE void dense_open_frame(dense_model *model, const int level) {
     const int64_t stride = (int64_t)model->stride;
     uint32_t distances[DFK_REFERENCES];
     dense_frame_references(model->header.references, model->frame, distances);
+    model->top = (float)(int32_t)(model->header.largest * 32);
     model->row0 = dense_plane(model, model->pixels, model->frame);
     model->error0 = dense_plane(model, model->errors, model->frame);
     for (int i = 0; i < DFK_REFERENCES; i++)

@@ -96,6 +96,7 @@ typedef struct dense_model {
 
     /* of the frame being coded */
     uint16_t *row0, *error0;
+    float top; /* the largest prediction, in 1/32 grey level */
     const uint16_t *reference[DFK_REFERENCES];
     const uint16_t *reference_errors;
     const uint16_t *tap[DENSE_MOST_TERMS]; /* at column 0 of the row being coded */
