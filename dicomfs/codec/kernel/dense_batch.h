@@ -46,28 +46,36 @@ DENSE_INLINE void dense_pair_inputs(const dense_model *model, const dense_contex
 }
 #endif
 
-/* Weighs the inputs of all steps: where in the table of squash the results are. */
-DENSE_INLINE void dense_weigh_steps(const int16_t *weights, const dense_h8 *pairs, int32_t *places) {
+/* Weighs the inputs of all steps: what squash makes of the results, and with which probabilities they are coded. */
+DENSE_INLINE void dense_weigh_steps(const dense_model *model, const int16_t *weights, const dense_h8 *pairs,
+                                    int32_t *singles, uint32_t *probabilities) {
 #if defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
     const __m128i *at = (const __m128i *)(const void *)weights;
     __m128i sum = _mm_add_epi32(_mm_madd_epi16(_mm_load_si128(at), (__m128i)pairs[0]),
                                 _mm_madd_epi16(_mm_load_si128(at + 2), (__m128i)pairs[2]));
     sum = _mm_add_epi32(sum, _mm_madd_epi16(_mm_load_si128(at + 1), (__m128i)pairs[1]));
-    __m128i place = _mm_srai_epi32(sum, MIX_SHIFT);
-    place = _mm_packs_epi32(place, place);
-    place = _mm_max_epi16(_mm_min_epi16(place, _mm_set1_epi16(2047)), _mm_set1_epi16(-2047));
-    place = _mm_add_epi16(place, _mm_set1_epi16(2048));
-    places[0] = _mm_extract_epi16(place, 0);
-    places[1] = _mm_extract_epi16(place, 1);
-    places[2] = _mm_extract_epi16(place, 2);
-    places[3] = _mm_extract_epi16(place, 3);
+    const __m128i most = _mm_set_epi16(LARGEST_ODDS, LARGEST_ODDS, LARGEST_ODDS, LARGEST_ODDS, CODED_ODDS, CODED_ODDS,
+                                       CODED_ODDS, CODED_ODDS);
+    __m128i odds = _mm_srai_epi32(sum, MIX_SHIFT);
+    odds = _mm_packs_epi32(odds, odds);
+    odds = _mm_max_epi16(_mm_min_epi16(odds, most), _mm_sub_epi16(_mm_setzero_si128(), most));
+    odds = _mm_add_epi16(odds, _mm_set1_epi16(2048));
+    probabilities[0] = model->squash[_mm_extract_epi16(odds, 0)];
+    probabilities[1] = model->squash[_mm_extract_epi16(odds, 1)];
+    probabilities[2] = model->squash[_mm_extract_epi16(odds, 2)];
+    probabilities[3] = model->squash[_mm_extract_epi16(odds, 3)];
+    singles[0] = model->squash[_mm_extract_epi16(odds, 4)];
+    singles[1] = model->squash[_mm_extract_epi16(odds, 5)];
+    singles[2] = model->squash[_mm_extract_epi16(odds, 6)];
+    singles[3] = model->squash[_mm_extract_epi16(odds, 7)];
 #else
     for (int step = 0; step < BATCH_STEPS; step++) {
         int32_t sum = 0;
         for (int i = 0; i < BATCH_VECTORS; i++)
             sum += weights[8 * i + 2 * step] * pairs[i][2 * step] +
                    weights[8 * i + 2 * step + 1] * pairs[i][2 * step + 1];
-        places[step] = dfk_clamp(sum >> MIX_SHIFT, -2047, 2047) + 2048;
+        singles[step] = dense_squash(model, sum >> MIX_SHIFT, LARGEST_ODDS);
+        probabilities[step] = (uint32_t)dense_squash(model, sum >> MIX_SHIFT, CODED_ODDS);
     }
 #endif
 }
@@ -110,11 +118,11 @@ DENSE_INLINE void dense_adapt_batch(const dense_context *context, int negative, 
 /* Codes how many ones come before the first zero, at most BATCH_STEPS.  A one leaves the start of the interval where it
  * is, so its length after i ones, ends[i], is known beforehand, unless it has to be made longer on the way: then, which
  * is rare, the decisions follow each other. */
-DENSE_INLINE int dense_code_ones(dense_coder *coder, const int32_t *probabilities, int count, const int decoding) {
+DENSE_INLINE int dense_code_ones(dense_coder *coder, const uint32_t *probabilities, int count, const int decoding) {
     uint64_t ends[BATCH_STEPS + 2], end, next;
     ends[0] = coder->range;
     for (int i = 0; i < BATCH_STEPS; i++)
-        ends[i + 1] = (ends[i] >> 16) * (uint64_t)probabilities[i];
+        ends[i + 1] = (ends[i] >> 16) * probabilities[i];
     ends[BATCH_STEPS + 1] = 0;
     if (decoding) {
         count = 0;
@@ -131,7 +139,7 @@ DENSE_INLINE int dense_code_ones(dense_coder *coder, const int32_t *probabilitie
     }
     if (__builtin_expect(end >> 32 == 0, 0)) {
         int step = 0;
-        while (step < BATCH_STEPS && dense_code(coder, step < count, (uint32_t)probabilities[step], decoding))
+        while (step < BATCH_STEPS && dense_code(coder, step < count, probabilities[step], decoding))
             step++;
         return step;
     }
@@ -147,20 +155,17 @@ DENSE_INLINE int dense_code_batch(const dense_model *model, dense_coder *coder, 
     dense_h8 sign_inputs, pairs[BATCH_VECTORS];
     dense_inputs(model, context, NODE_SIGN, &sign_inputs, 0);
     int16_t *weights = context->mixer[0] + NODE_SIGN * (DENSE_SETS * DENSE_MIX_LANES(0));
-    const int32_t sum = dense_weigh(weights, &sign_inputs) >> MIX_SHIFT;
-    const int32_t single = model->squash[dense_clamp(sum, -2047, 2047) + 2048];
-    *negative = dense_code(coder, *negative, (uint32_t)dense_clamp(single, LEAST_PROBABILITY, MOST_PROBABILITY), decoding);
+    const int32_t odds = dense_weigh(weights, &sign_inputs) >> MIX_SHIFT;
+    *negative = dense_code(coder, *negative, (uint32_t)dense_squash(model, odds, CODED_ODDS), decoding);
+    const int32_t single = dense_squash(model, odds, LARGEST_ODDS);
     dense_learn(weights, &sign_inputs, ((-*negative & 65535) - single) >> ERROR_SHIFT);
 
     const size_t from_positive = (size_t)((NODE_NEGATIVE - NODE_POSITIVE) * *negative);
-    int32_t singles[BATCH_STEPS], probabilities[BATCH_STEPS];
+    int32_t singles[BATCH_STEPS];
+    uint32_t probabilities[BATCH_STEPS];
     weights = context->batch + from_positive * (DENSE_SETS * DENSE_MIX_LANES(0));
     dense_pair_inputs(model, context, NODE_POSITIVE + from_positive, pairs);
-    dense_weigh_steps(weights, pairs, singles);
-    for (int i = 0; i < BATCH_STEPS; i++) {
-        singles[i] = model->squash[singles[i]];
-        probabilities[i] = dense_clamp(singles[i], LEAST_PROBABILITY, MOST_PROBABILITY);
-    }
+    dense_weigh_steps(model, weights, pairs, singles, probabilities);
     const int wanted = value < BATCH_STEPS ? (int)value : BATCH_STEPS;
     const int count = dense_code_ones(coder, probabilities, wanted, decoding);
     /* Steps that were not reached learn with an error of 0. */

@@ -13,6 +13,10 @@
 #define CONSTANT_INPUT 256
 #define LEAST_PROBABILITY 24
 #define MOST_PROBABILITY 65512
+/* Logarithms of odds, in 1/256: the largest that is found, and one for which squash gives MOST_PROBABILITY, as it gives
+ * LEAST_PROBABILITY for its opposite. */
+#define LARGEST_ODDS 2047
+#define CODED_ODDS 2030
 
 /* Where the decisions of one sample find what they adapt. */
 typedef struct {
@@ -138,11 +142,16 @@ DENSE_INLINE void dense_inputs(const dense_model *model, const dense_context *co
 #undef INPUT
 }
 
+/* What squash makes of odds within a limit. */
+DENSE_INLINE int32_t dense_squash(const dense_model *model, int32_t odds, int32_t limit) {
+    return model->squash[dense_clamp(odds, -limit, limit) + 2048];
+}
+
 /* Codes a bit by what the contexts of the sample say together; level 1 asks two mixers and refines the result. */
 DENSE_INLINE int dense_mixed_bit(const dense_model *model, dense_coder *coder, const dense_context *context, int node,
                                  int bit, const int level, const int decoding) {
     dense_h8 inputs[2];
-    int32_t mixed[2], single[2];
+    int32_t mixed[2], single[2], probability = 0;
     int16_t *weights[2];
     dense_inputs(model, context, (size_t)node, inputs, level);
     for (int i = 0; i < DENSE_MIXERS(level); i++) {
@@ -150,19 +159,20 @@ DENSE_INLINE int dense_mixed_bit(const dense_model *model, dense_coder *coder, c
         int32_t sum = dense_weigh(weights[i], &inputs[0]);
         if (level)
             sum += dense_weigh(weights[i] + 8, &inputs[1]);
-        mixed[i] = dense_clamp(sum >> MIX_SHIFT, -2047, 2047);
+        mixed[i] = dense_clamp(sum >> MIX_SHIFT, -LARGEST_ODDS, LARGEST_ODDS);
         single[i] = model->squash[mixed[i] + 2048];
+        if (!level)
+            probability = dense_squash(model, sum >> MIX_SHIFT, CODED_ODDS);
     }
-    int32_t probability = single[0];
     uint32_t *refined = NULL;
     if (level) {
         const int32_t both = (mixed[0] + mixed[1]) / 2 + 2048, part = both & 127;
         refined = context->refine + node * (DENSE_ENERGIES / 2 * DENSE_REFINE_STEPS) + (both >> 7);
         const int32_t found = (int32_t)(((refined[0] >> 4) * (uint32_t)(128 - part) + (refined[1] >> 4) * (uint32_t)part) >> 7);
-        probability = (model->squash[both] + found + 1) >> 1;
+        probability = dense_clamp((model->squash[both] + found + 1) >> 1, LEAST_PROBABILITY, MOST_PROBABILITY);
         refined += part >> 6;
     }
-    bit = dense_code(coder, bit, (uint32_t)dense_clamp(probability, LEAST_PROBABILITY, MOST_PROBABILITY), decoding);
+    bit = dense_code(coder, bit, (uint32_t)probability, decoding);
     for (int i = 0; i < DENSE_MIXERS(level); i++) {
         const int32_t error = ((-bit & 65535) - single[i]) >> ERROR_SHIFT;
         dense_learn(weights[i], &inputs[0], error);
