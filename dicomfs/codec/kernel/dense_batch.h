@@ -99,8 +99,8 @@ DENSE_INLINE void dense_put_first(dense_i8 *numbers, const dense_i8 *from) { (*n
 /* Adapts the slots of the sign and of `count` ones with the zero behind them (four ones: without) in all contexts.
  * The steps of either sign follow on seven of eight places; the place before them takes the sign for a while. */
 DENSE_INLINE void dense_adapt_batch(const dense_context *context, int negative, size_t from_positive, int count) {
-    const dense_i8 reached = (dense_i8){0, 0, 1, 2, 3, 9, 9, 9} <= count;
-    const dense_i8 ones = ((dense_i8){9, 1, 2, 3, 4, 9, 9, 9} <= count) | (dense_i8){-negative, 0, 0, 0, 0, 0, 0, 0};
+    const dense_i8 reached = count > (dense_i8){-1, -1, 0, 1, 2, 9, 9, 9};
+    const dense_i8 ones = (count > (dense_i8){9, 0, 1, 2, 3, 9, 9, 9}) | (dense_i8){-negative, 0, 0, 0, 0, 0, 0, 0};
     const dense_i8 target = ones & LARGEST_SLOT;
     for (int i = 0; i < DENSE_USED_CONTEXTS(0); i++) {
         uint32_t *row = context->slots[i];

@@ -42,7 +42,12 @@ DENSE_INLINE void dense_adapt_eight(dense_i8 *slots, const dense_i8 *target) {
     const dense_f8 part = __builtin_convertvector(seen, dense_f8) + RATE_OFFSET;
     const dense_f8 step = __builtin_convertvector(error, dense_f8) / part;
     const dense_i8 moved = probability + __builtin_convertvector(step, dense_i8);
-    *slots = moved << 10 | (seen - (seen < SLOT_LIMIT));
+#if defined(DENSE_USE_AVX2) || defined(__AVX2__)
+    const dense_i8 counted = (dense_i8)_mm256_min_epi32((__m256i)(seen + 1), _mm256_set1_epi32(SLOT_LIMIT));
+#else
+    const dense_i8 counted = seen - (seen < SLOT_LIMIT);
+#endif
+    *slots = moved << 10 | counted;
 }
 
 /* The slots of a mixed decision. */
