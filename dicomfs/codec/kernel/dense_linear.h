@@ -50,25 +50,17 @@ DENSE_INLINE dense_f8 dense_splat(float value) {
     return (dense_f8){value, value, value, value, value, value, value, value};
 }
 
-/* Raises `most` to `value` where that is larger (neither is NaN); the same of four numbers, of which `most` becomes
- * `value` where it is none; and eight whole numbers within 16 bits as such.
+/* Raises `most` to `value` where that is larger (neither is NaN); and the same of four numbers, of which `most`
+ * becomes `value` where it is none.
  * Pointers keep vectors out of signatures, whose meaning depends on the instruction set. */
 #if defined(DENSE_USE_AVX2) || defined(__AVX2__)
 DENSE_INLINE void dense_raise(dense_f8 *most, const dense_f8 *value) {
     *most = (dense_f8)_mm256_max_ps((__m256)*most, (__m256)*value);
 }
-DENSE_INLINE dense_i4 dense_narrow(const dense_i8 *whole) {
-    return (dense_i4)_mm_packs_epi32(_mm256_castsi256_si128((__m256i)*whole),
-                                     _mm256_extracti128_si256((__m256i)*whole, 1));
-}
 #else
 DENSE_INLINE void dense_raise(dense_f8 *most, const dense_f8 *value) {
     const dense_i8 higher = *value > *most;
     *most = (dense_f8)(((dense_i8)*value & higher) | ((dense_i8)*most & ~higher));
-}
-DENSE_INLINE dense_i4 dense_narrow(const dense_i8 *whole) {
-    typedef int16_t dense_i16x8 __attribute__((vector_size(16)));
-    return (dense_i4)__builtin_convertvector(*whole, dense_i16x8);
 }
 #endif
 
