@@ -38,44 +38,67 @@ DENSE_INLINE void dense_pair_inputs(const dense_model *model, const dense_contex
 #else
 DENSE_INLINE void dense_pair_inputs(const dense_model *model, const dense_context *context, size_t node,
                                     dense_h8 *pairs) {
-    for (int i = 0; i < BATCH_VECTORS; i++)
-        for (int step = 0; step < BATCH_STEPS; step++) {
-            pairs[i][2 * step] = dense_input(model, context, 2 * i, node + step);
-            pairs[i][2 * step + 1] = i < 2 ? dense_input(model, context, 2 * i + 1, node + step) : CONSTANT_INPUT;
-        }
+#define INPUT(i, step) dense_input(model, context, i, node + step)
+    for (int i = 0; i < 4; i += 2)
+        pairs[i / 2] = (dense_h8){INPUT(i, 0), INPUT(i + 1, 0), INPUT(i, 1), INPUT(i + 1, 1),
+                                  INPUT(i, 2), INPUT(i + 1, 2), INPUT(i, 3), INPUT(i + 1, 3)};
+    pairs[2] = (dense_h8){INPUT(4, 0), CONSTANT_INPUT, INPUT(4, 1), CONSTANT_INPUT,
+                          INPUT(4, 2), CONSTANT_INPUT, INPUT(4, 3), CONSTANT_INPUT};
+#undef INPUT
+}
+#endif
+
+/* Sums of the products of the pairs of all steps. */
+#if defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
+DENSE_INLINE void dense_sum_steps(const int16_t *weights, const dense_h8 *pairs, dense_i4 *sums) {
+    const __m128i *at = (const __m128i *)(const void *)weights;
+    const __m128i sum = _mm_add_epi32(_mm_madd_epi16(_mm_load_si128(at), (__m128i)pairs[0]),
+                                      _mm_madd_epi16(_mm_load_si128(at + 2), (__m128i)pairs[2]));
+    *sums = (dense_i4)_mm_add_epi32(sum, _mm_madd_epi16(_mm_load_si128(at + 1), (__m128i)pairs[1]));
+}
+#elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(DENSE_NO_INTRINSICS)
+DENSE_INLINE void dense_sum_steps(const int16_t *weights, const dense_h8 *pairs, dense_i4 *sums) {
+    const int32x4_t sum = vaddq_s32(dense_madd(vld1q_s16(weights), (int16x8_t)pairs[0]),
+                                    dense_madd(vld1q_s16(weights + 8), (int16x8_t)pairs[1]));
+    *sums = (dense_i4)vaddq_s32(sum, dense_madd(vld1q_s16(weights + 16), (int16x8_t)pairs[2]));
+}
+#else
+DENSE_INLINE void dense_sum_steps(const int16_t *weights, const dense_h8 *pairs, dense_i4 *sums) {
+    *sums = (dense_i4){0};
+    for (int step = 0; step < BATCH_STEPS; step++) {
+        int32_t sum = 0;
+        for (int i = 0; i < BATCH_VECTORS; i++)
+            sum += weights[8 * i + 2 * step] * pairs[i][2 * step] +
+                   weights[8 * i + 2 * step + 1] * pairs[i][2 * step + 1];
+        (*sums)[step] = sum;
+    }
 }
 #endif
 
 /* Weighs the inputs of all steps: what squash makes of the results, and with which probabilities they are coded. */
 DENSE_INLINE void dense_weigh_steps(const dense_model *model, const int16_t *weights, const dense_h8 *pairs,
                                     int32_t *singles, uint32_t *probabilities) {
+    dense_i4 odds;
+    dense_sum_steps(weights, pairs, &odds);
+    odds = odds >> MIX_SHIFT;
 #if defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
-    const __m128i *at = (const __m128i *)(const void *)weights;
-    __m128i sum = _mm_add_epi32(_mm_madd_epi16(_mm_load_si128(at), (__m128i)pairs[0]),
-                                _mm_madd_epi16(_mm_load_si128(at + 2), (__m128i)pairs[2]));
-    sum = _mm_add_epi32(sum, _mm_madd_epi16(_mm_load_si128(at + 1), (__m128i)pairs[1]));
     const __m128i most = _mm_set_epi16(LARGEST_ODDS, LARGEST_ODDS, LARGEST_ODDS, LARGEST_ODDS, CODED_ODDS, CODED_ODDS,
                                        CODED_ODDS, CODED_ODDS);
-    __m128i odds = _mm_srai_epi32(sum, MIX_SHIFT);
-    odds = _mm_packs_epi32(odds, odds);
-    odds = _mm_max_epi16(_mm_min_epi16(odds, most), _mm_sub_epi16(_mm_setzero_si128(), most));
-    odds = _mm_add_epi16(odds, _mm_set1_epi16(2048));
-    probabilities[0] = model->squash[_mm_extract_epi16(odds, 0)];
-    probabilities[1] = model->squash[_mm_extract_epi16(odds, 1)];
-    probabilities[2] = model->squash[_mm_extract_epi16(odds, 2)];
-    probabilities[3] = model->squash[_mm_extract_epi16(odds, 3)];
-    singles[0] = model->squash[_mm_extract_epi16(odds, 4)];
-    singles[1] = model->squash[_mm_extract_epi16(odds, 5)];
-    singles[2] = model->squash[_mm_extract_epi16(odds, 6)];
-    singles[3] = model->squash[_mm_extract_epi16(odds, 7)];
+    __m128i places = _mm_packs_epi32((__m128i)odds, (__m128i)odds);
+    places = _mm_max_epi16(_mm_min_epi16(places, most), _mm_sub_epi16(_mm_setzero_si128(), most));
+    places = _mm_add_epi16(places, _mm_set1_epi16(2048));
+    probabilities[0] = model->squash[_mm_extract_epi16(places, 0)];
+    probabilities[1] = model->squash[_mm_extract_epi16(places, 1)];
+    probabilities[2] = model->squash[_mm_extract_epi16(places, 2)];
+    probabilities[3] = model->squash[_mm_extract_epi16(places, 3)];
+    singles[0] = model->squash[_mm_extract_epi16(places, 4)];
+    singles[1] = model->squash[_mm_extract_epi16(places, 5)];
+    singles[2] = model->squash[_mm_extract_epi16(places, 6)];
+    singles[3] = model->squash[_mm_extract_epi16(places, 7)];
 #else
     for (int step = 0; step < BATCH_STEPS; step++) {
-        int32_t sum = 0;
-        for (int i = 0; i < BATCH_VECTORS; i++)
-            sum += weights[8 * i + 2 * step] * pairs[i][2 * step] +
-                   weights[8 * i + 2 * step + 1] * pairs[i][2 * step + 1];
-        singles[step] = dense_squash(model, sum >> MIX_SHIFT, LARGEST_ODDS);
-        probabilities[step] = (uint32_t)dense_squash(model, sum >> MIX_SHIFT, CODED_ODDS);
+        singles[step] = dense_squash(model, odds[step], LARGEST_ODDS);
+        probabilities[step] = (uint32_t)dense_squash(model, odds[step], CODED_ODDS);
     }
 #endif
 }

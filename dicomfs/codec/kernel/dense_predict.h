@@ -110,8 +110,8 @@ DENSE_INLINE void dense_prepare(dense_model *model, int64_t y, int64_t x0, const
 }
 
 /* Completes the terms of eight finished samples, and finds what to weigh them with; those from `count` on with 0. */
-DENSE_INLINE void dense_weigh_samples(dense_segment *segment, const uint16_t *row, int place, int count, dense_f8 *weights,
-                                      const int level) {
+DENSE_INLINE void dense_weigh_samples(dense_segment *segment, const uint16_t *row, int place, int count,
+                                      dense_f8 *weights, const int level) {
     const int terms = 8 * DENSE_BLOCKS(level);
     const dense_f8 base = *(const dense_f8 *)&segment->base[place];
     for (int i = 0; i < ROW_TAPS; i++)
