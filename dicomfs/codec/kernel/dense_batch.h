@@ -148,6 +148,7 @@ DENSE_INLINE int dense_code_ones(dense_coder *coder, const uint32_t *probabiliti
         ends[i + 1] = (ends[i] >> 16) * probabilities[i];
     ends[BATCH_STEPS + 1] = 0;
     if (decoding) {
+        /* Picked one after the other, as they come out: by number they would go through memory. */
         count = 0;
         end = ends[0], next = ends[1];
         for (int i = 1; i <= BATCH_STEPS; i++) {
