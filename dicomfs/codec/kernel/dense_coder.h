@@ -23,17 +23,28 @@ typedef struct {
     int overflow; /* the output did not fit */
 } dense_coder;
 
-DENSE_INLINE uint64_t dense_fetch(dense_coder *coder) {
-    const size_t at = coder->at;
-    coder->at = at + 4;
-    if (coder->limit >= 4 && at <= coder->limit - 4) {
-        const uint8_t *in = coder->in + at;
-        return (uint64_t)in[0] << 24 | (uint64_t)in[1] << 16 | (uint64_t)in[2] << 8 | in[3];
-    }
+/* Compilers for x86 move limits into vectors, where the way there and back takes longer than they do. */
+DENSE_INLINE int32_t dense_clamp(int32_t value, int32_t low, int32_t high) {
+    value = value < low ? low : value;
+    __asm__("" : "+r"(value));
+    return value > high ? high : value;
+}
+
+/* The last bytes, from `in` on, and zeros behind them. */
+static __attribute__((noinline)) uint64_t dense_fetch_last(const uint8_t *in, size_t left) {
     uint64_t word = 0;
     for (size_t i = 0; i < 4; i++)
-        word = word << 8 | (at + i < coder->limit ? coder->in[at + i] : 0);
+        word = word << 8 | (i < left ? in[i] : 0);
     return word;
+}
+
+DENSE_INLINE uint64_t dense_fetch(dense_coder *coder) {
+    const size_t at = coder->at, left = at < coder->limit ? coder->limit - at : 0;
+    const uint8_t *in = coder->in + (left ? at : 0);
+    coder->at = at + 4;
+    if (__builtin_expect(left < 4, 0))
+        return dense_fetch_last(in, left);
+    return (uint64_t)in[0] << 24 | (uint64_t)in[1] << 16 | (uint64_t)in[2] << 8 | in[3];
 }
 
 static inline void dense_coder_start_decoder(dense_coder *coder, const uint8_t *in, size_t length) {
@@ -46,7 +57,7 @@ static inline void dense_coder_start_encoder(dense_coder *coder, uint8_t *out, s
     *coder = (dense_coder){.range = UINT64_MAX, .out = out, .limit = capacity};
 }
 
-static inline void dense_emit(dense_coder *coder) {
+DENSE_INLINE void dense_emit(dense_coder *coder) {
     if (coder->limit < 4 || coder->at > coder->limit - 4) {
         coder->overflow = 1;
         return;
@@ -57,14 +68,14 @@ static inline void dense_emit(dense_coder *coder) {
 }
 
 /* Adds one to what was written: the interval's start went past the next power of two. */
-static inline void dense_carry(dense_coder *coder) {
-    for (size_t i = coder->at; i > 0 && ++coder->out[i - 1] == 0;)
-        i--;
+static inline void dense_carry(uint8_t *out, size_t at) {
+    while (at > 0 && ++out[at - 1] == 0)
+        at--;
 }
 
 /* Makes the range longer where it is shorter than 32 bits. */
 DENSE_INLINE void dense_lengthen(dense_coder *coder, const int decoding) {
-    if (coder->range >> 32)
+    if (__builtin_expect(coder->range >> 32 != 0, 1))
         return;
     if (decoding) {
         coder->low = coder->low << 32 | dense_fetch(coder);
@@ -83,7 +94,7 @@ DENSE_INLINE void dense_move(dense_coder *coder, uint64_t by, const int decoding
     }
     coder->low += by;
     if (coder->low < by)
-        dense_carry(coder);
+        dense_carry(coder->out, coder->at);
 }
 
 /* Codes one decision; probability (1 to 65535, of 65536) is that of a one. */
@@ -116,7 +127,7 @@ DENSE_INLINE uint32_t dense_code_plain(dense_coder *coder, uint32_t value, int c
 static inline void dense_coder_finish(dense_coder *coder) {
     const uint64_t end = coder->low + coder->range - 1;
     if (end < coder->low)
-        dense_carry(coder);
+        dense_carry(coder->out, coder->at);
     coder->low = end & ~(uint64_t)UINT32_MAX;
     dense_emit(coder);
     for (int i = 0; i < 4 && !coder->overflow && coder->at > 0 && coder->out[coder->at - 1] == 0; i++)

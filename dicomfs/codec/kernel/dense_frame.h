@@ -22,8 +22,8 @@ DENSE_INLINE int dense_flat_kind(const dense_model *model, int64_t y, int64_t x0
 }
 
 /* Codes whether a segment continues the sample before it; if so fills it in and returns 1. */
-DENSE_INLINE int dense_flat(dense_model *model, int64_t y, int64_t x0, int64_t x1, const uint16_t *samples,
-                            const int level, const int decoding) {
+DENSE_INLINE int dense_flat(dense_model *model, dense_coder *coder, int64_t y, int64_t x0, int64_t x1,
+                            const uint16_t *samples, const int level, const int decoding) {
     const int kind = dense_flat_kind(model, y, x0, x1);
     if (!kind)
         return 0;
@@ -33,7 +33,7 @@ DENSE_INLINE int dense_flat(dense_model *model, int64_t y, int64_t x0, int64_t x
     if (!decoding)
         for (int64_t x = x0; x < x1; x++)
             same &= samples[x] == value;
-    if (!dense_simple_bit(model, &model->flat[kind - 1], same, decoding))
+    if (!dense_simple_bit(coder, &model->flat[kind - 1], same, decoding))
         return 0;
     for (int64_t x = x0; x < x1; x++) {
         row[x] = value;
@@ -75,10 +75,11 @@ DENSE_INLINE void dense_row(dense_model *model, int64_t y, const uint16_t *sampl
     dense_close_row(model, model->error0, y, 0, 0);
     model->signs[1][-1] = 0;
     dense_find_taps(model, y, level);
+    dense_coder coder = model->coder;
     for (uint32_t cell = 0; cell < model->cells; cell++) {
         const int64_t x0 = (int64_t)cell * DENSE_SEGMENT;
         const int64_t x1 = x0 + DENSE_SEGMENT < columns ? x0 + DENSE_SEGMENT : columns;
-        if (dense_flat(model, y, x0, x1, samples, level, decoding))
+        if (dense_flat(model, &coder, y, x0, x1, samples, level, decoding))
             continue;
         float *weights = model->weights + (size_t)cell * DENSE_USED_SOLUTIONS(level) * DENSE_MOST_TERMS;
         if (model->solved[cell] != (int32_t)(y / DENSE_SOLVE_ROWS(level))) {
@@ -90,9 +91,11 @@ DENSE_INLINE void dense_row(dense_model *model, int64_t y, const uint16_t *sampl
         dense_west west = {model->row0[at - 1], model->row0[at - 2], model->row0[at - 3],
                            model->error0[at - 1], model->error0[at - 2], model->signs[1][x0 - 1]};
         for (int64_t x = x0; x < x1; x++)
-            dense_sample(model, &west, y, x, (int)(x - x0), weights, decoding ? 0 : samples[x], level, decoding);
+            dense_sample(model, &coder, &west, y, x, (int)(x - x0), weights, decoding ? 0 : samples[x], level,
+                         decoding);
         dense_train(model, y, x0, (int)(x1 - x0), dense_cell(model, 1, cell, level), level);
     }
+    model->coder = coder;
     dense_close_row(model, model->row0, y, 0, 1);
     dense_close_row(model, model->error0, y, 0, 1);
     int8_t *turn = model->signs[0];
@@ -106,6 +109,7 @@ DENSE_INLINE void dense_open_frame(dense_model *model, const int level) {
     const int64_t stride = (int64_t)model->stride;
     uint32_t distances[DFK_REFERENCES];
     dense_frame_references(model->header.references, model->frame, distances);
+    model->top = (float)(int32_t)(model->header.largest * 32);
     model->row0 = dense_plane(model, model->pixels, model->frame);
     model->error0 = dense_plane(model, model->errors, model->frame);
     for (int i = 0; i < DFK_REFERENCES; i++)

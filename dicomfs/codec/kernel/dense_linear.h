@@ -50,24 +50,28 @@ DENSE_INLINE dense_f8 dense_splat(float value) {
     return (dense_f8){value, value, value, value, value, value, value, value};
 }
 
-/* Raises `most` to `value` where that is larger (neither is NaN); and eight whole numbers within 16 bits as such.
+/* Raises `most` to `value` where that is larger (neither is NaN); and the same of four numbers, of which `most`
+ * becomes `value` where it is none.
  * Pointers keep vectors out of signatures, whose meaning depends on the instruction set. */
 #if defined(DENSE_USE_AVX2) || defined(__AVX2__)
 DENSE_INLINE void dense_raise(dense_f8 *most, const dense_f8 *value) {
     *most = (dense_f8)_mm256_max_ps((__m256)*most, (__m256)*value);
-}
-DENSE_INLINE dense_i4 dense_narrow(const dense_i8 *whole) {
-    return (dense_i4)_mm_packs_epi32(_mm256_castsi256_si128((__m256i)*whole),
-                                     _mm256_extracti128_si256((__m256i)*whole, 1));
 }
 #else
 DENSE_INLINE void dense_raise(dense_f8 *most, const dense_f8 *value) {
     const dense_i8 higher = *value > *most;
     *most = (dense_f8)(((dense_i8)*value & higher) | ((dense_i8)*most & ~higher));
 }
-DENSE_INLINE dense_i4 dense_narrow(const dense_i8 *whole) {
-    typedef int16_t dense_i16x8 __attribute__((vector_size(16)));
-    return (dense_i4)__builtin_convertvector(*whole, dense_i16x8);
+#endif
+
+#if defined(__SSE2__)
+DENSE_INLINE void dense_raise_four(dense_f4 *most, const dense_f4 *value) {
+    *most = (dense_f4)_mm_max_ps((__m128)*most, (__m128)*value);
+}
+#else
+DENSE_INLINE void dense_raise_four(dense_f4 *most, const dense_f4 *value) {
+    const dense_i4 kept = *most > *value;
+    *most = (dense_f4)(((dense_i4)*most & kept) | ((dense_i4)*value & ~kept));
 }
 #endif
 
@@ -78,12 +82,24 @@ DENSE_INLINE void dense_add_matrix(dense_f8 *sum, const dense_f8 *matrix, float 
         sum[i] = sum[i] + factor * matrix[i];
 }
 
+/* Two numbers of 16 bits as one. */
+DENSE_INLINE int32_t dense_pair(const int16_t *numbers) {
+    int32_t pair;
+    memcpy(&pair, numbers, sizeof pair);
+    return pair;
+}
+
+/* Sums of products: each pair of eight with the one pair that all of them are multiplied by.  Left to itself, GCC for
+ * x86 takes sums of many terms apart into trees, for which there are not enough registers. */
+#define DENSE_KEEP_ORDER(sum) __asm__("" : "+x"(sum))
 #if defined(__AVX2__) || defined(DENSE_USE_AVX2)
 typedef __m256i dense_products;
 DENSE_INLINE dense_products dense_no_products(void) { return _mm256_setzero_si256(); }
-DENSE_INLINE dense_products dense_add_products(dense_products sum, int32_t pair, const int16_t *pairs) {
-    return _mm256_add_epi32(
-        sum, _mm256_madd_epi16(_mm256_set1_epi32(pair), _mm256_load_si256((const __m256i *)(const void *)pairs)));
+DENSE_INLINE dense_products dense_add_products(dense_products sum, const int16_t *pair, const int16_t *pairs) {
+    const __m256i terms = _mm256_load_si256((const __m256i *)(const void *)pairs);
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_set1_epi32(dense_pair(pair)), terms));
+    DENSE_KEEP_ORDER(sum);
+    return sum;
 }
 DENSE_INLINE dense_f8 dense_float_products(dense_products sum) { return (dense_f8)_mm256_cvtepi32_ps(sum); }
 #elif defined(__SSE2__) && !defined(DENSE_NO_INTRINSICS)
@@ -93,11 +109,14 @@ typedef struct {
 DENSE_INLINE dense_products dense_no_products(void) {
     return (dense_products){_mm_setzero_si128(), _mm_setzero_si128()};
 }
-DENSE_INLINE dense_products dense_add_products(dense_products sum, int32_t pair, const int16_t *pairs) {
+DENSE_INLINE dense_products dense_add_products(dense_products sum, const int16_t *pair, const int16_t *pairs) {
     const __m128i *both = (const __m128i *)(const void *)pairs;
-    const __m128i factor = _mm_set1_epi32(pair);
-    return (dense_products){_mm_add_epi32(sum.low, _mm_madd_epi16(factor, _mm_load_si128(both))),
-                            _mm_add_epi32(sum.high, _mm_madd_epi16(factor, _mm_load_si128(both + 1)))};
+    const __m128i factor = _mm_set1_epi32(dense_pair(pair));
+    sum.low = _mm_add_epi32(sum.low, _mm_madd_epi16(factor, _mm_load_si128(both)));
+    sum.high = _mm_add_epi32(sum.high, _mm_madd_epi16(factor, _mm_load_si128(both + 1)));
+    DENSE_KEEP_ORDER(sum.low);
+    DENSE_KEEP_ORDER(sum.high);
+    return sum;
 }
 DENSE_INLINE dense_f8 dense_float_products(dense_products sum) {
     dense_f8 out;
@@ -113,8 +132,8 @@ DENSE_INLINE dense_products dense_no_products(void) { return (dense_products){vd
 DENSE_INLINE int32x4_t dense_madd(int16x8_t a, int16x8_t b) {
     return vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b));
 }
-DENSE_INLINE dense_products dense_add_products(dense_products sum, int32_t pair, const int16_t *pairs) {
-    const int16x8_t factor = vreinterpretq_s16_s32(vdupq_n_s32(pair));
+DENSE_INLINE dense_products dense_add_products(dense_products sum, const int16_t *pair, const int16_t *pairs) {
+    const int16x8_t factor = vreinterpretq_s16_s32(vdupq_n_s32(dense_pair(pair)));
     return (dense_products){vaddq_s32(sum.low, dense_madd(factor, vld1q_s16(pairs))),
                             vaddq_s32(sum.high, dense_madd(factor, vld1q_s16(pairs + 8)))};
 }
@@ -127,11 +146,9 @@ DENSE_INLINE dense_f8 dense_float_products(dense_products sum) {
 #else
 typedef dense_i8 dense_products;
 DENSE_INLINE dense_products dense_no_products(void) { return (dense_i8){0}; }
-DENSE_INLINE dense_products dense_add_products(dense_products sum, int32_t pair, const int16_t *pairs) {
-    int16_t factor[2];
-    memcpy(factor, &pair, sizeof factor);
+DENSE_INLINE dense_products dense_add_products(dense_products sum, const int16_t *pair, const int16_t *pairs) {
     for (int i = 0; i < 8; i++)
-        sum[i] += factor[0] * pairs[2 * i] + factor[1] * pairs[2 * i + 1];
+        sum[i] += pair[0] * pairs[2 * i] + pair[1] * pairs[2 * i + 1];
     return sum;
 }
 DENSE_INLINE dense_f8 dense_float_products(dense_products sum) { return __builtin_convertvector(sum, dense_f8); }
@@ -145,13 +162,12 @@ DENSE_INLINE void dense_add_group(dense_f8 *matrix, const int16_t (*pairs)[2 * D
         dense_products sum[2][6];
         for (int j = 0; j < width; j++)
             sum[0][j] = sum[1][j] = dense_no_products();
+#pragma GCC unroll 8
         for (int p = 0; p < pair_count; p++) {
-            int32_t factor[2];
-            memcpy(factor, &pairs[p][2 * i], sizeof factor);
             for (int j = 0; j < width; j++) {
                 const int16_t *terms = &pairs[p][16 * (group + j)];
-                sum[0][j] = dense_add_products(sum[0][j], factor[0], terms);
-                sum[1][j] = dense_add_products(sum[1][j], factor[1], terms);
+                sum[0][j] = dense_add_products(sum[0][j], &pairs[p][2 * i], terms);
+                sum[1][j] = dense_add_products(sum[1][j], &pairs[p][2 * i + 2], terms);
             }
         }
         dense_f8 *row = matrix + DENSE_ROW_AT(blocks, i), *next = row + width;
@@ -183,35 +199,41 @@ typedef struct {
 } dense_elimination;
 
 /* All numbers like the one at `place`. */
-DENSE_INLINE void dense_spread(dense_f8 *out, const dense_f8 *from, const int place) {
+DENSE_INLINE void dense_spread(dense_f4 *out, const dense_f4 *from, const int place) {
 #if defined(__clang__)
     const float value = (*from)[place];
-    *out = dense_splat(value);
+    *out = (dense_f4){value, value, value, value};
 #else
-    *out = __builtin_shuffle(*from, (dense_i8){place, place, place, place, place, place, place, place});
+    *out = __builtin_shuffle(*from, (dense_i4){place, place, place, place});
 #endif
 }
 
-/* Finishes the `count` rows of a group as far as its own columns go. */
-DENSE_INLINE void dense_eliminate_own(dense_elimination *work, dense_f8 *rows, dense_f8 *inverses, const int count,
-                                      const int group) {
-    const dense_f8 least = dense_splat(DENSE_LEAST_PIVOT);
+/* Finishes the `count` rows of a group as far as its own columns go.  Everything waits for this, and half a vector of
+ * eight finds its own numbers sooner than those of the other half. */
+DENSE_INLINE void dense_eliminate_own(dense_elimination *work, const dense_f8 *rows, dense_f8 *inverses,
+                                      const int count, const int group) {
+    const dense_f4 least = {DENSE_LEAST_PIVOT, DENSE_LEAST_PIVOT, DENSE_LEAST_PIVOT, DENSE_LEAST_PIVOT};
+    dense_f4 half[8][2];
+    memcpy(half, rows, sizeof half);
 #pragma GCC unroll 8
     for (int k = 0; k < count; k++) {
-        dense_f8 pivot, factor;
-        dense_spread(&pivot, &rows[k], k);
+        dense_f4 pivot, factor, scaled[2];
+        dense_spread(&pivot, &half[k][k >> 2], k & 3);
         pivot = pivot * DENSE_RIDGE_FACTOR + DENSE_RIDGE;
-        const dense_i8 above = pivot > least;
-        pivot = (dense_f8)(((dense_i8)pivot & above) | ((dense_i8)least & ~above));
-        inverses[k] = 1.0f / pivot;
-        const dense_f8 scaled = rows[k] * inverses[k];
-        work->row[group][8 * group + k] = rows[k];
-        work->scaled[group][8 * group + k] = scaled;
+        dense_raise_four(&pivot, &least);
+        const dense_f4 inverse = 1.0f / pivot;
+        inverses[k] = dense_splat(inverse[0]);
+#pragma GCC unroll 2
+        for (int h = k >> 2; h < 2; h++)
+            scaled[h] = half[k][h] * inverse;
+        ((dense_f4 *)&work->scaled[group][8 * group + k])[1] = scaled[1];
 #pragma GCC unroll 8
         for (int i = k + 1; i < count; i++) {
-            dense_spread(&factor, &scaled, i);
+            dense_spread(&factor, &scaled[i >> 2], i & 3);
             work->lower[8 * group + i][8 * group + k] = factor[0];
-            rows[i] = rows[i] - factor * rows[k];
+#pragma GCC unroll 2
+            for (int h = i >> 2; h < 2; h++)
+                half[i][h] = half[i][h] - factor * half[k][h];
         }
     }
 }
@@ -259,7 +281,7 @@ DENSE_INLINE void dense_eliminate_group(const dense_f8 *matrix, dense_eliminatio
 /* Solves for the weights of the first `taps` terms by elimination without pivoting.  Those of other terms become 0. */
 DENSE_INLINE void dense_solve(const dense_f8 *matrix, float *weights, const int taps, const int blocks) {
     dense_elimination work;
-    dense_f8 right[DENSE_MOST_TERMS / 8];
+    dense_f4 right[DENSE_MOST_TERMS / 4];
     for (int j = 0; j < taps; j++)
         *(dense_f8 *)&work.lower[j][j & ~7] = dense_splat(0.0f);
     dense_eliminate_group(matrix, &work, taps, 0, blocks);
@@ -273,19 +295,19 @@ DENSE_INLINE void dense_solve(const dense_f8 *matrix, float *weights, const int 
     }
     for (int j = 0; j < 8 * blocks; j++)
         weights[j] = j < taps ? ((const float *)&work.scaled[blocks - 1][j])[7] : 0.0f;
-    for (int group = 0; 8 * group < taps; group++)
-        right[group] = *(const dense_f8 *)&weights[8 * group];
-    for (int group = (taps - 1) / 8; group >= 0; group--) {
-#pragma GCC unroll 8
-        for (int place = 7; place >= 0; place--) {
-            const int j = 8 * group + place;
-            dense_f8 weight;
+    for (int k = 0; 4 * k < taps; k++)
+        right[k] = *(const dense_f4 *)&weights[4 * k];
+    for (int from = (taps - 1) / 4; from >= 0; from--) {
+#pragma GCC unroll 4
+        for (int place = 3; place >= 0; place--) {
+            const int j = 4 * from + place;
+            dense_f4 weight;
             if (j >= taps)
                 continue;
-            dense_spread(&weight, &right[group], place);
+            dense_spread(&weight, &right[from], place);
             weights[j] = weight[0];
-            const dense_f8 *lower = (const dense_f8 *)work.lower[j];
-            for (int k = 0; k <= group; k++)
+            const dense_f4 *lower = (const dense_f4 *)work.lower[j];
+            for (int k = 0; k <= from; k++)
                 right[k] = right[k] - lower[k] * weight;
         }
     }

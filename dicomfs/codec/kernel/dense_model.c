@@ -94,6 +94,15 @@ static void fill(uint32_t *slots, size_t count) {
     }
 }
 
+/* Weights of batches of steps: 0 where there is no context. */
+static void start_batches(int16_t *mixer, int16_t share) {
+    for (int node = NODE_POSITIVE; node <= NODE_NEGATIVE; node += NODE_NEGATIVE - NODE_POSITIVE)
+        for (int i = 0; i < DENSE_SETS * DENSE_BATCH_LANES; i++) {
+            const int context = 2 * (i % DENSE_BATCH_LANES / 8) + i % 2;
+            mixer[node * DENSE_SETS * DENSE_MIX_LANES(0) + i] = context < DENSE_USED_CONTEXTS(0) ? share : 0;
+        }
+}
+
 void dense_start(dense_model *model) {
     fill_tables(model);
     const size_t plane_bytes = model->plane_samples * model->planes * sizeof(uint16_t);
@@ -112,6 +121,8 @@ void dense_start(dense_model *model) {
         for (int16_t *set = model->mixer[m]; set < model->mixer[m] + NODES * DENSE_SETS * lanes; set += lanes)
             for (int i = 0; i < lanes; i++)
                 set[i] = i >= contexts ? 0 : (int16_t)(DENSE_WHOLE_WEIGHT / contexts);
+    if (!level)
+        start_batches(model->mixer[0], DENSE_WHOLE_WEIGHT / DENSE_USED_CONTEXTS(0));
     if (level)
         for (int i = 0; i < DENSE_REFINES; i++) {
             const int step = i % DENSE_REFINE_STEPS;
@@ -124,10 +135,21 @@ void dense_start(dense_model *model) {
     model->frame = 0;
 }
 
+#if defined(__x86_64__) && !defined(DENSE_BASE_ONLY)
+/* Whether the machine counts leading zeros: one that does not takes the instruction for another, whose result here
+ * would be 0.  Not every compiler can be asked for it. */
+static int counts_zeros(void) {
+    uint32_t zeros;
+    __asm__ volatile("lzcnt %1, %0" : "=r"(zeros) : "r"(1u) : "cc");
+    return zeros == 31;
+}
+#endif
+
 /* DENSE_BASE_ONLY and DENSE_NO_INTRINSICS are for builds that compare the paths. */
 static void code_frame_here(dense_model *model, const uint16_t *samples) {
 #if defined(__x86_64__) && !defined(DENSE_BASE_ONLY)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+        counts_zeros()) {
         dense_frame_avx2(model, samples);
         return;
     }

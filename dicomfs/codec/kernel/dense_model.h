@@ -27,6 +27,8 @@
 /* Weights of a mixer: of the contexts, of a constant input, and such as have nothing to weigh. */
 #define DENSE_MIX_LANES(level) ((level) ? 16 : 8)
 #define DENSE_WHOLE_WEIGHT 16384 /* 1 */
+/* Weights of a batch of steps at level 0, in the place of those of its nodes (see dense_batch.h). */
+#define DENSE_BATCH_LANES (BATCH_STEPS * 8)
 #define DENSE_MIXERS(level) ((level) ? 2 : 1)
 #define DENSE_REFINE_STEPS 33
 
@@ -37,6 +39,7 @@ enum {
     NODE_NEGATIVE = 9, /* and of the others */
     SIGNED_STEPS = 7,
     NODE_UNARY = 16, /* later steps */
+    BATCH_STEPS = 4, /* which level 0 takes together: nearly nine in ten residuals end within them */
     UNARY_STEPS = 24,
     NODE_SPIKE = 33,
     NODE_PARITY = 35,
@@ -93,6 +96,7 @@ typedef struct dense_model {
 
     /* of the frame being coded */
     uint16_t *row0, *error0;
+    float top; /* the largest prediction, in 1/32 grey level */
     const uint16_t *reference[DFK_REFERENCES];
     const uint16_t *reference_errors;
     const uint16_t *tap[DENSE_MOST_TERMS]; /* at column 0 of the row being coded */

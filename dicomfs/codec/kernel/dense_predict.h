@@ -32,12 +32,16 @@ static const dense_window dense_windows[DENSE_SOLUTIONS] = {
     {0.6f, 0.0f, 0.3f, 0.4f, 0.0f, 0.0f},
 };
 
-DENSE_INLINE dense_f8 dense_load_samples(const uint16_t *samples) {
-    return __builtin_convertvector(*(const dense_u16x8 *)samples, dense_f8);
+DENSE_INLINE dense_i8 dense_load_whole(const uint16_t *samples) {
+#if defined(DENSE_USE_AVX2) || defined(__AVX2__)
+    return (dense_i8)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)samples));
+#else
+    return __builtin_convertvector(*(const dense_u16x8 *)samples, dense_i8);
+#endif
 }
 
-DENSE_INLINE dense_i8 dense_load_whole(const uint16_t *samples) {
-    return __builtin_convertvector(*(const dense_u16x8 *)samples, dense_i8);
+DENSE_INLINE dense_f8 dense_load_samples(const uint16_t *samples) {
+    return __builtin_convertvector(dense_load_whole(samples), dense_f8);
 }
 
 /* Finds where the taps of the samples of row y lie; those of references that are not there stay null. */
@@ -105,6 +109,54 @@ DENSE_INLINE void dense_prepare(dense_model *model, int64_t y, int64_t x0, const
     }
 }
 
+/* Completes the terms of eight finished samples, and finds what to weigh them with; those from `count` on with 0. */
+DENSE_INLINE void dense_weigh_samples(dense_segment *segment, const uint16_t *row, int place, int count,
+                                      dense_f8 *weights, const int level) {
+    const int terms = 8 * DENSE_BLOCKS(level);
+    const dense_f8 base = *(const dense_f8 *)&segment->base[place];
+    for (int i = 0; i < ROW_TAPS; i++)
+        *(dense_f8 *)&segment->terms[i][place] = dense_load_samples(row + place - 1 - i) - base;
+    *(dense_f8 *)&segment->terms[terms - 1][place] = dense_load_samples(row + place) - base;
+    dense_f8 largest = dense_splat(1.0f);
+#pragma GCC unroll 24
+    for (int i = 0; i < terms; i++) {
+        const dense_f8 size = (dense_f8)(*(const dense_i8 *)&segment->terms[i][place] & 0x7FFFFFFF);
+        dense_raise(&largest, &size);
+    }
+    const dense_f8 spread = *(const dense_f8 *)&segment->energy[place] * (1.0f / 48.0f) + WEIGHT_FLOOR;
+    const dense_f8 wanted = WEIGHT_SCALE / spread, most = LARGEST_TERM / largest;
+    const dense_i8 over = wanted > most;
+    const dense_i8 scale = ((dense_i8)most & over) | ((dense_i8)wanted & ~over);
+    *weights = (dense_f8)(scale & ((dense_i8){0, 1, 2, 3, 4, 5, 6, 7} + place < count));
+}
+
+/* Eight samples' whole parts of a term with their weights. */
+DENSE_INLINE dense_i8 dense_whole_term(const float *term, const dense_f8 *weights) {
+    return __builtin_convertvector(*(const dense_f8 *)term * *weights, dense_i8);
+}
+
+/* Writes eight terms of eight samples as whole numbers of 16 bits, sample by sample, two samples of a term together:
+ * those of samples 2 * p and 2 * p + 1 at out[p]. */
+#if defined(DENSE_USE_AVX2) || defined(__AVX2__)
+DENSE_INLINE void dense_pair_terms(const float (*terms)[DENSE_SEGMENT], const dense_f8 *weights,
+                                   int16_t (*out)[2 * DENSE_MOST_TERMS]) {
+    __m256i two[4], low[2], high[2];
+    for (int i = 0; i < 4; i++)
+        two[i] = _mm256_packs_epi32((__m256i)dense_whole_term(terms[i], weights),
+                                    (__m256i)dense_whole_term(terms[i + 4], weights));
+    for (int i = 0; i < 2; i++) {
+        low[i] = _mm256_unpacklo_epi32(two[2 * i], two[2 * i + 1]);
+        high[i] = _mm256_unpackhi_epi32(two[2 * i], two[2 * i + 1]);
+    }
+    /* The first four terms and the others, of pairs 0 and 2 and of pairs 1 and 3. */
+    const __m256i even[2] = {_mm256_unpacklo_epi64(low[0], low[1]), _mm256_unpacklo_epi64(high[0], high[1])};
+    const __m256i odd[2] = {_mm256_unpackhi_epi64(low[0], low[1]), _mm256_unpackhi_epi64(high[0], high[1])};
+    _mm256_store_si256((__m256i *)(void *)out[0], _mm256_permute2x128_si256(even[0], even[1], 0x20));
+    _mm256_store_si256((__m256i *)(void *)out[1], _mm256_permute2x128_si256(odd[0], odd[1], 0x20));
+    _mm256_store_si256((__m256i *)(void *)out[2], _mm256_permute2x128_si256(even[0], even[1], 0x31));
+    _mm256_store_si256((__m256i *)(void *)out[3], _mm256_permute2x128_si256(odd[0], odd[1], 0x31));
+}
+#else
 DENSE_INLINE void dense_transpose4(dense_i4 *a, dense_i4 *b, dense_i4 *c, dense_i4 *d) {
 #if defined(__clang__)
 #define INTERLEAVE(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
@@ -120,61 +172,32 @@ DENSE_INLINE void dense_transpose4(dense_i4 *a, dense_i4 *b, dense_i4 *c, dense_
 #undef INTERLEAVE
 }
 
-/* Stores two halves of a vector. */
-#if defined(DENSE_USE_AVX2) || defined(__AVX2__)
-DENSE_INLINE void dense_join(int16_t *out, const dense_i4 *low, const dense_i4 *high) {
-    _mm256_store_si256((__m256i *)(void *)out,
-                       _mm256_inserti128_si256(_mm256_castsi128_si256((__m128i)*low), (__m128i)*high, 1));
-}
-#else
-DENSE_INLINE void dense_join(int16_t *out, const dense_i4 *low, const dense_i4 *high) {
-    *(dense_i4 *)out = *low;
-    *(dense_i4 *)(out + 8) = *high;
+DENSE_INLINE void dense_pair_terms(const float (*terms)[DENSE_SEGMENT], const dense_f8 *weights,
+                                   int16_t (*out)[2 * DENSE_MOST_TERMS]) {
+    typedef int16_t dense_i16x8 __attribute__((vector_size(16)));
+    dense_i4 whole[8];
+    for (int i = 0; i < 8; i++)
+        whole[i] = (dense_i4)__builtin_convertvector(dense_whole_term(terms[i], weights), dense_i16x8);
+    dense_transpose4(&whole[0], &whole[1], &whole[2], &whole[3]);
+    dense_transpose4(&whole[4], &whole[5], &whole[6], &whole[7]);
+    for (int p = 0; p < 4; p++) {
+        *(dense_i4 *)out[p] = whole[p];
+        *(dense_i4 *)(out[p] + 8) = whole[4 + p];
+    }
 }
 #endif
-
-/* Eight finished samples' terms, weighted and as whole numbers of 16 bits; those from `count` on become 0. */
-DENSE_INLINE void dense_whole_terms(dense_model *model, const uint16_t *row, int place, int count, dense_i4 *whole,
-                                    const int level) {
-    dense_segment *segment = &model->segment;
-    const int terms = 8 * DENSE_BLOCKS(level);
-    const dense_f8 base = *(const dense_f8 *)&segment->base[place];
-    for (int i = 0; i < ROW_TAPS; i++)
-        *(dense_f8 *)&segment->terms[i][place] = dense_load_samples(row + place - 1 - i) - base;
-    *(dense_f8 *)&segment->terms[terms - 1][place] = dense_load_samples(row + place) - base;
-    dense_f8 largest = dense_splat(1.0f);
-#pragma GCC unroll 24
-    for (int i = 0; i < terms; i++) {
-        const dense_f8 size = (dense_f8)(*(const dense_i8 *)&segment->terms[i][place] & 0x7FFFFFFF);
-        dense_raise(&largest, &size);
-    }
-    const dense_f8 spread = *(const dense_f8 *)&segment->energy[place] * (1.0f / 48.0f) + WEIGHT_FLOOR;
-    const dense_f8 wanted = WEIGHT_SCALE / spread, most = LARGEST_TERM / largest;
-    const dense_i8 over = wanted > most;
-    dense_i8 scale = ((dense_i8)most & over) | ((dense_i8)wanted & ~over);
-    scale &= (dense_i8){0, 1, 2, 3, 4, 5, 6, 7} + place < count;
-#pragma GCC unroll 24
-    for (int i = 0; i < terms; i++) {
-        const dense_i8 value =
-            __builtin_convertvector(*(const dense_f8 *)&segment->terms[i][place] * (dense_f8)scale, dense_i8);
-        whole[i] = dense_narrow(&value);
-    }
-}
 
 /* Adds the `count` samples of a finished segment to its cell. */
 DENSE_INLINE void dense_train(dense_model *model, int64_t y, int64_t x0, int count, dense_f8 *cell, const int level) {
     int16_t pairs[DENSE_SEGMENT / 2][2 * DENSE_MOST_TERMS] __attribute__((aligned(64)));
+    dense_segment *segment = &model->segment;
     const uint16_t *row = model->row0 + y * (int64_t)model->stride + x0;
     for (int place = 0; place < DENSE_SEGMENT; place += 8) {
-        dense_i4 whole[DENSE_MOST_TERMS];
-        dense_whole_terms(model, row, place, count, whole, level);
-        for (int i = 0; i < 8 * DENSE_BLOCKS(level); i += 8) {
-            dense_transpose4(&whole[i], &whole[i + 1], &whole[i + 2], &whole[i + 3]);
-            dense_transpose4(&whole[i + 4], &whole[i + 5], &whole[i + 6], &whole[i + 7]);
-            /* Stored in the pieces in which they are loaded, which processors hand on at once. */
-            for (int j = 0; j < 4; j++)
-                dense_join(&pairs[place / 2 + j][2 * i], &whole[i + j], &whole[i + 4 + j]);
-        }
+        dense_f8 weights;
+        dense_weigh_samples(segment, row, place, count, &weights, level);
+        for (int i = 0; i < 8 * DENSE_BLOCKS(level); i += 8)
+            dense_pair_terms((const float(*)[DENSE_SEGMENT])&segment->terms[i][place], &weights,
+                             (int16_t(*)[2 * DENSE_MOST_TERMS])&pairs[place / 2][2 * i]);
     }
     dense_add_segment(cell, (const int16_t(*)[2 * DENSE_MOST_TERMS])pairs, DENSE_SEGMENT / 2, DENSE_BLOCKS(level));
 }
