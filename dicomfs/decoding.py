@@ -137,14 +137,20 @@ class Decoding(Generic[K]):
                 run.ticket = next(self._tickets)
             future = run.waiting.setdefault(wanted.place, future)
         self._drop(UNFINISHED)
+        if self._next() is not None:
+            self._call()
+        return future
+
+    def _call(self) -> None:
+        """Set a thread to work, if one has nothing to do or there may be one more."""
         if self._idle:
+            # Counted as busy at once: the next call is for another one.
             self._idle -= 1
             self._called += 1
             self._work_there.notify()
         elif self._working < self._threads:
             self._working += 1
             threading.Thread(target=self._work, name="dicomfs-decode", daemon=True).start()
-        return future
 
     def _drop(self, keep: int) -> None:
         """End the runs nobody waits for, but for those wanted last."""
@@ -169,25 +175,24 @@ class Decoding(Generic[K]):
     def _work(self) -> None:
         while True:
             with self._lock:
-                run = self._next() or self._wait()
-                if run is None:
-                    self._working -= 1
-                    return
+                while (run := self._next()) is None:
+                    if not self._called_soon():
+                        self._working -= 1
+                        return
                 run.busy = True
             made = _step(run)
             with self._lock:
                 self._hand_on(run, made)
 
-    def _wait(self) -> _Run[K] | None:
-        """The next run, if there is one soon."""
+    def _called_soon(self) -> bool:
+        """Wait for a call; whether there was one."""
         self._idle += 1
         self._work_there.wait_for(lambda: self._called or self._closed, IDLE_S)
-        # Who calls a thread counts it as busy at once: the next one needs another thread.
         if self._called:
             self._called -= 1
-        else:
-            self._idle -= 1
-        return self._next()
+            return True
+        self._idle -= 1
+        return False
 
     def _hand_on(self, run: _Run[K], made: tuple[int, RawBytes | DicomfsError] | Exception) -> None:
         run.busy = False
