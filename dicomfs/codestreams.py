@@ -24,7 +24,7 @@ class CodestreamReader:
 
     def __init__(self, frames: FrameReader, source: PackSource, cache_bytes: int = _CACHE_BYTES) -> None:
         self._frames, self._source = frames, source
-        self._made: BytesCache[tuple[CodestreamPiece, bytes], bytes] = BytesCache(cache_bytes)
+        self._made: BytesCache[tuple[CodestreamPiece, bytes]] = BytesCache(cache_bytes)
 
     def ready(self, piece: CodestreamPiece, recipe: bytes) -> bytes | None:
         """The codestream if it is made already; never blocks for long."""

@@ -13,16 +13,15 @@ from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
-V = TypeVar("V", bytes, bytes | bytearray)
 
 
-class BytesCache(Generic[K, V]):
+class BytesCache(Generic[K]):
     """Least recently used values by key, bounded by the sum of their sizes in bytes."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self._used = 0
-        self._values: OrderedDict[K, V] = OrderedDict()
+        self._values: OrderedDict[K, bytes] = OrderedDict()
         self._flights: dict[Hashable, Future[None]] = {}
         self._lock = threading.Lock()
 
@@ -31,7 +30,7 @@ class BytesCache(Generic[K, V]):
         """Bytes held now."""
         return self._used
 
-    def get(self, key: K) -> V | None:
+    def get(self, key: K) -> bytes | None:
         """The value, or None; never blocks for long."""
         with self._lock:
             value = self._values.get(key)
@@ -39,7 +38,7 @@ class BytesCache(Generic[K, V]):
                 self._values.move_to_end(key)
             return value
 
-    def put_all(self, values: Mapping[K, V]) -> None:
+    def put_all(self, values: Mapping[K, bytes]) -> None:
         """Add values, dropping the least recently used ones beyond the limit."""
         with self._lock:
             for key, value in values.items():
@@ -56,7 +55,7 @@ class BytesCache(Generic[K, V]):
             self._values.clear()
             self._used = 0
 
-    def fetch(self, key: K, flight: Hashable, make: Callable[[], Mapping[K, V]]) -> V:
+    def fetch(self, key: K, flight: Hashable, make: Callable[[], Mapping[K, bytes]]) -> bytes:
         """The value, made by ``make`` when it is not held.
 
         ``make`` returns at least ``key``; calls with one ``flight`` run one after another, so that what the

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import xxhash
 
-from dicomfs.codec.base import FROM_DISK, CodecId, RawBytes
+from dicomfs.codec.base import FROM_DISK, CodecId
 from dicomfs.codec.registry import codec
 from dicomfs.codec.segment import decode_frames
 from dicomfs.decoded import BytesCache
@@ -56,10 +56,10 @@ class FrameReader:
 
     def __init__(self, source: PackSource, cache_bytes: int) -> None:
         self._source = source
-        self._decoded: BytesCache[Unit, RawBytes] = BytesCache(cache_bytes)
+        self._decoded: BytesCache[Unit] = BytesCache(cache_bytes)
         self._processors = len(os.sched_getaffinity(0))
         self._decoding: Decoding[Unit] = Decoding(self._decoded, self._processors)
-        self._encoded: BytesCache[tuple[ObjectKey, int], bytes] = BytesCache(_ENCODED_BYTES)
+        self._encoded: BytesCache[tuple[ObjectKey, int]] = BytesCache(_ENCODED_BYTES)
 
     def close(self) -> None:
         """Decode nothing more that nobody waits for."""
@@ -96,11 +96,11 @@ class FrameReader:
                 unit = Unit(pack, number, frame, index)
                 yield Slice(unit, max(start, first) - first, min(stop, last) - first)
 
-    def ready(self, unit: Unit) -> RawBytes | None:
+    def ready(self, unit: Unit) -> bytes | None:
         """The unit if it is decoded already; never blocks for long."""
         return self._decoded.get(unit)
 
-    def fetch(self, unit: Unit) -> RawBytes:
+    def fetch(self, unit: Unit) -> bytes:
         """The raw bytes of a unit, checked.
 
         Raises:

@@ -94,8 +94,8 @@ class PackSource:
         self._lock = threading.Lock()
         self._packs: OrderedDict[ObjectKey, PackReader | HeaderPackReader] = OrderedDict()
         self._parts: OrderedDict[tuple[ObjectKey, int], SeriesPart] = OrderedDict()
-        self._blocks: BytesCache[tuple[ObjectKey, int], bytes] = BytesCache(_BLOCK_BYTES)
-        self._texts: BytesCache[ObjectKey, bytes] = BytesCache(_TEXT_BYTES)
+        self._blocks: BytesCache[tuple[ObjectKey, int]] = BytesCache(_BLOCK_BYTES)
+        self._texts: BytesCache[ObjectKey] = BytesCache(_TEXT_BYTES)
         self.note_used: Callable[[ObjectKey], None] = _unnoted
         """Called with each pack that a file is read from, from a cache or not."""
 

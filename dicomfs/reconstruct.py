@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
-from dicomfs.codec.base import RawBytes
 from dicomfs.codestreams import CodestreamReader
 from dicomfs.dicom.keywords import keyword_value
 from dicomfs.errors import (
@@ -209,7 +208,7 @@ class PackedReader:
             return None
 
     def _read_ready(self, offset: int, length: int) -> bytes | None:
-        parts: list[RawBytes] = []
+        parts: list[bytes] = []
         for span, start, stop in self._covering(offset, length):
             if isinstance(span.piece, HeaderPiece):
                 parts.append(self._header[span.header_at + start : span.header_at + stop])
@@ -230,7 +229,7 @@ class PackedReader:
                 parts.append(made[start:stop])
             else:
                 return None
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def prefetch(self, limit_bytes: int) -> None:
         """Decode the first ``limit_bytes`` of the file into the cache.  May block."""
@@ -293,7 +292,7 @@ class PackedReader:
                 yield span, max(offset, span.start) - span.start, min(end, stop) - span.start
             at += 1
 
-    def _read(self, offset: int, length: int) -> Iterator[RawBytes]:
+    def _read(self, offset: int, length: int) -> Iterator[bytes]:
         for span, start, stop in self._covering(offset, length):
             piece = span.piece
             if isinstance(piece, HeaderPiece):

@@ -19,9 +19,6 @@ from dicomfs.errors import CodecError
 Planes = npt.NDArray[np.unsignedinteger[Any]]
 """Samples of a band: (frames, rows, columns) or (frames, rows, columns, samples), C-contiguous, unsigned."""
 
-RawBytes = bytes | bytearray
-"""A frame's bytes as they were packed.  Nobody changes them, whichever type they have."""
-
 
 class CodecId(enum.IntEnum):
     """Codecs as the code names them."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomfs.codec.base import FROM_DISK, ON_DISK, CodecId, FrameCodec, Profile, RawBytes, Settings
+from dicomfs.codec.base import FROM_DISK, ON_DISK, CodecId, FrameCodec, Profile, Settings
 from dicomfs.codec.components import decode_components, encode_components
 from dicomfs.codec.own import Dense, Fast
 from dicomfs.codec.planes import parse_header, plane_shape, to_planes, to_raw
@@ -189,7 +189,7 @@ def decode_band(
     frames: int,
     codec: CodecId,
     wanted: Collection[int] | None = None,
-) -> dict[int, RawBytes]:
+) -> dict[int, bytes]:
     """Return the raw bytes of the band's rows for each wanted frame (all when ``wanted`` is None).
 
     Raises as `decode_frames` does.
@@ -204,7 +204,7 @@ def decode_frames(
     frames: int,
     codec: CodecId,
     wanted: Collection[int] | None = None,
-) -> Iterator[tuple[int, RawBytes]]:
+) -> Iterator[tuple[int, bytes]]:
     """Yield number and raw bytes of the band's rows of each wanted frame, as soon as it is decoded.
 
     In rising order; what codecs decode beyond a frame, they decode when the next one is asked for.
@@ -267,7 +267,7 @@ def _encode_plane(
 
 def _decode_wide(
     view: memoryview, layout: PixelLayout, rows: int, frames: int, chosen: Collection[int]
-) -> Iterator[tuple[int, RawBytes]]:
+) -> Iterator[tuple[int, bytes]]:
     wide, streams = unpack(view, layout)
     shape = (rows, layout.columns * layout.samples)
     planes = []
@@ -293,7 +293,7 @@ def _decode_samples(
     chosen: Collection[int],
     *,
     apart: bool,
-) -> Iterator[tuple[int, RawBytes]]:
+) -> Iterator[tuple[int, bytes]]:
     if layout.bits_allocated not in (8, 16):
         raise CodecError("planes", "sample planes of words that have none")
     parsed = parse_header(view, layout, rows, frames)

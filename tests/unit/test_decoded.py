@@ -10,7 +10,7 @@ from dicomfs.decoded import BytesCache
 
 
 def test_the_least_recently_used_goes_first_and_the_bound_holds() -> None:
-    cache: BytesCache[int, bytes] = BytesCache(30)
+    cache: BytesCache[int] = BytesCache(30)
     for key in range(3):
         cache.put_all({key: bytes(10)})
     assert cache.get(0) is not None
@@ -21,14 +21,14 @@ def test_the_least_recently_used_goes_first_and_the_bound_holds() -> None:
 
 
 def test_replacing_a_value_counts_it_once() -> None:
-    cache: BytesCache[int, bytes] = BytesCache(100)
+    cache: BytesCache[int] = BytesCache(100)
     for size in (10, 50, 20):
         cache.put_all({1: bytes(size)})
         assert cache.used_bytes == size
 
 
 def test_a_value_beyond_the_bound_is_kept_alone_until_the_next() -> None:
-    cache: BytesCache[int, bytes] = BytesCache(10)
+    cache: BytesCache[int] = BytesCache(10)
     assert cache.fetch(1, 1, lambda: {1: bytes(100)}) == bytes(100)
     assert cache.used_bytes == 100
     cache.put_all({2: b"x"})
@@ -36,7 +36,7 @@ def test_a_value_beyond_the_bound_is_kept_alone_until_the_next() -> None:
 
 
 def test_whoever_asks_meanwhile_waits_and_is_served_by_the_first() -> None:
-    cache: BytesCache[int, bytes] = BytesCache(1000)
+    cache: BytesCache[int] = BytesCache(1000)
     made, started, go = [], threading.Event(), threading.Event()
 
     def make() -> dict[int, bytes]:
@@ -61,7 +61,7 @@ def test_whoever_asks_meanwhile_waits_and_is_served_by_the_first() -> None:
 
 
 def test_a_failure_reaches_its_caller_alone_and_a_waiter_tries_for_itself() -> None:
-    cache: BytesCache[int, bytes] = BytesCache(1000)
+    cache: BytesCache[int] = BytesCache(1000)
     started, go = threading.Event(), threading.Event()
     failures: list[str] = []
 

@@ -7,10 +7,10 @@
  * to it on one side: there the prediction tells as much. */
 #define RARE 200
 #define PEAK 2
-/* One that is so many times as frequent is a spike for certain, but where it is more than half of all samples; whether
- * others are takes a trial, which a short stream is not worth. */
+/* One that is so many times as frequent is a spike for certain, but where it is more than half of all samples.  Whether
+ * others are takes a trial, which a short stream is worth only where a value has no neighbours at all. */
 #define CLEAR_PEAK 12
-#define LEAST_DOUBT (1 << 17)
+#define LEAST_DOUBT (1 << 16)
 /* Shorter runs of values that do not occur are left as they are. */
 #define LEAST_GAP 8
 /* A choice must gain this part of what the trial takes. */
@@ -168,7 +168,8 @@ static dense_part trial_part(const dfk_shape *shape, uint32_t samples) {
     return part;
 }
 
-/* The choice so far, and the length of a part of the stack with it: 0 while nothing has asked for it. */
+/* The choice so far, and the length of a part of the stack with it: 0 while nothing has asked for it, negative where it
+ * cannot be coded. */
 typedef struct {
     const dense_encoder *encoder;
     dense_part part;
@@ -264,12 +265,11 @@ static uint32_t beside(const dense_encoder *encoder, int32_t value, int32_t step
     return count;
 }
 
-/* How many times as frequent a value is as the rarer of its neighbours: the other one may be a spike itself. */
-static uint32_t prominence(const dense_encoder *encoder, uint32_t value, uint32_t largest) {
+/* How often the rarer of a value's neighbours occurs, 0 if there are none: the other one may be a spike itself. */
+static uint32_t rarer_neighbour(const dense_encoder *encoder, uint32_t value, uint32_t largest) {
     const uint32_t below = beside(encoder, (int32_t)value, -1, (int32_t)largest);
     const uint32_t above = beside(encoder, (int32_t)value, 1, (int32_t)largest);
-    const uint32_t least = !below || (above && above < below) ? above : below;
-    return encoder->counts[value] / (least ? least : 1);
+    return !below || (above && above < below) ? above : below;
 }
 
 /* Values that occur often are worth a symbol of their own where the prediction is near to them. */
@@ -291,15 +291,16 @@ static void choose_spikes(dense_trial *trial) {
             candidates[count++] = mode;
     }
     for (uint32_t i = 0; i < count && trial->best.spike_count < DENSE_SPIKES; i++) {
-        const uint32_t often = encoder->counts[candidates[i]], times = prominence(encoder, candidates[i], largest);
-        if (often <= total / RARE || times < PEAK)
+        const uint32_t often = encoder->counts[candidates[i]];
+        const uint32_t least = rarer_neighbour(encoder, candidates[i], largest);
+        if (often <= total / RARE || often / PEAK < least)
             continue;
         dense_header changed = trial->best;
         changed.spikes[changed.spike_count++] = encoder->closed[candidates[i]];
-        if (times >= CLEAR_PEAK && often <= total / 2) {
+        if (least && often / CLEAR_PEAK >= least && often <= total / 2) {
             trial->best = changed;
             trial->length = 0;
-        } else if (total >= LEAST_DOUBT) {
+        } else if (!least || total >= LEAST_DOUBT) {
             better(trial, &changed);
         }
     }
@@ -339,7 +340,7 @@ static void choose_gaps(dense_trial *trial) {
     find_gaps(trial->encoder, &changed);
     if (!parting(trial->encoder, &changed))
         return;
-    measure(trial);
+    measure(trial); /* before gaps are closed, as the choice so far has it */
     prepare_gaps(trial->encoder, &changed);
     if (!better(trial, &changed))
         prepare_gaps(trial->encoder, &trial->best);
@@ -351,16 +352,16 @@ static void choose(const dense_encoder *encoder, const dfk_settings *settings, d
     if (samples > share)
         samples = share > LEAST_TRIAL_SAMPLES ? (uint32_t)share : LEAST_TRIAL_SAMPLES;
     dense_trial trial = {encoder, trial_part(&encoder->shape, samples), *header, 0};
+    dense_header changed = trial.best;
+    changed.parity = 1;
+    if (uneven(encoder, header->largest))
+        better(&trial, &changed);
     choose_gaps(&trial);
     choose_spikes(&trial);
-    dense_header changed = trial.best;
+    changed = trial.best;
     /* The other list takes most of its taps from the references. */
     changed.list = 1;
     if (trial.part.frames > 2 && header->references[1] && steady(encoder, header))
-        better(&trial, &changed);
-    changed = trial.best;
-    changed.parity = 1;
-    if (uneven(encoder, header->largest))
         better(&trial, &changed);
     *header = trial.best;
 }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dicomfs.archive import Archive
-from dicomfs.codec.base import FROM_DISK, RawBytes
+from dicomfs.codec.base import FROM_DISK
 from dicomfs.codec.segment import decode_band
 from dicomfs.model import CodedPiece, FramePiece, ObjectKey, PackKind
 from dicomfs.packs import PackSource
@@ -105,7 +105,7 @@ def packed(folder: Path, file: bytes) -> Iterator[tuple[PackKind, bytes]]:
             yield kind, stored + plain
 
 
-def contents(source: PackSource, key: ObjectKey) -> Iterator[RawBytes]:
+def contents(source: PackSource, key: ObjectKey) -> Iterator[bytes]:
     pack = source.pack(key)
     for stack in pack.stacks:
         for segment in stack.segments:
