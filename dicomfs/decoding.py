@@ -17,13 +17,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from dicomfs.codec.base import RawBytes
 from dicomfs.decoded import BytesCache
 from dicomfs.errors import CodecError, DicomfsError
 
 K = TypeVar("K", bound=Hashable)
 
-Steps = Generator[tuple[int, RawBytes | DicomfsError], None, None]
+Steps = Generator[tuple[int, bytes | DicomfsError], None, None]
 """The values of a run by rising place, or what is wrong with one."""
 
 IDLE_S = 0.2
@@ -60,7 +59,7 @@ class _Run(Generic[K]):
     """Place of the next value."""
     goal: int
     """Where to stop when nobody waits."""
-    waiting: dict[int, Future[RawBytes]] = field(default_factory=dict)
+    waiting: dict[int, Future[bytes]] = field(default_factory=dict)
     ticket: int = 0
     """When somebody began to wait."""
     busy: bool = False
@@ -73,7 +72,7 @@ class Decoding(Generic[K]):
     Threads begin with work and end soon without: an idle reader has none.
     """
 
-    def __init__(self, cache: BytesCache[K, RawBytes], threads: int) -> None:
+    def __init__(self, cache: BytesCache[K], threads: int) -> None:
         self._cache, self._threads = cache, threads
         self._lock = threading.Lock()
         self._work_there = threading.Condition(self._lock)
@@ -82,7 +81,7 @@ class Decoding(Generic[K]):
         self._tickets = itertools.count()
         self._closed = False
 
-    def begin(self, wanted: Wanted[K]) -> Future[RawBytes]:
+    def begin(self, wanted: Wanted[K]) -> Future[bytes]:
         """Have a value made; raises what ``wanted.make`` raises, the result what its steps raise or yield."""
         return self._begin(wanted, wait=True)
 
@@ -97,7 +96,7 @@ class Decoding(Generic[K]):
             self._drop(0)
             self._work_there.notify_all()
 
-    def _begin(self, wanted: Wanted[K], *, wait: bool) -> Future[RawBytes]:
+    def _begin(self, wanted: Wanted[K], *, wait: bool) -> Future[bytes]:
         with self._lock:
             found = self._join(wanted, wait=wait)
         if found is not None:
@@ -117,10 +116,10 @@ class Decoding(Generic[K]):
             self._runs[wanted.run] = new
             return self._want(new, wanted, wait=wait)
 
-    def _join(self, wanted: Wanted[K], *, wait: bool) -> Future[RawBytes] | None:
+    def _join(self, wanted: Wanted[K], *, wait: bool) -> Future[bytes] | None:
         value = self._cache.get(wanted.key_of(wanted.place))
         if value is not None:
-            done: Future[RawBytes] = Future()
+            done: Future[bytes] = Future()
             done.set_result(value)
             return done
         run = self._runs.get(wanted.run)
@@ -128,10 +127,10 @@ class Decoding(Generic[K]):
             return None
         return self._want(run, wanted, wait=wait)
 
-    def _want(self, run: _Run[K], wanted: Wanted[K], *, wait: bool) -> Future[RawBytes]:
+    def _want(self, run: _Run[K], wanted: Wanted[K], *, wait: bool) -> Future[bytes]:
         self._runs.move_to_end(run.name)
         run.goal = run.stop if wanted.finish else max(run.goal, wanted.place + 1)
-        future: Future[RawBytes] = Future()
+        future: Future[bytes] = Future()
         if wait:
             if not run.waiting:
                 run.ticket = next(self._tickets)
@@ -194,7 +193,7 @@ class Decoding(Generic[K]):
         self._idle -= 1
         return False
 
-    def _hand_on(self, run: _Run[K], made: tuple[int, RawBytes | DicomfsError] | Exception) -> None:
+    def _hand_on(self, run: _Run[K], made: tuple[int, bytes | DicomfsError] | Exception) -> None:
         run.busy = False
         if not isinstance(made, Exception):
             place, value = made
@@ -216,7 +215,7 @@ class Decoding(Generic[K]):
             _settle(waiting, made)
 
 
-def _step(run: _Run[K]) -> tuple[int, RawBytes | DicomfsError] | Exception:
+def _step(run: _Run[K]) -> tuple[int, bytes | DicomfsError] | Exception:
     """The next value of a run, or what ends it: whatever that is, it goes to those who wait."""
     try:
         return next(run.steps, CodecError("band", "ends before the frame that was asked for"))
@@ -236,7 +235,7 @@ def _forget_frames(problem: BaseException | None) -> None:
         problem = problem.__cause__ or problem.__context__
 
 
-def _settle(waiting: Future[RawBytes], value: RawBytes | Exception) -> None:
+def _settle(waiting: Future[bytes], value: bytes | Exception) -> None:
     if isinstance(value, Exception):
         waiting.set_exception(value)
     else:

@@ -186,8 +186,8 @@ class Dense(_Own):
         return lib.dfk_dense_decoder_memory(shape, stream, len(stream))
 
 
-def to_words(samples: Planes, field: tuple[int, ...], words: Planes) -> None:
-    """Fill in the words, as many in native order, that samples stand for.
+def to_words(samples: Planes, field: tuple[int, ...], word: np.dtype[Any]) -> bytes:
+    """The words, in native order, that samples stand for.
 
     ``field``: fold_at, fold_size, offset, mask, shift, fixed (docs/format.md, "Sample planes"), below 2**16.
     Raises `CodecError` without a kernel.
@@ -196,11 +196,14 @@ def to_words(samples: Planes, field: tuple[int, ...], words: Planes) -> None:
         raise CodecError("planes", _MISSING)
     native = np.ascontiguousarray(samples, samples.dtype.newbyteorder("="))
     given = _view(native.reshape(-1).view(np.uint8))
-    out = _view(words.reshape(-1).view(np.uint8))
-    how = ffi.new("dfk_field *", field)
-    code: int = lib.dfk_words(how, given, samples.itemsize, samples.size, out, words.itemsize)
+    # Filled in before anybody else has it.  Fresh memory is slow to touch, and this way that happens without
+    # the interpreter's lock: `bytes` asks for zeros, which the system gives page by page as they are written.
+    words = bytes(samples.size * word.itemsize)
+    out, how = ffi.from_buffer("uint8_t[]", words), ffi.new("dfk_field *", field)
+    code: int = lib.dfk_words(how, given, samples.itemsize, samples.size, out, word.itemsize)
     if code < 0:
         raise CodecError("planes", _REASONS[code])
+    return words
 
 
 def _shape(shape: Sequence[int], bits: int, sample_bytes: int) -> CData:

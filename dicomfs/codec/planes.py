@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomfs.codec.base import Planes, RawBytes
+from dicomfs.codec.base import Planes
 from dicomfs.codec.own import to_words
 from dicomfs.codec.zstd import expand, squeeze
 from dicomfs.errors import CodecError
@@ -78,10 +78,11 @@ class Transform:
             out -= np.multiply(out >= self.fold_at + self.fold_size, self.fold_size, dtype=np.uint16)
         return out
 
-    def inverse(self, samples: Planes, words: Words) -> None:
-        """Turn samples back into as many native words, without the rest plane."""
+    def inverse(self, samples: Planes, word: np.dtype[Any]) -> bytes:
+        """Turn samples back into native words of this type, without the rest plane."""
         mask = (1 << self.width) - 1
-        to_words(samples, (self.fold_at, self.fold_size, self.offset, mask, self.shift, self.fixed), words)
+        field = (self.fold_at, self.fold_size, self.offset, mask, self.shift, self.fixed)
+        return to_words(samples, field, word)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,21 +289,15 @@ def parse_header(payload: memoryview, layout: PixelLayout, rows: int, frames: in
     return ParsedHeader(transform, rest, length)
 
 
-def to_raw(parsed: ParsedHeader, first: int, samples: Planes, layout: PixelLayout) -> Iterator[RawBytes]:
+def to_raw(parsed: ParsedHeader, first: int, samples: Planes, layout: PixelLayout) -> Iterator[bytes]:
     """Turn the samples of neighbouring frames, ``first`` and on, back into raw bytes of the band's rows."""
     transform = parsed.transform
     stored, native = _word_type(layout, transform.big_endian), _word_type(layout, big_endian=False)
-    if len(samples) == 1 and parsed.rest is None and stored == native:
-        # Fresh memory is slow to touch: that of a large frame is for the first time without the interpreter's
-        # lock, so that other threads go on.
-        raw = bytearray(samples.size * native.itemsize)
-        transform.inverse(samples, np.frombuffer(raw, native))
-        yield raw
-        return
-    words: Planes = samples
-    if not transform.plain:
-        words = np.empty((len(samples), samples[0].size), native)
-        transform.inverse(samples, words)
+    raw = transform.inverse(samples, native)
+    if parsed.rest is not None or stored != native:
+        words: Words = np.frombuffer(raw, native).reshape(len(samples), -1)
         if parsed.rest is not None:
-            words |= parsed.rest[first : first + len(samples)].astype(words.dtype)
-    yield from (frame.tobytes() for frame in words.astype(stored, copy=False))
+            words = words | parsed.rest[first : first + len(samples)].astype(native)
+        raw = words.astype(stored, copy=False).tobytes()
+    size = len(raw) // len(samples)
+    yield from (raw[start : start + size] for start in range(0, len(raw), size))

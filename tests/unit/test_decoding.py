@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import pytest
 
 from dicomfs import decoding
-from dicomfs.codec.base import RawBytes
 from dicomfs.decoded import BytesCache
 from dicomfs.decoding import Decoding, Steps, Wanted
 from dicomfs.errors import CodecError, DicomfsError, MismatchError
@@ -100,7 +99,7 @@ def test_a_run_that_is_not_to_be_finished_stops_and_goes_on_where_it_stopped() -
 
 def test_many_readers_of_one_run_get_every_value_of_it_made_once() -> None:
     source, found = Source(length=200), make(threads=4)
-    got: dict[int, RawBytes] = {}
+    got: dict[int, bytes] = {}
 
     def read(offset: int) -> None:
         for place in range(offset, 200, 7):
@@ -138,7 +137,7 @@ def test_a_value_that_is_wanted_again_after_it_was_dropped_starts_the_run_anew()
     source, found = Source(), make(threads=1, limit_bytes=1)
     first = found.begin(source.wanted("a", 4, finish=False))
     assert first.result(PATIENCE_S) == b"a4"
-    later: Future[RawBytes] = found.begin(source.wanted("a", 1, finish=False))
+    later: Future[bytes] = found.begin(source.wanted("a", 1, finish=False))
     assert later.result(PATIENCE_S) == b"a1"
     assert source.opened == ["a", "a"]
     until(lambda: source.closed == ["a"])

@@ -175,15 +175,14 @@ def test_samples_become_the_words_that_the_format_says(
         ((one + (fold_size if one >= fold_at else 0) + offset & mask) << shift | fixed) & 0xFFFF
         for one in samples.tolist()
     ]
-    found: Planes = np.empty(samples.shape, word)
-    own.to_words(samples, (fold_at, fold_size, offset, mask, shift, fixed), found)
-    assert found.tolist() == [one & np.iinfo(word).max for one in expected]
+    found = own.to_words(samples, (fold_at, fold_size, offset, mask, shift, fixed), np.dtype(word))
+    assert np.frombuffer(found, word).tolist() == [one & np.iinfo(word).max for one in expected]
 
 
 def test_words_need_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own, "_MISSING", "the kernel was not built: gone")
     with pytest.raises(CodecError, match="was not built"):
-        own.to_words(np.zeros(3, np.uint8), (0, 0, 0, 0, 0, 0), np.zeros(3, np.uint8))
+        own.to_words(np.zeros(3, np.uint8), (0, 0, 0, 0, 0, 0), np.dtype(np.uint8))
 
 
 def test_the_dense_encoder_knows_spikes_and_gaps_by_their_counts() -> None:
