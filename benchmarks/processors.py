@@ -60,12 +60,13 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Seconds for the segments of a folder: on one processor, on two, and for twice the work on two."""
+    """Seconds for the segments of a folder: of one reader, and of one or two in processes of their own."""
 
     segments: int
     alone: float
     together: float
-    twice: float
+    one_apart: float
+    two_apart: float
 
     @property
     def faster(self) -> float:
@@ -75,7 +76,7 @@ class Measured:
     @property
     def given(self) -> float:
         """How many times as much two processors do when they have nothing to do with each other."""
-        return 2 * self.alone / self.twice
+        return 2 * self.one_apart / self.two_apart
 
 
 def work_of(archive: Archive) -> Work:
@@ -111,7 +112,8 @@ def _alone(processor: int, at: float) -> float:
     return time.monotonic()
 
 
-def _twice(pool: ProcessPoolExecutor, processors: list[int]) -> float:
+def _apart(pool: ProcessPoolExecutor, processors: list[int]) -> float:
+    """Seconds until as many processes have done all of the work, each on its own processor."""
     at = time.monotonic() + _START_S
     return max(pool.map(_alone, processors, [at] * len(processors))) - at
 
@@ -129,9 +131,14 @@ def measured(folder: Path, profile: Profile, rounds: int) -> Measured | None:
                 return None
             pool = ProcessPoolExecutor(len(both), multiprocessing.get_context("spawn"), _begin, (path,))
             with pool:
-                _twice(pool, both)
+                _apart(pool, both)
                 rows = [
-                    (work.seconds({both[0]}), work.seconds(set(both)), _twice(pool, both))
+                    (
+                        work.seconds({both[0]}),
+                        work.seconds(set(both)),
+                        _apart(pool, both[:1]),
+                        _apart(pool, both),
+                    )
                     for _ in range(rounds)
                 ]
     return Measured(work.segments, *(median(column) for column in zip(*rows, strict=True)))
