@@ -197,7 +197,7 @@ class Decoding(Generic[K]):
         run.busy = False
         if not isinstance(made, Exception):
             place, value = made
-            if not isinstance(value, DicomfsError):
+            if isinstance(value, bytes):
                 self._cache.put_all({run.key_of(place): value})
             run.position = place + 1
             waiting = run.waiting.pop(place, None)
@@ -236,7 +236,7 @@ def _forget_frames(problem: BaseException | None) -> None:
 
 
 def _settle(waiting: Future[bytes], value: bytes | Exception) -> None:
-    if isinstance(value, Exception):
-        waiting.set_exception(value)
-    else:
+    if isinstance(value, bytes):
         waiting.set_result(value)
+    else:
+        waiting.set_exception(value)
