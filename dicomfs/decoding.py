@@ -10,6 +10,7 @@ One lock guards the tables; it is held while values are handed on and never whil
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable
@@ -19,6 +20,8 @@ from typing import Generic, TypeVar
 
 from dicomfs.decoded import BytesCache
 from dicomfs.errors import CodecError, DicomfsError
+
+_log = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
 
@@ -69,7 +72,8 @@ class _Run(Generic[K]):
 class Decoding(Generic[K]):
     """Values that runs make, from a cache where they are there already.  Thread-safe.
 
-    Threads begin with work and end soon without: an idle reader has none.
+    Threads begin with work and end soon without: an idle reader has none.  Where the system starts no
+    thread, who waits does the work.
     """
 
     def __init__(self, cache: BytesCache[K], threads: int) -> None:
@@ -79,11 +83,14 @@ class Decoding(Generic[K]):
         self._runs: OrderedDict[Hashable, _Run[K]] = OrderedDict()
         self._working = self._idle = self._called = 0
         self._tickets = itertools.count()
-        self._closed = False
+        self._closed = self._refused = False
 
     def begin(self, wanted: Wanted[K]) -> Future[bytes]:
         """Have a value made; raises what ``wanted.make`` raises, the result what its steps raise or yield."""
-        return self._begin(wanted, wait=True)
+        future = self._begin(wanted, wait=True)
+        if not self._working and not future.done():
+            self._stand_in()
+        return future
 
     def ahead(self, wanted: Wanted[K]) -> None:
         """Have a value made if a thread has nothing else to do; raises what ``wanted.make`` raises."""
@@ -148,8 +155,16 @@ class Decoding(Generic[K]):
             self._called += 1
             self._work_there.notify()
         elif self._working < self._threads:
-            self._working += 1
-            threading.Thread(target=self._work, name="dicomfs-decode", daemon=True).start()
+            thread = threading.Thread(target=self._work, name="dicomfs-decode", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as problem:
+                if not self._refused:
+                    _log.warning("decoding goes on with %d threads: %s", self._working, problem)
+                self._refused = True
+            else:
+                self._working += 1
+                self._refused = False
 
     def _drop(self, keep: int) -> None:
         """End the runs nobody waits for, but for those wanted last."""
@@ -179,9 +194,27 @@ class Decoding(Generic[K]):
                         self._working -= 1
                         return
                 run.busy = True
-            made = _step(run)
+            self._make(run)
+
+    def _stand_in(self) -> None:
+        """Be the one thread there is, as long as anybody waits: others may have come to rely on it."""
+        with self._lock:
+            if self._working:
+                return
+            self._working += 1
+        while True:
             with self._lock:
-                self._hand_on(run, made)
+                run = self._next()
+                if run is None or not run.waiting:
+                    self._working -= 1
+                    return
+                run.busy = True
+            self._make(run)
+
+    def _make(self, run: _Run[K]) -> None:
+        made = _step(run)
+        with self._lock:
+            self._hand_on(run, made)
 
     def _called_soon(self) -> bool:
         """Wait for a call; whether there was one."""

@@ -252,3 +252,71 @@ def test_a_thread_that_was_called_is_not_counted_on_twice(monkeypatch: pytest.Mo
     assert [one.result(PATIENCE_S) for one in wanted] == [b"b0", b"c0"]
     found.close()
     until(lambda: found._working == 0)
+
+
+def refuse_threads(monkeypatch: pytest.MonkeyPatch, after: int = 0) -> None:
+    """Let the system start only so many threads of ours, as under a limit of processes."""
+    start, left = threading.Thread.start, [after]
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name == "dicomfs-decode":
+            if not left[0]:
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+
+
+def test_who_waits_does_the_work_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refuse_threads(monkeypatch)
+    source, found = Source(), make()
+    assert [found.begin(source.wanted("a", place)).result(0) for place in (0, 9, 4)] == [b"a0", b"a9", b"a4"]
+    assert found._working == 0
+    assert [record.message for record in caplog.records] == [
+        "decoding goes on with 0 threads: can't start new thread"
+    ]
+    monkeypatch.undo()
+    assert found.begin(source.wanted("b", 1)).result(PATIENCE_S) == b"b1"
+    until(lambda: ("b", 9) in source.made)
+
+
+def test_readers_that_rely_on_one_that_works_itself_get_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_threads(monkeypatch)
+    source, found = Source(length=40), make()
+    results: list[bytes] = []
+
+    def read(first: int) -> None:
+        for place in range(first, 40, 4):
+            results.append(found.begin(source.wanted("ab"[place % 2], place)).result(PATIENCE_S))
+
+    readers = [threading.Thread(target=read, args=(first,)) for first in range(4)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join(PATIENCE_S)
+    assert sorted(results) == sorted(f"{'ab'[place % 2]}{place}".encode() for place in range(40))
+    assert found._working == 0
+
+
+def test_threads_that_are_there_do_the_work_of_those_that_could_not_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refuse_threads(monkeypatch, after=1)
+    source, found = Source(free=False), make()
+    wanted = [found.begin(source.wanted(name, 0)) for name in "ab"]
+    assert not any(one.done() for one in wanted)
+    source.permits.release(20)
+    assert [one.result(PATIENCE_S) for one in wanted] == [b"a0", b"b0"]
+
+
+def test_what_is_wrong_reaches_who_works_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_threads(monkeypatch)
+    source, found = Source(broken_at=3), make()
+    with pytest.raises(CodecError, match="broken"):
+        found.begin(source.wanted("a", 5)).result(0)
+    assert found._working == 0
+    source.broken_at = -1
+    assert found.begin(source.wanted("a", 5)).result(0) == b"a5"
