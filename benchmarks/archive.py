@@ -25,6 +25,7 @@ from pathlib import Path
 
 import zstandard
 
+from benchmarks.tables import print_table
 from dicomfs.archive import Archive
 
 _BLOCK = 1 << 20
@@ -147,10 +148,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"sizes": size_rows, "reads_mb_s": rates}, indent=2))
         return
-    print("| " + " | ".join(size_rows[0]) + " |")
-    print("|" + "---|" * len(size_rows[0]))
-    for row in size_rows:
-        print("| " + " | ".join(map(str, row.values())) + " |")
+    print_table(size_rows)
     reference = rates.get("squashfuse zstd cold", rates["plain cold"])
     for read, rate in rates.items():
         print(f"{read:22} {rate:8.1f} MB/s  {rate / reference:5.2f} of the peer")

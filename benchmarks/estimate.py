@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.tables import print_table
 from dicomfs.archive import Archive
 from dicomfs.codec.base import Profile
 from dicomfs.config import Settings
@@ -91,10 +92,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(rows, indent=1))
         return
-    print("| " + " | ".join(_COLUMNS) + " |")
-    print("|" + "---|" * len(_COLUMNS))
-    for row in rows:
-        print("| " + " | ".join(str(row[column]) for column in _COLUMNS) + " |")
+    print_table([{column: row[column] for column in _COLUMNS} for row in rows])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(f"peak memory of the process: {peak} MiB", file=sys.stderr)
 

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, cast
 
 import boto3
 
+from benchmarks.tables import print_table
 from dicomfs.model import ObjectKey
 from dicomfs.tiers.base import ByteRange
 from dicomfs.tiers.s3 import S3Tier
@@ -213,10 +214,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return
-    print("| " + " | ".join(rows[0]) + " |")
-    print("|" + "---|" * len(rows[0]))
-    for row in sorted(rows, key=lambda row: str(row["task"])):
-        print("| " + " | ".join(str(value) for value in row.values()) + " |")
+    print_table(sorted(rows, key=lambda row: str(row["task"])))
 
 
 if __name__ == "__main__":

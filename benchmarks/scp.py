@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.tables import print_table
 from dicomfs.archive import Archive
 
 _ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
@@ -160,10 +161,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    print("| " + " | ".join(rows[0]) + " |")
-    print("|" + "---|" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(str(cell) for cell in row.values()) + " |")
+    print_table(rows)
 
 
 if __name__ == "__main__":

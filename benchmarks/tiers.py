@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import boto3
 
 from benchmarks.archive import drop_caches, files_under
+from benchmarks.tables import print_table
 from dicomfs.archive import Archive
 from dicomfs.model import InstanceId, PackKind
 from dicomfs.progress import NullProgress
@@ -50,10 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         json.dump(rows, sys.stdout, indent=2)
     else:
-        print("| " + " | ".join(rows[0]) + " |")
-        print("|" + "---|" * len(rows[0]))
-        for row in rows:
-            print("| " + " | ".join(str(value) for value in row.values()) + " |")
+        print_table(rows)
 
 
 def measure(url: str, folder: Path, work: Path, runs: int) -> dict[str, object]:

@@ -31,6 +31,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from benchmarks.scp import cpu_seconds
+from benchmarks.tables import print_table
 from dicomfs.archive import Archive
 
 WRITERS = 4
@@ -163,10 +164,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    print("| " + " | ".join(rows[0]) + " |")
-    print("|" + "---|" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(str(cell) for cell in row.values()) + " |")
+    print_table(rows)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,15 @@ def lost(stage: Stage, look: dict[str, Any]) -> Iterator[str]:
         yield f"problems: {look['problems']}"
 
 
+def recovered_otherwise(server: Server, root: Path, stage: Stage, expected: dict[str, Any]) -> Iterator[str]:
+    """Recover an archive in place: what is lost then, and whether it shows another tree than expected."""
+    yield from server.run("recover_in_place", str(root)).value
+    recovered = server.run("look", str(root)).value
+    yield from lost(stage, recovered)
+    if (names(recovered), inodes(recovered)) != (names(expected), inodes(expected)):
+        yield "another tree after recover"
+
+
 def unfinished(life: Life, look: dict[str, Any]) -> Iterator[str]:
     """How an archive differs from one that nobody killed."""
     if names(look) != names(life.end):

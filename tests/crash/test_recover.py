@@ -12,7 +12,7 @@ import pytest
 from tests import samples
 from tests.crash.conftest import Life, Stage, on_all
 from tests.crash.server import Server, StepFailed
-from tests.crash.test_gaps import inodes, killed_at, lost, names, unfinished
+from tests.crash.test_gaps import killed_at, lost, recovered_otherwise, unfinished
 
 STAGES = ("recover", "recover with a spool")
 
@@ -26,11 +26,7 @@ def recovered_again(life: Life, server: Server, stage: Stage, at: int) -> Iterat
             yield from lost(stage, server.run("look", str(root)).value)
         else:
             yield from _refusal(server, root)
-        yield from server.run("recover_in_place", str(root)).value
-        recovered = server.run("look", str(root)).value
-        yield from lost(stage, recovered)
-        if (names(recovered), inodes(recovered)) != (names(before), inodes(before)):
-            yield "another tree after recover"
+        yield from recovered_otherwise(server, root, stage, before)
         yield from unfinished(life, server.run("finish", str(root), *life.sources).value)
         shutil.rmtree(root)
 

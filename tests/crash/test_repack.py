@@ -9,7 +9,7 @@ from functools import partial
 
 from tests.crash.conftest import Life, Stage, on_all
 from tests.crash.server import Server
-from tests.crash.test_gaps import inodes, killed_at, lost, names, unfinished
+from tests.crash.test_gaps import killed_at, lost, recovered_otherwise, unfinished
 
 MOVING = (
     "fsync staging",
@@ -30,11 +30,7 @@ def moved_again(life: Life, server: Server, stage: Stage, at: int) -> Iterator[s
         root = killed_at(life, stage, server, at, after=after)
         yield from lost(stage, server.run("look", str(root)).value)
         if after:
-            yield from server.run("recover_in_place", str(root)).value
-            recovered = server.run("look", str(root)).value
-            yield from lost(stage, recovered)
-            if (names(recovered), inodes(recovered)) != (names(life.end), inodes(life.end)):
-                yield "another tree after recover"
+            yield from recovered_otherwise(server, root, stage, life.end)
         yield from server.run("repack", str(root), "dense").value
         if server.run("profiles", str(root)).value != ["dense"]:
             yield f"not all was moved: {server.run('profiles', str(root)).value}"

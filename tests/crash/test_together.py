@@ -8,7 +8,7 @@ from functools import partial
 
 from tests.crash.conftest import Life, Stage, on_all
 from tests.crash.server import Server
-from tests.crash.test_gaps import inodes, killed_at, lost, names, unfinished
+from tests.crash.test_gaps import killed_at, lost, recovered_otherwise, unfinished
 
 TOGETHER = (
     "link local/header",
@@ -34,11 +34,7 @@ def packed_again(life: Life, server: Server, stage: Stage, at: int) -> Iterator[
         root = killed_at(life, stage, server, at, after=after)
         yield from lost(stage, server.run("look", str(root)).value)
         if after:
-            yield from server.run("recover_in_place", str(root)).value
-            recovered = server.run("look", str(root)).value
-            yield from lost(stage, recovered)
-            if (names(recovered), inodes(recovered)) != (names(life.end), inodes(life.end)):
-                yield "another tree after recover"
+            yield from recovered_otherwise(server, root, stage, life.end)
         yield from server.run("pack_together", str(root)).value
         yield from unfinished(life, server.run("finish", str(root), *life.sources).value)
         shutil.rmtree(root)

@@ -12,29 +12,17 @@ from dicomfs.model import ObjectKey
 from dicomfs.tiers.bandwidth import BURST_SECONDS, Bandwidth
 from dicomfs.tiers.base import ByteRange
 from dicomfs.tiers.folder import FolderTier
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.pauses: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.now += seconds
+from tests.clocks import Clock
 
 
 def test_without_a_limit_nobody_waits() -> None:
-    clock = _Clock()
+    clock = Clock()
     Bandwidth(None, clock.sleep, clock).take(1 << 40)
     assert clock.pauses == []
 
 
 def test_bytes_take_their_time() -> None:
-    clock = _Clock()
+    clock = Clock()
     bandwidth = Bandwidth(1000, clock.sleep, clock)
     for _ in range(100):
         bandwidth.take(100)
@@ -42,7 +30,7 @@ def test_bytes_take_their_time() -> None:
 
 
 def test_an_unused_allowance_is_kept_for_a_moment_only() -> None:
-    clock = _Clock()
+    clock = Clock()
     bandwidth = Bandwidth(1000, clock.sleep, clock)
     clock.now = 3600.0
     bandwidth.take(1000)
@@ -81,7 +69,7 @@ def test_threads_share_it() -> None:
 
 
 def test_a_folder_moves_large_objects_in_pieces(tmp_path: Path) -> None:
-    clock = _Clock()
+    clock = Clock()
     data = bytes(1 << 20)
     tier = FolderTier("laboratory", tmp_path, local=False, bandwidth=Bandwidth(1 << 20, clock.sleep, clock))
     source = ObjectKey("a/b")

@@ -19,6 +19,7 @@ from dicomfs.tiers.registry import open_tier, open_wrapped_tier
 from dicomfs.tiers.retry import RetryingTier, RetryPolicy
 from dicomfs.tiers.s3 import S3Tier
 from dicomfs.tiers.sentinel import attach_folder
+from tests.clocks import Clock
 from tests.faulty_tier import FaultyTier, flipped, truncated
 
 KEY = ObjectKey("a/b")
@@ -26,31 +27,16 @@ ARCHIVE = bytes(16)
 SHA256 = hashlib.sha256(b"bytes").hexdigest()
 
 
-class _Clock:
-    """Time that passes by sleeping only."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.pauses: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.now += seconds
-
-
 def _transient(count: int) -> list[TierError]:
     return [TransientTierError("memory", "", f"number {number}") for number in range(count)]
 
 
-def _retrying(inner: FaultyTier, clock: _Clock) -> RetryingTier:
+def _retrying(inner: FaultyTier, clock: Clock) -> RetryingTier:
     return RetryingTier(inner, RetryPolicy(0.1, 1.0, 10.0), clock.sleep, clock)
 
 
 def test_transient_errors_are_retried_with_growing_pauses() -> None:
-    clock = _Clock()
+    clock = Clock()
     faulty = FaultyTier(MemoryTier(), _transient(4))
     _retrying(faulty, clock).put(KEY, b"bytes", SHA256)
     assert faulty.calls == 5
@@ -59,7 +45,7 @@ def test_transient_errors_are_retried_with_growing_pauses() -> None:
 
 
 def test_retrying_ends_at_the_deadline_with_the_last_error() -> None:
-    clock = _Clock()
+    clock = Clock()
     with pytest.raises(TransientTierError, match="number"):
         _retrying(FaultyTier(MemoryTier(), _transient(10_000)), clock).get(KEY)
     assert clock.now <= 10.0
@@ -67,7 +53,7 @@ def test_retrying_ends_at_the_deadline_with_the_last_error() -> None:
 
 @pytest.mark.parametrize("error", [TierFull("memory", "", "full"), TierError("memory", "", "broken")])
 def test_other_errors_pass_at_once(error: TierError) -> None:
-    clock = _Clock()
+    clock = Clock()
     with pytest.raises(type(error)):
         _retrying(FaultyTier(MemoryTier(), [error]), clock).stat(KEY)
     assert clock.pauses == []
@@ -76,7 +62,7 @@ def test_other_errors_pass_at_once(error: TierError) -> None:
 def test_a_listing_is_retried_before_it_begins() -> None:
     inner = MemoryTier()
     inner.put(KEY, b"bytes", SHA256)
-    tier = _retrying(FaultyTier(inner, _transient(2)), _Clock())
+    tier = _retrying(FaultyTier(inner, _transient(2)), Clock())
     assert [key for key, _ in tier.list("")] == [KEY]
     assert list(tier.list("none")) == []
 
