@@ -96,14 +96,6 @@ class Decoding(Generic[K]):
         """Have a value made if a thread has nothing else to do; raises what ``wanted.make`` raises."""
         self._begin(wanted, wait=False)
 
-    def comes(self, wanted: Wanted[K]) -> bool:
-        """Whether a value is there, or on its way even if nobody waits for it."""
-        with self._lock:
-            if self._cache.get(wanted.key_of(wanted.place)) is not None:
-                return True
-            run = self._runs.get(wanted.run)
-            return run is not None and run.position <= wanted.place < run.goal
-
     def close(self) -> None:
         """Finish nothing that nobody waits for."""
         with self._lock:

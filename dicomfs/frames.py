@@ -112,15 +112,6 @@ class FrameReader:
             self._ahead(unit)
         return decoded.result()
 
-    def prefetch(self, unit: Unit) -> None:
-        """Have a unit decoded for who reads it later: wait for it, but where it comes by itself.
-
-        Raises as `fetch` does.
-        """
-        wanted = self._wanted(unit)
-        if not self._decoding.comes(wanted):
-            self._decoding.begin(wanted).result()
-
     def _ahead(self, unit: Unit) -> None:
         """Who reads one band of a frame goes on to the next ones: idle processors decode them meanwhile."""
         segment = segment_of(unit.pack, self._exactly(unit.pack, unit.stack), unit.frame)

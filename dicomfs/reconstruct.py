@@ -232,11 +232,11 @@ class PackedReader:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def prefetch(self, limit_bytes: int) -> None:
-        """Have the first ``limit_bytes`` of the file decoded into the cache, or on their way.  May block."""
+        """Decode the first ``limit_bytes`` of the file into the cache.  May block."""
         for span, start, stop in self._covering(0, limit_bytes):
             if isinstance(span.piece, FramePiece):
                 for wanted in self._slices(span.piece, start, stop):
-                    self._frames.prefetch(wanted.unit)
+                    self._frames.fetch(wanted.unit)
             elif isinstance(span.piece, CodedPiece | TranscodedPiece):
                 self._codestreams.fetch(span.piece, self._recipe(span.piece, span.header_at))
 
@@ -424,7 +424,7 @@ class Reconstructor:
         self._frames.close()
 
     def prefetch(self, instance: InstanceId) -> None:
-        """Have an instance decoded, within bounds, before it is read.  May block; raises as reading would."""
+        """Decode an instance into the cache, within bounds.  May block; raises as reading would."""
         reader = self.open(instance)
         try:
             if isinstance(reader, PackedReader):

@@ -254,22 +254,6 @@ def test_a_thread_that_was_called_is_not_counted_on_twice(monkeypatch: pytest.Mo
     until(lambda: found._working == 0)
 
 
-def test_what_is_there_or_on_its_way_comes_and_nothing_else() -> None:
-    source, found = Source(free=False), make()
-    assert not found.comes(source.wanted("a", 3))
-    first = found.begin(source.wanted("a", 2))
-    assert all(found.comes(source.wanted("a", place)) for place in range(10))
-    source.permits.release(3)
-    assert first.result(PATIENCE_S) == b"a2"
-    found._cache.clear()
-    assert [found.comes(source.wanted("a", place)) for place in (2, 3)] == [False, True]
-    source.permits.release(7)
-    until(lambda: len(source.made) == 10)
-    source.free = True
-    assert found.begin(source.wanted("b", 3, finish=False)).result(PATIENCE_S) == b"b3"
-    assert [found.comes(source.wanted("b", place, finish=False)) for place in (3, 4)] == [True, False]
-
-
 def refuse_threads(monkeypatch: pytest.MonkeyPatch, after: int = 0) -> None:
     """Let the system start only so many threads of ours, as under a limit of processes."""
     start, left = threading.Thread.start, [after]

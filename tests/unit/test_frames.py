@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from dicomfs.archive import Archive
 from dicomfs.codec.base import CodecId
-from dicomfs.decoding import Wanted
 from dicomfs.errors import CodecError, DamagedError, MismatchError
 from dicomfs.frames import FrameReader, Unit, codec_of
 from dicomfs.model import ObjectKey
@@ -80,28 +78,6 @@ def test_who_reads_one_band_finds_the_next_one_decoded(archive: Archive) -> None
     frames = FrameReader(PackSource(archive.tier), 1 << 24)
     frames._processors = 2
     frames.fetch(Unit(key, 0, 0, 0))
-    for thread in threading.enumerate():
-        if thread.name == "dicomfs-decode":
-            thread.join()
-    assert all(frames.ready(Unit(key, 0, frame, band)) for frame in range(SLICES) for band in (0, 1))
-
-
-def test_what_comes_by_itself_is_not_waited_for_ahead_of_its_reader(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key, _ = pixel_pack(archive)
-    frames = FrameReader(PackSource(archive.tier), 1 << 24)
-    begin, begun = frames._decoding.begin, []
-
-    def counted(wanted: Wanted[Unit]) -> Future[bytes]:
-        begun.append((wanted.place, wanted.run))
-        return begin(wanted)
-
-    monkeypatch.setattr(frames._decoding, "begin", counted)
-    for frame in range(SLICES):
-        for band in (0, 1):
-            frames.prefetch(Unit(key, 0, frame, band))
-    assert [place for place, _ in begun] == [0, 0]
     for thread in threading.enumerate():
         if thread.name == "dicomfs-decode":
             thread.join()
