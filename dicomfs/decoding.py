@@ -73,7 +73,7 @@ class Decoding(Generic[K]):
     """Values that runs make, from a cache where they are there already.  Thread-safe.
 
     Threads begin with work and end soon without: an idle reader has none.  Where the system starts no
-    thread, who waits does the work.
+    thread, who wants a value makes it, and what else of its run is to be kept.
     """
 
     def __init__(self, cache: BytesCache[K], threads: int) -> None:
@@ -88,9 +88,9 @@ class Decoding(Generic[K]):
     def begin(self, wanted: Wanted[K]) -> Future[bytes]:
         """Have a value made; raises what ``wanted.make`` raises, the result what its steps raise or yield."""
         future = self._begin(wanted, wait=True)
-        if not self._working and not future.done():
-            self._stand_in()
-        return future
+        if self._working or future.done() or not self._left_alone(wanted):
+            return future
+        return self._made_here(wanted)
 
     def ahead(self, wanted: Wanted[K]) -> None:
         """Have a value made if a thread has nothing else to do; raises what ``wanted.make`` raises."""
@@ -155,16 +155,44 @@ class Decoding(Generic[K]):
             self._called += 1
             self._work_there.notify()
         elif self._working < self._threads:
-            thread = threading.Thread(target=self._work, name="dicomfs-decode", daemon=True)
+            self._working += 1
             try:
-                thread.start()
+                threading.Thread(target=self._work, name="dicomfs-decode", daemon=True).start()
+                self._refused = False
             except RuntimeError as problem:
+                self._working -= 1
                 if not self._refused:
                     _log.warning("decoding goes on with %d threads: %s", self._working, problem)
                 self._refused = True
-            else:
-                self._working += 1
-                self._refused = False
+
+    def _left_alone(self, wanted: Wanted[K]) -> bool:
+        """Whether there is no thread to make a value; then nobody waits for it any more."""
+        with self._lock:
+            run = self._runs.get(wanted.run)
+            if run is not None and not self._working:
+                run.waiting.pop(wanted.place, None)
+            return not self._working
+
+    def _made_here(self, wanted: Wanted[K]) -> Future[bytes]:
+        """Make a value in this thread, in a run of its own: nobody relies on a caller to go on with it."""
+        first, steps = wanted.make()
+        run = _Run(wanted.run, steps, wanted.key_of, wanted.stop, first, wanted.place + 1)
+        future: Future[bytes] = Future()
+        while run.position < (run.stop if wanted.finish else run.goal):
+            made = _step(run)
+            if isinstance(made, Exception):
+                # What is wrong behind the value is told to who reads that.
+                if not future.done():
+                    _settle(future, made)
+                break
+            place, value = made
+            run.position = place + 1
+            if isinstance(value, bytes):
+                self._cache.put_all({run.key_of(place): value})
+            if place == wanted.place:
+                _settle(future, value)
+        steps.close()
+        return future
 
     def _drop(self, keep: int) -> None:
         """End the runs nobody waits for, but for those wanted last."""
@@ -194,27 +222,9 @@ class Decoding(Generic[K]):
                         self._working -= 1
                         return
                 run.busy = True
-            self._make(run)
-
-    def _stand_in(self) -> None:
-        """Be the one thread there is, as long as anybody waits: others may have come to rely on it."""
-        with self._lock:
-            if self._working:
-                return
-            self._working += 1
-        while True:
+            made = _step(run)
             with self._lock:
-                run = self._next()
-                if run is None or not run.waiting:
-                    self._working -= 1
-                    return
-                run.busy = True
-            self._make(run)
-
-    def _make(self, run: _Run[K]) -> None:
-        made = _step(run)
-        with self._lock:
-            self._hand_on(run, made)
+                self._hand_on(run, made)
 
     def _called_soon(self) -> bool:
         """Wait for a call; whether there was one."""

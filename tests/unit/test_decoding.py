@@ -268,37 +268,48 @@ def refuse_threads(monkeypatch: pytest.MonkeyPatch, after: int = 0) -> None:
     monkeypatch.setattr(threading.Thread, "start", limited)
 
 
-def test_who_waits_does_the_work_where_no_thread_can_be_started(
+def test_where_no_thread_can_be_started_who_wants_a_value_makes_it_and_the_rest_of_its_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     refuse_threads(monkeypatch)
     source, found = Source(), make()
-    assert [found.begin(source.wanted("a", place)).result(0) for place in (0, 9, 4)] == [b"a0", b"a9", b"a4"]
+    assert [found.begin(source.wanted("a", place)).result(0) for place in (4, 9, 0)] == [b"a4", b"a9", b"a0"]
+    assert source.made == [("a", place) for place in range(10)]
+    assert found.begin(source.wanted("b", 4, finish=False)).result(0) == b"b4"
+    assert source.made[10:] == [("b", place) for place in range(5)]
     assert found._working == 0
     assert [record.message for record in caplog.records] == [
         "decoding goes on with 0 threads: can't start new thread"
     ]
     monkeypatch.undo()
-    assert found.begin(source.wanted("b", 1)).result(PATIENCE_S) == b"b1"
-    until(lambda: ("b", 9) in source.made)
+    assert found.begin(source.wanted("c", 1)).result(PATIENCE_S) == b"c1"
+    until(lambda: ("c", 9) in source.made)
 
 
-def test_readers_that_rely_on_one_that_works_itself_get_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readers_without_threads_wait_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_threads(monkeypatch)
-    source, found = Source(length=40), make()
+    source, found = Source(length=1, free=False), make(limit_bytes=1)
     results: list[bytes] = []
-
-    def read(first: int) -> None:
-        for place in range(first, 40, 4):
-            results.append(found.begin(source.wanted("ab"[place % 2], place)).result(PATIENCE_S))
-
-    readers = [threading.Thread(target=read, args=(first,)) for first in range(4)]
+    readers = [
+        threading.Thread(target=lambda: results.append(found.begin(source.wanted("a", 0)).result(0)))
+        for _ in range(4)
+    ]
     for reader in readers:
         reader.start()
+    until(lambda: len(source.opened) >= 4)
+    source.permits.release(4)
     for reader in readers:
         reader.join(PATIENCE_S)
-    assert sorted(results) == sorted(f"{'ab'[place % 2]}{place}".encode() for place in range(40))
-    assert found._working == 0
+    assert results == [b"a0"] * 4
+
+
+def test_runs_begun_without_threads_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_threads(monkeypatch)
+    source, found = Source(), make()
+    for number in range(4 * decoding.UNFINISHED):
+        assert found.begin(source.wanted(f"run {number} ", 0)).result(0)
+    assert len(found._runs) <= decoding.UNFINISHED + 1
+    assert not any(run.waiting for run in found._runs.values())
 
 
 def test_threads_that_are_there_do_the_work_of_those_that_could_not_be_started(
@@ -312,11 +323,14 @@ def test_threads_that_are_there_do_the_work_of_those_that_could_not_be_started(
     assert [one.result(PATIENCE_S) for one in wanted] == [b"a0", b"b0"]
 
 
-def test_what_is_wrong_reaches_who_works_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_threads_what_is_wrong_reaches_who_wants_it_and_nobody_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     refuse_threads(monkeypatch)
     source, found = Source(broken_at=3), make()
     with pytest.raises(CodecError, match="broken"):
         found.begin(source.wanted("a", 5)).result(0)
+    assert found.begin(source.wanted("b", 2)).result(0) == b"b2"
     assert found._working == 0
     source.broken_at = -1
     assert found.begin(source.wanted("a", 5)).result(0) == b"a5"

@@ -10,15 +10,9 @@ from dicomfs.errors import TierError, UsageError
 from dicomfs.model import ObjectKey
 from dicomfs.ownership import Owner, Ownership, holder_of
 from dicomfs.tiers.memory import MemoryTier
+from tests.clocks import Clock
 
 ARCHIVE, OTHER = b"a" * 16, b"b" * 16
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -11,17 +11,10 @@ from dicomfs.errors import ObjectCold, ObjectNotFound, TransientTierError
 from dicomfs.model import ObjectKey
 from dicomfs.restores import LOOK_SECONDS, Restores
 from dicomfs.tiers.memory import MemoryTier
+from tests.clocks import Clock
 from tests.cold_tier import ColdTier
 
 KEY = ObjectKey("pixel/ab/" + "ab" * 32)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Pause(threading.Event):
