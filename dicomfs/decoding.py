@@ -9,6 +9,7 @@ One lock guards the tables; it is held while values are handed on and never whil
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
@@ -88,9 +89,16 @@ class Decoding(Generic[K]):
     def begin(self, wanted: Wanted[K]) -> Future[bytes]:
         """Have a value made; raises what ``wanted.make`` raises, the result what its steps raise or yield."""
         future = self._begin(wanted, wait=True)
-        if self._working or future.done() or not self._left_alone(wanted):
-            return future
-        return self._made_here(wanted)
+        if not future.done() and self._left_alone(wanted):
+            try:
+                self._make_here(wanted, future)
+            except BaseException as problem:
+                if not future.done():  # others may wait for the same value
+                    _settle(
+                        future, problem if isinstance(problem, Exception) else CodecError("band", "given up")
+                    )
+                raise
+        return future
 
     def ahead(self, wanted: Wanted[K]) -> None:
         """Have a value made if a thread has nothing else to do; raises what ``wanted.make`` raises."""
@@ -166,33 +174,29 @@ class Decoding(Generic[K]):
                 self._refused = True
 
     def _left_alone(self, wanted: Wanted[K]) -> bool:
-        """Whether there is no thread to make a value; then nobody waits for it any more."""
-        with self._lock:
+        """Whether there is no thread to make a value; then only the first to ask is to make it."""
+        with self._lock:  # who is just trying to start a thread counts it meanwhile
             run = self._runs.get(wanted.run)
-            if run is not None and not self._working:
-                run.waiting.pop(wanted.place, None)
-            return not self._working
+            return not self._working and run is not None and run.waiting.pop(wanted.place, None) is not None
 
-    def _made_here(self, wanted: Wanted[K]) -> Future[bytes]:
-        """Make a value in this thread, in a run of its own: nobody relies on a caller to go on with it."""
+    def _make_here(self, wanted: Wanted[K], future: Future[bytes]) -> None:
+        """Make a value in this thread, and what else of its run is to be kept."""
         first, steps = wanted.make()
         run = _Run(wanted.run, steps, wanted.key_of, wanted.stop, first, wanted.place + 1)
-        future: Future[bytes] = Future()
-        while run.position < (run.stop if wanted.finish else run.goal):
-            made = _step(run)
-            if isinstance(made, Exception):
-                # What is wrong behind the value is told to who reads that.
-                if not future.done():
-                    _settle(future, made)
-                break
-            place, value = made
-            run.position = place + 1
-            if isinstance(value, bytes):
-                self._cache.put_all({run.key_of(place): value})
-            if place == wanted.place:
-                _settle(future, value)
-        steps.close()
-        return future
+        with contextlib.closing(steps):
+            while run.position < (run.stop if wanted.finish else run.goal):
+                made = _step(run)
+                if isinstance(made, Exception):
+                    # What is wrong behind the value is told to who reads that.
+                    if not future.done():
+                        _settle(future, made)
+                    return
+                place, value = made
+                run.position = place + 1
+                if isinstance(value, bytes):
+                    self._cache.put_all({run.key_of(place): value})
+                if place == wanted.place:
+                    _settle(future, value)
 
     def _drop(self, keep: int) -> None:
         """End the runs nobody waits for, but for those wanted last."""

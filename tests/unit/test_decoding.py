@@ -334,3 +334,31 @@ def test_without_threads_what_is_wrong_reaches_who_wants_it_and_nobody_before(
     assert found._working == 0
     source.broken_at = -1
     assert found.begin(source.wanted("a", 5)).result(0) == b"a5"
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_who_shares_a_value_with_its_maker_does_not_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch, *, interrupted: bool
+) -> None:
+    refuse_threads(monkeypatch)
+    source, found = Source(free=not interrupted), make()
+    left_alone, shared = found._left_alone, []
+
+    def meanwhile(wanted: Wanted[Key]) -> bool:
+        shared.append(found._begin(wanted, wait=True))
+        return left_alone(wanted)
+
+    def interrupt(timeout: float) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(found, "_left_alone", meanwhile)
+    monkeypatch.setattr(source.permits, "acquire", interrupt)
+    if not interrupted:
+        assert found.begin(source.wanted("a", 1)).result(0) == shared[0].result(0) == b"a1"
+        return
+    with pytest.raises(KeyboardInterrupt):
+        found.begin(source.wanted("a", 1))
+    with pytest.raises(CodecError, match="given up"):
+        shared[0].result(0)
+    source.free = True
+    assert found.begin(source.wanted("a", 1)).result(0) == b"a1"
