@@ -9,7 +9,6 @@ One lock guards the tables; it is held while values are handed on and never whil
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import threading
@@ -89,15 +88,8 @@ class Decoding(Generic[K]):
     def begin(self, wanted: Wanted[K]) -> Future[bytes]:
         """Have a value made; raises what ``wanted.make`` raises, the result what its steps raise or yield."""
         future = self._begin(wanted, wait=True)
-        if not future.done() and self._left_alone(wanted):
-            try:
-                self._make_here(wanted, future)
-            except BaseException as problem:
-                if not future.done():  # others may wait for the same value
-                    _settle(
-                        future, problem if isinstance(problem, Exception) else CodecError("band", "given up")
-                    )
-                raise
+        if not future.done() and (run := self._left_alone(wanted)) is not None:
+            self._make_here(run)
         return future
 
     def ahead(self, wanted: Wanted[K]) -> None:
@@ -173,30 +165,23 @@ class Decoding(Generic[K]):
                     _log.warning("decoding goes on with %d threads: %s", self._working, problem)
                 self._refused = True
 
-    def _left_alone(self, wanted: Wanted[K]) -> bool:
-        """Whether there is no thread to make a value; then only the first to ask is to make it."""
+    def _left_alone(self, wanted: Wanted[K]) -> _Run[K] | None:
+        """Where there is no thread, take the run of a value off the table, and who waits for it with it."""
         with self._lock:  # who is just trying to start a thread counts it meanwhile
-            run = self._runs.get(wanted.run)
-            return not self._working and run is not None and run.waiting.pop(wanted.place, None) is not None
+            return None if self._working else self._runs.pop(wanted.run, None)
 
-    def _make_here(self, wanted: Wanted[K], future: Future[bytes]) -> None:
-        """Make a value in this thread, and what else of its run is to be kept."""
-        first, steps = wanted.make()
-        run = _Run(wanted.run, steps, wanted.key_of, wanted.stop, first, wanted.place + 1)
-        with contextlib.closing(steps):
-            while run.position < (run.stop if wanted.finish else run.goal):
+    def _make_here(self, run: _Run[K]) -> None:
+        """Make in this thread what is waited for of a run that is on no table, and what is to be kept."""
+        try:
+            while run.waiting or run.position < run.goal:
                 made = _step(run)
+                self._give(run, made)
                 if isinstance(made, Exception):
-                    # What is wrong behind the value is told to who reads that.
-                    if not future.done():
-                        _settle(future, made)
-                    return
-                place, value = made
-                run.position = place + 1
-                if isinstance(value, bytes):
-                    self._cache.put_all({run.key_of(place): value})
-                if place == wanted.place:
-                    _settle(future, value)
+                    break
+        finally:
+            run.steps.close()
+            # Nobody waits any more, but where this thread was interrupted.
+            self._give(run, CodecError("band", "given up"))
 
     def _drop(self, keep: int) -> None:
         """End the runs nobody waits for, but for those wanted last."""
@@ -242,24 +227,27 @@ class Decoding(Generic[K]):
 
     def _hand_on(self, run: _Run[K], made: tuple[int, bytes | DicomfsError] | Exception) -> None:
         run.busy = False
-        if not isinstance(made, Exception):
-            place, value = made
-            if isinstance(value, bytes):
-                self._cache.put_all({run.key_of(place): value})
-            run.position = place + 1
-            waiting = run.waiting.pop(place, None)
-            if waiting is not None:
-                _settle(waiting, value)
-            if run.position >= run.stop and not run.ended:
-                del self._runs[run.name]
-                run.ended = True
-            if run.ended:
-                run.steps.close()
-            return
-        if not run.ended:
+        self._give(run, made)
+        if not run.ended and (isinstance(made, Exception) or run.position >= run.stop):
             del self._runs[run.name]
-        for waiting in run.waiting.values():
-            _settle(waiting, made)
+            run.ended = True
+        if run.ended:
+            run.steps.close()
+
+    def _give(self, run: _Run[K], made: tuple[int, bytes | DicomfsError] | Exception) -> None:
+        """A value to the cache and to who waits for it, or what ended the run to all who wait."""
+        if isinstance(made, Exception):
+            for waiting in run.waiting.values():
+                _settle(waiting, made)
+            run.waiting = {}
+            return
+        place, value = made
+        if isinstance(value, bytes):
+            self._cache.put_all({run.key_of(place): value})
+        run.position = place + 1
+        future = run.waiting.pop(place, None)
+        if future is not None:
+            _settle(future, value)
 
 
 def _step(run: _Run[K]) -> tuple[int, bytes | DicomfsError] | Exception:

@@ -296,7 +296,7 @@ def test_readers_without_threads_wait_for_nobody(monkeypatch: pytest.MonkeyPatch
     ]
     for reader in readers:
         reader.start()
-    until(lambda: len(source.opened) >= 4)
+    until(lambda: bool(source.opened))
     source.permits.release(4)
     for reader in readers:
         reader.join(PATIENCE_S)
@@ -344,7 +344,7 @@ def test_who_shares_a_value_with_its_maker_does_not_wait_for_ever(
     source, found = Source(free=not interrupted), make()
     left_alone, shared = found._left_alone, []
 
-    def meanwhile(wanted: Wanted[Key]) -> bool:
+    def meanwhile(wanted: Wanted[Key]) -> decoding._Run[Key] | None:
         shared.append(found._begin(wanted, wait=True))
         return left_alone(wanted)
 
