@@ -8,6 +8,7 @@ bound.  The streams are specified in docs/codec.md; a payload is one stream and 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,13 +29,17 @@ else:
 if TYPE_CHECKING:
     from dicomfs.codec.kernel._kernel import CData
 
+Field = tuple[int, int, int, int, int, int]
+"""What samples stand for: fold_at, fold_size, offset, mask, shift, fixed, each below 2**16 (docs/format.md,
+"Sample planes")."""
+
+Block = npt.NDArray[np.uint8]
+
 _MOST_MEMORY = 1 << 31
 """Bytes that one encoder or decoder may ask for; frames of the largest detectors need far less."""
 _ALIGNMENT = 64
-_KEPT = threading.local()
 _MOST_KEPT = 96 << 20
-"""Bytes of memory that a thread keeps for its next call at most (to code 8 MiB takes about 80 MiB): fresh
-pages cost up to a fifth of a band's time."""
+"""Bytes of the largest block that is kept for a later call: to code 8 MiB takes about 80 MiB."""
 _AT_ONCE = 1 << 16
 """Bytes of samples decoded in one call, where frames are smaller: a call costs as much as those do."""
 
@@ -44,6 +49,33 @@ _REASONS = {
     -3: "the stream is damaged",
     -4: "the stream ends before the last frame",
 }
+
+
+class _Kept:
+    """Memory between calls, a block for each processor: fresh pages cost up to a fifth of a band's time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks: list[Block] = []
+        self._most = len(os.sched_getaffinity(0))
+
+    def take(self, size: int) -> Block:
+        """Return at least so many bytes, which hold anything; the block given back last is tried first."""
+        with self._lock:
+            fit = [place for place, block in enumerate(self._blocks) if block.size >= size]
+            if fit:
+                return self._blocks.pop(fit[-1])
+        return np.empty(size, np.uint8)
+
+    def give(self, block: Block) -> None:
+        """Keep a block for the next call in the place of one that was not used for longer."""
+        if block.size <= _MOST_KEPT:
+            with self._lock:
+                self._blocks.append(block)
+                del self._blocks[: -self._most]
+
+
+_kept = _Kept()
 
 
 class _Own:
@@ -90,39 +122,59 @@ class _Own:
     ) -> Iterator[tuple[int, Planes]]:
         """Decode as far as the next wanted frame; see `FrameCodec.decode`."""
         keep = frozenset(wanted)
-        for first, frames in self.decode_runs(payload, shape, dtype, bits, keep):
-            yield from ((index, frame) for index, frame in enumerate(frames, first) if index in keep)
+        for first, count, found in self._runs(payload, shape, dtype, bits, keep, None, dtype.itemsize):
+            frames: Planes = np.frombuffer(found, dtype, count * shape[1] * shape[2])
+            numbered = enumerate(frames.reshape(count, *shape[1:]), first)
+            yield from ((index, frame) for index, frame in numbered if index in keep)
 
-    def decode_runs(
+    def decode_words(
         self,
         payload: memoryview,
         shape: Sequence[int],
         dtype: np.dtype[Any],
         bits: int,
         wanted: Collection[int],
-    ) -> Iterator[tuple[int, Planes]]:
-        """Decode as `decode` does, but yield runs of frames that have wanted ones, and the first's number.
+        field: Field,
+        word: np.dtype[Any],
+    ) -> Iterator[tuple[int, bytes]]:
+        """Decode as `decode` does, but to the words, in native order, that the samples stand for.
 
-        Small frames are decoded many at a time.
-
-        Raises as `FrameCodec.decode` does.
+        Yields neighbouring frames of which some are wanted in one, with the number of the first.  Raises as
+        `FrameCodec.decode` does.
         """
+        how, size = ffi.new("dfk_field *", field), shape[1] * shape[2] * word.itemsize
+        for first, count, found in self._runs(payload, shape, dtype, bits, wanted, how, word.itemsize):
+            yield first, found if count * size == len(found) else found[: count * size]
+
+    def _runs(
+        self,
+        payload: memoryview,
+        shape: Sequence[int],
+        dtype: np.dtype[Any],
+        bits: int,
+        wanted: Collection[int],
+        field: CData | None,
+        item_bytes: int,
+    ) -> Iterator[tuple[int, int, bytes]]:
+        """Number of the first frame, how many they are, and their samples or words; small frames together."""
         if len(shape) != 3 or max(shape) > 0xFFFF:
             raise CodecError(self.name, f"no such stream: {tuple(shape)}")
         stream = ffi.from_buffer("uint8_t[]", payload)
         described = _shape(shape, bits, dtype.itemsize)
-        step = self._call("next")
+        step, how = self._call("next"), ffi.NULL if field is None else field
         keep = frozenset(wanted)
         stop = max(keep, default=-1) + 1
-        most = max(1, _AT_ONCE // max(1, shape[1] * shape[2] * dtype.itemsize))
+        size = shape[1] * shape[2] * item_bytes
+        most = max(1, _AT_ONCE // max(1, size))
         with self._memory(self._decoder_memory(described, stream)) as (memory, _):
             self._checked(self._call("open")(described, stream, len(stream), memory, len(memory)))
             first = 0
             while first < stop:
-                frames: Planes = np.empty((min(most, stop - first), *shape[1:]), dtype)
-                count = self._checked(step(memory, len(frames), _view(frames.reshape(-1).view(np.uint8))))
+                frames = min(most, stop - first)
+                found, out = _fresh(frames * size)
+                count = self._checked(step(memory, frames, how, item_bytes, out))
                 if not keep.isdisjoint(range(first, first + count)):
-                    yield first, frames[:count]
+                    yield first, count, found
                 first += count
 
     def _settings(self, settings: Settings) -> dict[str, object]:
@@ -145,17 +197,12 @@ class _Own:
         """Lend what the kernel asked for, aligned for vectors, and ``more`` bytes for the caller."""
         if self._checked(size) > _MOST_MEMORY:
             raise CodecError(self.name, f"wants {size} bytes of memory")
-        block: npt.NDArray[np.uint8] | None = getattr(_KEPT, "block", None)
-        # Nobody else gets it meanwhile: other decoders of this thread may run before this one ends.
-        _KEPT.block = None
-        if block is None or block.size < size + more + _ALIGNMENT:
-            block = np.empty(size + more + _ALIGNMENT, np.uint8)
+        block = _kept.take(size + more + _ALIGNMENT)
         try:
             start = -block.ctypes.data % _ALIGNMENT
             yield _view(block[start : start + size]), _view(block[start + size : start + size + more])
         finally:
-            if block.size <= _MOST_KEPT:
-                _KEPT.block = block
+            _kept.give(block)
 
     def _checked(self, code: int) -> int:
         if code < 0:
@@ -186,24 +233,28 @@ class Dense(_Own):
         return lib.dfk_dense_decoder_memory(shape, stream, len(stream))
 
 
-def to_words(samples: Planes, field: tuple[int, ...], word: np.dtype[Any]) -> bytes:
-    """The words, in native order, that samples stand for.
-
-    ``field``: fold_at, fold_size, offset, mask, shift, fixed (docs/format.md, "Sample planes"), below 2**16.
-    Raises `CodecError` without a kernel.
-    """
+def to_words(samples: Planes, field: Field, word: np.dtype[Any]) -> bytes:
+    """The words, in native order, that samples stand for.  Raises `CodecError` without a kernel."""
     if _MISSING:
         raise CodecError("planes", _MISSING)
     native = np.ascontiguousarray(samples, samples.dtype.newbyteorder("="))
     given = _view(native.reshape(-1).view(np.uint8))
-    # Filled in before anybody else has it.  Fresh memory is slow to touch, and this way that happens without
-    # the interpreter's lock: `bytes` asks for zeros, which the system gives page by page as they are written.
-    words = bytes(samples.size * word.itemsize)
-    out, how = ffi.from_buffer("uint8_t[]", words), ffi.new("dfk_field *", field)
+    words, out = _fresh(samples.size * word.itemsize)
+    how = ffi.new("dfk_field *", field)
     code: int = lib.dfk_words(how, given, samples.itemsize, samples.size, out, word.itemsize)
     if code < 0:
         raise CodecError("planes", _REASONS[code])
     return words
+
+
+def _fresh(size: int) -> tuple[bytes, CData]:
+    """Bytes that the kernel fills in before anybody else has them.
+
+    Fresh memory is slow to touch, and this way that happens without the interpreter's lock: `bytes` asks for
+    zeros, which the system gives page by page as they are written.
+    """
+    made = bytes(size)
+    return made, ffi.from_buffer("uint8_t[]", made)
 
 
 def _shape(shape: Sequence[int], bits: int, sample_bytes: int) -> CData:

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomfs.codec.base import Planes
-from dicomfs.codec.own import to_words
+from dicomfs.codec.own import Field, to_words
 from dicomfs.codec.zstd import expand, squeeze
 from dicomfs.errors import CodecError
 from dicomfs.model import PixelLayout
@@ -78,11 +78,10 @@ class Transform:
             out -= np.multiply(out >= self.fold_at + self.fold_size, self.fold_size, dtype=np.uint16)
         return out
 
-    def inverse(self, samples: Planes, word: np.dtype[Any]) -> bytes:
-        """Turn samples back into native words of this type, without the rest plane."""
-        mask = (1 << self.width) - 1
-        field = (self.fold_at, self.fold_size, self.offset, mask, self.shift, self.fixed)
-        return to_words(samples, field, word)
+    @property
+    def field(self) -> Field:
+        """How samples become native words, but for the rest plane."""
+        return self.fold_at, self.fold_size, self.offset, (1 << self.width) - 1, self.shift, self.fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,15 +288,25 @@ def parse_header(payload: memoryview, layout: PixelLayout, rows: int, frames: in
     return ParsedHeader(transform, rest, length)
 
 
+def native_word(layout: PixelLayout) -> np.dtype[Any]:
+    """The type of words that samples stand for before their byte order is changed."""
+    return _word_type(layout, big_endian=False)
+
+
 def to_raw(parsed: ParsedHeader, first: int, samples: Planes, layout: PixelLayout) -> Iterator[bytes]:
     """Turn the samples of neighbouring frames, ``first`` and on, back into raw bytes of the band's rows."""
-    transform = parsed.transform
-    stored, native = _word_type(layout, transform.big_endian), _word_type(layout, big_endian=False)
-    raw = transform.inverse(samples, native)
+    words = to_words(samples, parsed.transform.field, native_word(layout))
+    return words_to_raw(parsed, first, words, len(words) // len(samples), layout)
+
+
+def words_to_raw(
+    parsed: ParsedHeader, first: int, words: bytes, frame_bytes: int, layout: PixelLayout
+) -> Iterator[bytes]:
+    """As `to_raw`, from the native words that the samples of those frames stand for."""
+    stored, native = _word_type(layout, parsed.transform.big_endian), native_word(layout)
     if parsed.rest is not None or stored != native:
-        words: Words = np.frombuffer(raw, native).reshape(len(samples), -1)
+        frames: Words = np.frombuffer(words, native).reshape(-1, frame_bytes // native.itemsize)
         if parsed.rest is not None:
-            words = words | parsed.rest[first : first + len(samples)].astype(native)
-        raw = words.astype(stored, copy=False).tobytes()
-    size = len(raw) // len(samples)
-    yield from (raw[start : start + size] for start in range(0, len(raw), size))
+            frames = frames | parsed.rest[first : first + len(frames)].astype(native)
+        words = frames.astype(stored, copy=False).tobytes()
+    yield from (words[start : start + frame_bytes] for start in range(0, len(words), frame_bytes))

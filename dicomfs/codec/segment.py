@@ -23,7 +23,7 @@ import numpy.typing as npt
 from dicomfs.codec.base import FROM_DISK, ON_DISK, CodecId, FrameCodec, Profile, Settings
 from dicomfs.codec.components import decode_components, encode_components
 from dicomfs.codec.own import Dense, Fast
-from dicomfs.codec.planes import parse_header, plane_shape, to_planes, to_raw
+from dicomfs.codec.planes import native_word, parse_header, plane_shape, to_planes, to_raw, words_to_raw
 from dicomfs.codec.registry import codec as codec_by_id
 from dicomfs.codec.wide import cuts, is_wide, joined, narrow, pack, unpack
 from dicomfs.errors import CodecError
@@ -302,8 +302,9 @@ def _decode_samples(
     body = view[parsed.length :]
     if bits and not apart and isinstance(coder, (Fast, Dense)):
         keep = frozenset(chosen)
-        for first, run in coder.decode_runs(body, shape, dtype, bits, keep):
-            raws = enumerate(to_raw(parsed, first, run, layout), first)
+        field, word = parsed.transform.field, native_word(layout)
+        for first, words in coder.decode_words(body, shape, dtype, bits, keep, field, word):
+            raws = enumerate(words_to_raw(parsed, first, words, rows * layout.row_bytes, layout), first)
             yield from ((index, raw) for index, raw in raws if index in keep)
         return
     if bits and apart:

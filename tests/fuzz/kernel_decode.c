@@ -48,15 +48,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)
     uint8_t *stream = copy_of(data + SHAPE_BYTES, stream_length);
     int64_t size = decoder_memory(&shape, stream, stream_length);
     if (size >= 0 && size <= MOST_MEMORY) {
-        const uint32_t step = 1 + stream_length % 3;
-        size_t frame_bytes = (size_t)shape.rows * shape.columns * shape.sample_bytes;
+        const uint32_t step = 1 + stream_length % 3, word_bytes = 1 + data[6] / 4 % 2;
+        const dfk_field all = {data[0], data[1], data[2], 0xFFFF, data[3] % 16, data[4]};
+        const dfk_field *field = data[6] % 4 ? NULL : &all;
+        size_t frame_bytes = (size_t)shape.rows * shape.columns * (field ? word_bytes : shape.sample_bytes);
         uint8_t *memory = memory_of((size_t)size), *frames = copy_of(NULL, step * frame_bytes);
         if (OPEN(&shape, stream, stream_length, memory, (size_t)size) == 0) {
             int64_t index = 0, count;
-            while (index <= shape.frames && (count = NEXT(memory, step, frames)) > 0)
+            while (index <= shape.frames && (count = NEXT(memory, step, field, word_bytes, frames)) > 0)
                 index += count;
             require(index <= shape.frames);
-            require(NEXT(memory, step, frames) < 0);
+            require(NEXT(memory, step, field, word_bytes, frames) < 0);
         }
         free(frames);
     }

@@ -83,7 +83,7 @@ static void decode(int dense, const dfk_shape *shape)
     check(dense ? dfk_dense_open(shape, stream.data, stream.length, memory, (size_t)size)
                 : dfk_fast_open(shape, stream.data, stream.length, memory, (size_t)size));
     for (uint32_t index = 0; index < shape->frames; index++) {
-        check(dense ? dfk_dense_next(memory, 1, frame) : dfk_fast_next(memory, 1, frame));
+        check(dense ? dfk_dense_next(memory, 1, NULL, 0, frame) : dfk_fast_next(memory, 1, NULL, 0, frame));
         fwrite(frame, 1, frame_bytes, stdout);
     }
     free(memory);

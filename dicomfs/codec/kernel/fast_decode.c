@@ -1,5 +1,6 @@
 /* The decoder of the fast stream: opens it and yields frame after frame; see kernel.h and docs/codec.md. */
 #include "fast_rows.h"
+#include "output.h"
 
 #include <string.h>
 
@@ -32,6 +33,7 @@ typedef struct {
     int32_t *sum[2], *mask[2]; /* of two rows */
     fast_octet *octet;
     int16_t *weight;
+    void *row; /* of samples as they are delivered */
     const uint8_t *stored;
 } decoder;
 
@@ -67,6 +69,7 @@ static decoder *lay_out(dfk_arena *arena, const dfk_shape *shape)
     int32_t *mask = dfk_take(arena, 2 * width, sizeof *mask);
     fast_octet *octet = dfk_take(arena, width / FAST_OCTET, sizeof *octet);
     int16_t *weight = dfk_take(arena, width, FAST_PAIRS * sizeof *weight);
+    void *row = dfk_take(arena, shape->columns, shape->sample_bytes);
     uint8_t *words_tail = dfk_take(arena, words, 1), *raw_tail = dfk_take(arena, raw, 1);
     if (arena->start == NULL || arena->used > arena->size)
         return NULL;
@@ -85,6 +88,7 @@ static decoder *lay_out(dfk_arena *arena, const dfk_shape *shape)
     d->mask[1] = mask + width;
     d->octet = octet;
     d->weight = weight;
+    d->row = row;
     d->terms = (fast_row_terms){
         .columns = shape->columns, .stride = d->geometry.stride, .octet = octet, .weight = weight};
     d->entropy.words.tail = words_tail;
@@ -287,7 +291,7 @@ static int decode_rows(decoder *d, const fast_frame *frames, uint32_t stage, uin
     return d->rows->rebuild(&d->scaling, &d->terms, &rows[0], count > 1 ? &rows[1] : NULL) ? DFK_DAMAGED : 0;
 }
 
-static void unfold_row(const decoder *d, const int16_t *sample, size_t at, void *out)
+static void unfold_row(const decoder *d, const int16_t *sample, void *out)
 {
     /* Ranks beyond the last value, which only a damaged stream has, must not be looked up. */
     const uint32_t half = 1u << (d->plan.bits - 1), last = d->plan.values - 1;
@@ -295,30 +299,27 @@ static void unfold_row(const decoder *d, const int16_t *sample, size_t at, void 
         uint32_t rank = (uint32_t)(sample[x] + (int32_t)half);
         uint16_t value = d->unfold[rank < last ? rank : last];
         if (d->shape.sample_bytes == 1)
-            ((uint8_t *)out)[at + x] = (uint8_t)value;
+            ((uint8_t *)out)[x] = (uint8_t)value;
         else
-            ((uint16_t *)out)[at + x] = value;
+            ((uint16_t *)out)[x] = value;
     }
 }
 
-static void deliver_row(const decoder *d, const int16_t *restrict sample, uint32_t row, void *out)
+static void deliver_row(const decoder *d, const int16_t *sample, dfk_output *output)
 {
-    const uint32_t columns = d->shape.columns;
-    const int32_t half = 1 << (d->plan.bits - 1);
-    const size_t at = (size_t)row * columns;
-    uint8_t *restrict bytes = (uint8_t *)out + at;
-    uint16_t *restrict words = (uint16_t *)out + at;
-    if (d->plan.folded)
-        unfold_row(d, sample, at, out);
-    else if (d->shape.sample_bytes == 1)
-        for (uint32_t x = 0; x < columns; x++)
-            bytes[x] = (uint8_t)(sample[x] + half);
-    else
-        for (uint32_t x = 0; x < columns; x++)
-            words[x] = (uint16_t)(sample[x] + half);
+    if (d->plan.folded) {
+        unfold_row(d, sample, dfk_output_row(output));
+        dfk_output_done(output);
+        return;
+    }
+    static const dfk_field as_they_are = {.mask = 0xFFFF};
+    const dfk_field *field = output->field ? output->field : &as_they_are;
+    const uint32_t item_bytes = output->field ? output->word_bytes : output->sample_bytes;
+    d->rows->deliver(sample, output->columns, 1u << (d->plan.bits - 1), field, item_bytes, output->next);
+    output->next += (size_t)output->columns * item_bytes;
 }
 
-static int decode_frame(decoder *d, void *out)
+static int decode_frame(decoder *d, dfk_output *output)
 {
     uint32_t distance[DFK_REFERENCES], stage = fast_stage_of(&d->plan, d->frame, distance);
     fast_frame frames[FAST_STAGES];
@@ -336,19 +337,17 @@ static int decode_frame(decoder *d, void *out)
         if (decode_rows(d, frames, stage, row, count))
             return DFK_DAMAGED;
         for (uint32_t i = row; i < row + count; i++)
-            deliver_row(d, frames[0].sample + (size_t)i * d->geometry.stride, i, out);
+            deliver_row(d, frames[0].sample + (size_t)i * d->geometry.stride, output);
     }
     fast_pad_below(&d->geometry, frames[0]);
     return 0;
 }
 
 /* Samples as they are, bit after bit, lowest first. */
-static void unpack_frame(const decoder *d, void *out)
+static void unpack_row(const decoder *d, uint64_t at, void *out)
 {
     const uint32_t bits = d->shape.bits;
-    const size_t count = (size_t)d->shape.rows * d->shape.columns;
-    uint64_t at = (uint64_t)d->frame * count * bits;
-    for (size_t i = 0; i < count; i++, at += bits) {
+    for (uint32_t i = 0; i < d->shape.columns; i++, at += bits) {
         const uint8_t *from = d->stored + (at >> 3);
         uint32_t shift = at & 7, value = from[0];
         for (uint32_t byte = 1; 8 * byte < shift + bits; byte++)
@@ -361,28 +360,37 @@ static void unpack_frame(const decoder *d, void *out)
     }
 }
 
-static int next_frame(decoder *d, void *out)
+static void unpack_frame(const decoder *d, dfk_output *output)
+{
+    const uint64_t row_bits = (uint64_t)d->shape.columns * d->shape.bits;
+    for (uint32_t row = 0; row < d->shape.rows; row++) {
+        unpack_row(d, ((uint64_t)d->frame * d->shape.rows + row) * row_bits, dfk_output_row(output));
+        dfk_output_done(output);
+    }
+}
+
+static int next_frame(decoder *d, dfk_output *output)
 {
     if (d->failed)
         return d->failed;
     if (d->frame == d->shape.frames)
         return DFK_NO_MORE;
     if (d->mode == FAST_STORED)
-        unpack_frame(d, out);
-    else if (decode_frame(d, out))
+        unpack_frame(d, output);
+    else if (decode_frame(d, output))
         return d->failed = DFK_DAMAGED;
     d->frame++;
     return 0;
 }
 
-int64_t dfk_fast_next(void *memory, uint32_t frames, void *out)
+int64_t dfk_fast_next(void *memory, uint32_t frames, const dfk_field *field, uint32_t word_bytes, void *out)
 {
-    if (memory == NULL || out == NULL)
+    if (memory == NULL || out == NULL || !dfk_output_valid(field, word_bytes))
         return DFK_BAD_ARGUMENT;
     decoder *d = (decoder *)(void *)dfk_arena_over(memory, SIZE_MAX).start;
-    const size_t frame_bytes = (size_t)d->shape.rows * d->shape.columns * d->shape.sample_bytes;
+    dfk_output output = {field, d->shape.columns, d->shape.sample_bytes, word_bytes, d->row, out};
     for (uint32_t done = 0; done < frames; done++) {
-        int code = next_frame(d, (uint8_t *)out + done * frame_bytes);
+        int code = next_frame(d, &output);
         if (code)
             return done ? (int64_t)done : code;
     }

@@ -41,8 +41,9 @@ typedef struct {
 #undef TARGET
 #undef fast_cursor
 
-const fast_rows fast_rows_portable = {portable_contexts, portable_read,     portable_rebuild, portable_sizes,
-                                       portable_errors,   portable_products, portable_add,     portable_forms};
+const fast_rows fast_rows_portable = {portable_contexts, portable_read,     portable_rebuild,
+                                       portable_deliver,  portable_sizes,    portable_errors,
+                                       portable_products, portable_add,      portable_forms};
 
 #if defined(__x86_64__)
 /* Bits of a window that can be looked at, at whatever bit it begins. */
@@ -79,7 +80,7 @@ static const _Alignas(16) uint8_t fast_spread[256][16] = {SETS_64(0), SETS_64(64
 #undef WIDE
 #undef fast_cursor
 
-const fast_rows fast_rows_avx2 = {avx2_contexts, avx2_read,     avx2_rebuild, avx2_sizes,
+const fast_rows fast_rows_avx2 = {avx2_contexts, avx2_read,     avx2_rebuild, avx2_deliver, avx2_sizes,
                                    avx2_errors,   avx2_products, avx2_add,     avx2_forms};
 
 const fast_rows *fast_rows_best(void)

@@ -93,6 +93,9 @@ typedef struct {
     /* Samples of one row, or of two with the lower one behind, from their sums.  Pads them but for the left of the
      * upper one.  Returns 0 when all samples are in range. */
     uint32_t (*rebuild)(const fast_scaling *scaling, const fast_row_terms *terms, fast_row *upper, fast_row *lower);
+    /* The words that samples of a row stand for, to which `half` is added first. */
+    void (*deliver)(const int16_t *sample, uint32_t columns, uint32_t half, const dfk_field *field, uint32_t word_bytes,
+                    void *out);
     /* Sum of the sizes of the residuals that a predictor leaves in half a block, all samples being known. */
     uint32_t (*sizes)(const fast_half_block *half, uint32_t pairs, const int16_t *weight, int32_t offset,
                       uint32_t fraction);

@@ -51,22 +51,24 @@ int64_t dfk_fast_encode(const dfk_shape *shape, const dfk_settings *settings, co
 int64_t dfk_dense_encode(const dfk_shape *shape, const dfk_settings *settings, const void *samples,
                          uint8_t *out, size_t capacity, void *memory, size_t memory_bytes);
 
-/* Prepares memory to decode a stream; memory and stream must stay until the last frame is decoded.
- * Then each call decodes the next frames, (frames, rows, columns), into out, and returns how many they are: fewer where
- * the last one was decoded, or where the next one cannot be, which the call that begins with it tells. */
-int dfk_fast_open(const dfk_shape *shape, const uint8_t *stream, size_t length, void *memory, size_t memory_bytes);
-int64_t dfk_fast_next(void *memory, uint32_t frames, void *out);
-int dfk_dense_open(const dfk_shape *shape, const uint8_t *stream, size_t length, void *memory,
-                   size_t memory_bytes);
-int64_t dfk_dense_next(void *memory, uint32_t frames, void *out);
-
 /* What samples stand for, in steps of 16 bits: samples from fold_at on are raised by fold_size, all by offset; then
- * only the bits of mask are kept, moved up by shift, and joined with fixed (docs/format.md, "Sample planes"). */
+ * only the bits of mask are kept, moved up by shift, and joined with fixed (docs/format.md, "Sample planes").  Words
+ * have word_bytes 1 or 2, in the machine's byte order. */
 typedef struct {
     uint16_t fold_at, fold_size, offset, mask, shift, fixed;
 } dfk_field;
 
-/* Writes the words (of word_bytes 1 or 2, in the machine's byte order) that so many samples stand for. */
+/* Prepares memory to decode a stream; memory and stream must stay until the last frame is decoded.
+ * Then each call decodes the next frames, (frames, rows, columns), into out, as the words that a field makes of them or,
+ * where that is null, as samples.  It returns how many frames they are: fewer where the last one was decoded, or where
+ * the next one cannot be, which the call that begins with it tells. */
+int dfk_fast_open(const dfk_shape *shape, const uint8_t *stream, size_t length, void *memory, size_t memory_bytes);
+int64_t dfk_fast_next(void *memory, uint32_t frames, const dfk_field *field, uint32_t word_bytes, void *out);
+int dfk_dense_open(const dfk_shape *shape, const uint8_t *stream, size_t length, void *memory,
+                   size_t memory_bytes);
+int64_t dfk_dense_next(void *memory, uint32_t frames, const dfk_field *field, uint32_t word_bytes, void *out);
+
+/* Writes the words that so many samples stand for. */
 int dfk_words(const dfk_field *field, const void *samples, uint32_t sample_bytes, size_t count, void *words,
               uint32_t word_bytes);
 

@@ -59,10 +59,12 @@ def test_decoders_of_one_thread_take_turns(one: Fast | Dense) -> None:
 def test_what_memory_held_before_does_not_matter(one: Fast | Dense, level: int, effort: int) -> None:
     shown, settings, streams = planes(), Settings(effort, level, (1, 3)), set()
     for filling in (0x00, 0xFF, 0xA5):
-        own._KEPT.block = np.full(64 << 20, filling, np.uint8)
+        block = np.full(64 << 20, filling, np.uint8)
+        own._kept.give(block)
         streams.add(one.encode(shown, 12, settings))
         (stream,) = streams
-        own._KEPT.block[:] = filling
+        assert own._kept._blocks[-1] is block
+        block[:] = filling
         found = dict(one.decode(memoryview(stream), shown.shape, shown.dtype, 12, range(6)))
         assert all(np.array_equal(found[index], frame) for index, frame in enumerate(shown))
 
@@ -177,6 +179,46 @@ def test_samples_become_the_words_that_the_format_says(
     ]
     found = own.to_words(samples, (fold_at, fold_size, offset, mask, shift, fixed), np.dtype(word))
     assert np.frombuffer(found, word).tolist() == [one & np.iinfo(word).max for one in expected]
+
+
+@BOTH
+@given(
+    st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 40)), st.integers(1, 16),
+    st.tuples(*[st.integers(0, 0xFFFF)] * 4, st.integers(0, 15), st.integers(0, 0xFFFF)),
+    st.sampled_from([np.uint8, np.uint16]), st.sampled_from([0, 1, 30]), st.sampled_from([1, 5]),
+)  # fmt: skip
+def test_streams_decode_to_the_words_that_their_samples_stand_for(
+    one: Fast | Dense,
+    shape: tuple[int, int, int],
+    bits: int,
+    field: own.Field,
+    word: type[np.uint8] | type[np.uint16],
+    spread: int,
+    step: int,
+) -> None:
+    chance = np.random.default_rng(sum(shape) + bits)
+    samples: Planes = (chance.integers(0, spread + 1, shape) * step % (1 << bits)).astype(np.uint16)
+    samples = samples.astype(np.uint8) if bits <= 8 else samples
+    payload = memoryview(one.encode(samples, bits, Settings(1)))
+    every = range(len(samples))
+    found = one.decode_words(payload, samples.shape, samples.dtype, bits, every, field, np.dtype(word))
+    assert b"".join(words for _, words in found) == own.to_words(samples, field, np.dtype(word))
+    assert all(
+        np.array_equal(frame, samples[index])
+        for index, frame in one.decode(payload, samples.shape, samples.dtype, bits, every)
+    )
+
+
+def test_memory_is_kept_for_each_processor_and_used_again() -> None:
+    kept = own._Kept()
+    blocks = [kept.take(size) for size in range(100, 100 + kept._most + 1)]
+    for block in blocks:
+        kept.give(block)
+    assert [block.size for block in kept._blocks] == [block.size for block in blocks[1:]]
+    assert kept.take(blocks[1].size) is blocks[-1]
+    assert kept.take(1000).size == 1000
+    kept.give(np.empty(own._MOST_KEPT + 1, np.uint8))
+    assert len(kept._blocks) == kept._most - 1
 
 
 def test_words_need_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
