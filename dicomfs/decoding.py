@@ -4,6 +4,10 @@ Owns which *run* (the frames of one band of a segment, which come one after anot
 somebody waits for before one that merely is not finished, the longest waiting first.  A run that is put off
 keeps its decoder, so nothing is made twice.  Knows neither packs nor codecs: a run is an iterator.
 
+Who wants a value of a run that nobody is at makes it, where a processor is free: to wake a thread and to wait
+for it takes up to a tenth of the time that a frame takes, and the system may put two threads that were woken
+shortly after each other on one processor.  A thread of ours takes the run on when the value is there.
+
 One lock guards the tables; it is held while values are handed on and never while one is made.
 """
 
@@ -62,18 +66,22 @@ class _Run(Generic[K]):
     """Place of the next value."""
     goal: int
     """Where to stop when nobody waits."""
-    waiting: dict[int, Future[bytes]] = field(default_factory=dict)
+    waiting: dict[int, Future[bytes | None]] = field(default_factory=dict)
     ticket: int = 0
     """When somebody began to wait."""
     busy: bool = False
     ended: bool = False
 
 
+_Begun = tuple[Future[bytes | None], _Run[K] | None]
+
+
 class Decoding(Generic[K]):
     """Values that runs make, from a cache where they are there already.  Thread-safe.
 
-    Threads begin with work and end soon without: an idle reader has none.  Where the system starts no
-    thread, who wants a value makes it, and what else of its run is to be kept.
+    At most so many runs are taken on at a time, by threads and by those who want values.  Threads begin with
+    work and end soon without: an idle reader has none.  Where the system starts no thread, those who want
+    values make them, and nothing else is made.
     """
 
     def __init__(self, cache: BytesCache[K], threads: int) -> None:
@@ -81,16 +89,19 @@ class Decoding(Generic[K]):
         self._lock = threading.Lock()
         self._work_there = threading.Condition(self._lock)
         self._runs: OrderedDict[Hashable, _Run[K]] = OrderedDict()
-        self._working = self._idle = self._called = 0
+        self._working = self._idle = self._called = self._helping = 0
         self._tickets = itertools.count()
         self._closed = self._refused = False
 
-    def begin(self, wanted: Wanted[K]) -> Future[bytes]:
-        """Have a value made; raises what ``wanted.make`` raises, the result what its steps raise or yield."""
-        future = self._begin(wanted, wait=True)
-        if not future.done() and (run := self._left_alone(wanted)) is not None:
-            self._make_here(run)
-        return future
+    def fetch(self, wanted: Wanted[K]) -> bytes:
+        """The value; raises what ``wanted.make`` raises, and what the steps of the run raise or yield."""
+        while True:
+            future, run = self._begin(wanted, wait=True)
+            if run is not None:
+                self._make_here(run, future)
+            value = future.result()
+            if value is not None:
+                return value
 
     def ahead(self, wanted: Wanted[K]) -> None:
         """Have a value made if a thread has nothing else to do; raises what ``wanted.make`` raises."""
@@ -103,7 +114,7 @@ class Decoding(Generic[K]):
             self._drop(0)
             self._work_there.notify_all()
 
-    def _begin(self, wanted: Wanted[K], *, wait: bool) -> Future[bytes]:
+    def _begin(self, wanted: Wanted[K], *, wait: bool) -> _Begun[K]:
         with self._lock:
             found = self._join(wanted, wait=wait)
         if found is not None:
@@ -123,65 +134,89 @@ class Decoding(Generic[K]):
             self._runs[wanted.run] = new
             return self._want(new, wanted, wait=wait)
 
-    def _join(self, wanted: Wanted[K], *, wait: bool) -> Future[bytes] | None:
+    def _join(self, wanted: Wanted[K], *, wait: bool) -> _Begun[K] | None:
         value = self._cache.get(wanted.key_of(wanted.place))
         if value is not None:
-            done: Future[bytes] = Future()
+            done: Future[bytes | None] = Future()
             done.set_result(value)
-            return done
+            return done, None
         run = self._runs.get(wanted.run)
         if run is None or run.position > wanted.place:
             return None
         return self._want(run, wanted, wait=wait)
 
-    def _want(self, run: _Run[K], wanted: Wanted[K], *, wait: bool) -> Future[bytes]:
+    def _want(self, run: _Run[K], wanted: Wanted[K], *, wait: bool) -> _Begun[K]:
+        """The value to come, or None where nobody makes it any more; and the run if it is to be made here."""
         self._runs.move_to_end(run.name)
         run.goal = run.stop if wanted.finish else max(run.goal, wanted.place + 1)
-        future: Future[bytes] = Future()
+        future: Future[bytes | None] = Future()
         if wait:
             if not run.waiting:
                 run.ticket = next(self._tickets)
             future = run.waiting.setdefault(wanted.place, future)
         self._drop(UNFINISHED)
+        here = wait and not run.busy and self._at_work() < self._threads
+        if here:
+            run.busy = True
+            self._helping += 1
         if self._next() is not None:
             self._call()
-        return future
+        return future, run if here else None
 
-    def _call(self) -> None:
-        """Set a thread to work, if one has nothing to do or there may be one more."""
+    def _at_work(self) -> int:
+        return self._working - self._idle + self._helping
+
+    def _call(self) -> bool:
+        """Set a thread to work if there may be one more; False where the system starts none."""
+        if self._at_work() >= self._threads:
+            return True
         if self._idle:
             # Counted as busy at once: the next call is for another one.
             self._idle -= 1
             self._called += 1
             self._work_there.notify()
-        elif self._working < self._threads:
-            self._working += 1
-            try:
-                threading.Thread(target=self._work, name="dicomfs-decode", daemon=True).start()
-                self._refused = False
-            except RuntimeError as problem:
-                self._working -= 1
-                if not self._refused:
-                    _log.warning("decoding goes on with %d threads: %s", self._working, problem)
-                self._refused = True
-
-    def _left_alone(self, wanted: Wanted[K]) -> _Run[K] | None:
-        """Where there is no thread, take the run of a value off the table, and who waits for it with it."""
-        with self._lock:  # who is just trying to start a thread counts it meanwhile
-            return None if self._working else self._runs.pop(wanted.run, None)
-
-    def _make_here(self, run: _Run[K]) -> None:
-        """Make in this thread what is waited for of a run that is on no table, and what is to be kept."""
+            return True
+        self._working += 1
         try:
-            while run.waiting or run.position < run.goal:
+            threading.Thread(target=self._work, name="dicomfs-decode", daemon=True).start()
+        except RuntimeError as problem:
+            self._working -= 1
+            if not self._refused:
+                _log.warning("decoding goes on with %d threads: %s", self._working, problem)
+            self._refused = True
+            return False
+        self._refused = False
+        return True
+
+    def _make_here(self, run: _Run[K], future: Future[bytes | None]) -> None:
+        """Make a value in this thread, and what comes before it in its run."""
+        going_on = True
+        while going_on:
+            try:
                 made = _step(run)
-                self._give(run, made)
-                if isinstance(made, Exception):
-                    break
-        finally:
-            run.steps.close()
-            # Nobody waits any more, but where this thread was interrupted.
-            self._give(run, CodecError("band", "given up"))
+            except BaseException:
+                # This thread was interrupted: no other one can go on with the steps.
+                self._made_here(run, future, CodecError("band", "given up"))
+                raise
+            going_on = self._made_here(run, future, made)
+
+    def _made_here(
+        self, run: _Run[K], future: Future[bytes | None], made: tuple[int, bytes | DicomfsError] | Exception
+    ) -> bool:
+        """Hand on what this thread made; whether it goes on with the run."""
+        with self._lock:
+            self._hand_on(run, made)
+            if not future.done() and not run.ended:
+                run.busy = True
+                return True
+            self._helping -= 1
+            if self._next() is not None and not self._call():
+                # Nobody is left who takes on what others wait for: they are to see for themselves.
+                for other in self._runs.values():
+                    for waiting in other.waiting.values() if not other.busy else ():
+                        waiting.set_result(None)
+                    other.waiting = other.waiting if other.busy else {}
+            return False
 
     def _drop(self, keep: int) -> None:
         """End the runs nobody waits for, but for those wanted last."""
@@ -270,7 +305,7 @@ def _forget_frames(problem: BaseException | None) -> None:
         problem = problem.__cause__ or problem.__context__
 
 
-def _settle(waiting: Future[bytes], value: bytes | Exception) -> None:
+def _settle(waiting: Future[bytes | None], value: bytes | Exception) -> None:
     if isinstance(value, bytes):
         waiting.set_result(value)
     else:

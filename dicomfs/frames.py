@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import xxhash
@@ -21,11 +21,14 @@ from dicomfs.decoded import BytesCache
 from dicomfs.decoding import Decoding, Steps, Wanted
 from dicomfs.errors import DamagedError, DicomfsError, MismatchError, UnsupportedFeature
 from dicomfs.format.pack import PackReader
-from dicomfs.format.pack_index import SegmentIndex, StackIndex
+from dicomfs.format.pack_index import BandExtent, SegmentIndex, StackIndex
 from dicomfs.model import ObjectKey
 from dicomfs.packs import PackSource
 
 _ENCODED_BYTES = 64 << 20
+_READ_BYTES = 4 << 20
+"""Payloads of neighbouring bands that are read in one range: an object store sends about as much in the time
+that it takes to answer another request, and a segment hardly ever has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +110,11 @@ class FrameReader:
             TierError, FormatError, CodecError: it cannot be had or decoded.
             MismatchError: it decodes to other bytes than were packed.
         """
-        decoded = self._decoding.begin(self._wanted(unit))
-        if not decoded.done():
+        decoded = self._decoded.get(unit)
+        if decoded is None:
             self._ahead(unit)
-        return decoded.result()
+            decoded = self._decoding.fetch(self._wanted(unit))
+        return decoded
 
     def _ahead(self, unit: Unit) -> None:
         """Who reads one band of a frame goes on to the next ones: idle processors decode them meanwhile."""
@@ -141,18 +145,35 @@ class FrameReader:
         finish = 2 * segment.frames * stack.layout.frame_bytes <= self._decoded.limit_bytes
         return Wanted(run, inside, stop, key_of, make, finish)
 
-    def _payload(self, pack: PackReader, unit: Unit, segment: SegmentIndex) -> bytes:
-        band = segment.bands[unit.band]
-        key = (unit.pack, band.offset)
+    def _payload(self, pack: PackReader, unit: Unit, segment: SegmentIndex) -> memoryview:
+        band, together = segment.bands[unit.band], _read_with(segment.bands, unit.band)
+        key = (unit.pack, together[0].offset)
 
         def read() -> dict[tuple[ObjectKey, int], bytes]:
-            return {key: pack.read_band(band)}
+            return {key: pack.read_bands(together)}
 
-        return self._encoded.fetch(key, key, read)
+        start = band.offset - together[0].offset
+        payload = memoryview(self._encoded.fetch(key, key, read))[start : start + band.length]
+        if len(payload) != band.length:
+            raise DamagedError(unit.pack, f"{len(payload)} bytes instead of {band.length}", band.offset)
+        return payload
+
+
+def _read_with(bands: Sequence[BandExtent], wanted: int) -> Sequence[BandExtent]:
+    """The neighbouring bands that are read in one range with a band, the same ones for each of them."""
+    first = 0
+    for number, band in enumerate(bands):
+        begins = bands[first].offset
+        apart = number > first and band.offset != bands[number - 1].offset + bands[number - 1].length
+        if apart or (number > first and band.offset + band.length - begins > _READ_BYTES):
+            if number > wanted:
+                return bands[first:number]
+            first = number
+    return bands[first:]
 
 
 def _steps(
-    payload: bytes, stack: StackIndex, segment: SegmentIndex, unit: Unit, wanted: list[int] | None
+    payload: memoryview, stack: StackIndex, segment: SegmentIndex, unit: Unit, wanted: list[int] | None
 ) -> Steps:
     """The frames of a band by their number in the segment; an error in place of one whose digest differs."""
     rows = segment.bands[unit.band].rows

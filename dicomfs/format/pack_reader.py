@@ -7,7 +7,7 @@ compares the digests of SegmentIndex before serving a byte.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dicomfs.errors import DamagedError, NotFoundError, UnsupportedFeature
@@ -117,6 +117,11 @@ class PackReader:
     def read_band(self, band: BandExtent) -> bytes:
         """The encoded payload of one band, unchecked; DamagedError when the pack is shorter."""
         return read_exactly(self._read, band.offset, band.length, self.name)
+
+    def read_bands(self, bands: Sequence[BandExtent]) -> bytes:
+        """The payloads of bands that follow one another, unchecked; fewer bytes where the pack is shorter."""
+        offset, last = bands[0].offset, bands[-1]
+        return self._read(offset, last.offset + last.length - offset)
 
     def read_segment(self, segment: SegmentIndex) -> list[bytes]:
         """The encoded payloads of all bands of a segment in one range, unchecked."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -59,6 +60,26 @@ def make(threads: int = 2, limit_bytes: int = 1 << 20) -> Decoding[Key]:
     return Decoding(BytesCache(limit_bytes), threads)
 
 
+def begin(found: Decoding[Key], wanted: Wanted[Key]) -> Future[bytes]:
+    """Fetch in a thread of its own; it is made there, or waited for, or done."""
+    result: Future[bytes] = Future()
+
+    def read() -> None:
+        try:
+            result.set_result(found.fetch(wanted))
+        except Exception as problem:
+            result.set_exception(problem)
+
+    threading.Thread(target=read, daemon=True).start()
+    until(lambda: result.done() or wanted.place in waited_for(found, wanted.run))
+    return result
+
+
+def waited_for(found: Decoding[Key], run: Hashable) -> list[int]:
+    with found._lock:
+        return list(found._runs[run].waiting) if run in found._runs else []
+
+
 def until(holds: Callable[[], bool]) -> None:
     """Wait for something that happens in another thread."""
     deadline = time.monotonic() + PATIENCE_S
@@ -69,7 +90,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 def test_a_value_is_handed_on_while_the_rest_of_its_run_is_still_to_come() -> None:
     source, found = Source(free=False), make()
-    results = [found.begin(source.wanted("a", place)) for place in (3, 1)]
+    results = [begin(found, source.wanted("a", place)) for place in (3, 1)]
     source.permits.release(2)
     assert results[1].result(PATIENCE_S) == b"a1"
     assert not results[0].done()
@@ -82,18 +103,18 @@ def test_a_value_is_handed_on_while_the_rest_of_its_run_is_still_to_come() -> No
 
 def test_what_nobody_waits_for_is_finished_and_found_again() -> None:
     source, found = Source(), make()
-    assert found.begin(source.wanted("a", 0)).result(PATIENCE_S) == b"a0"
+    assert begin(found, source.wanted("a", 0)).result(PATIENCE_S) == b"a0"
     until(lambda: source.closed == ["a"])
-    assert [found.begin(source.wanted("a", place)).result(PATIENCE_S) for place in (9, 0)] == [b"a9", b"a0"]
+    assert [begin(found, source.wanted("a", place)).result(PATIENCE_S) for place in (9, 0)] == [b"a9", b"a0"]
     assert source.made == [("a", place) for place in range(10)]
 
 
 def test_a_run_that_is_not_to_be_finished_stops_and_goes_on_where_it_stopped() -> None:
     source, found = Source(), make()
-    assert found.begin(source.wanted("a", 2, finish=False)).result(PATIENCE_S) == b"a2"
+    assert begin(found, source.wanted("a", 2, finish=False)).result(PATIENCE_S) == b"a2"
     until(lambda: found._working == 0)
     assert len(source.made) == 3
-    assert found.begin(source.wanted("a", 5, finish=False)).result(PATIENCE_S) == b"a5"
+    assert begin(found, source.wanted("a", 5, finish=False)).result(PATIENCE_S) == b"a5"
     assert source.opened == ["a"]
 
 
@@ -103,7 +124,7 @@ def test_many_readers_of_one_run_get_every_value_of_it_made_once() -> None:
 
     def read(offset: int) -> None:
         for place in range(offset, 200, 7):
-            got[place] = found.begin(source.wanted("a", place)).result(PATIENCE_S)
+            got[place] = found.fetch(source.wanted("a", place))
 
     readers = [threading.Thread(target=read, args=(offset,)) for offset in range(7)]
     for reader in readers:
@@ -121,7 +142,7 @@ def test_readers_in_any_order_with_a_cache_too_small_lose_no_value() -> None:
     def read(offset: int) -> None:
         for turn in range(60):
             name, place = "abc"[turn % 3], (turn * 17 + offset * 5) % 40
-            if found.begin(source.wanted(name, place)).result(PATIENCE_S) != f"{name}{place}".encode():
+            if found.fetch(source.wanted(name, place)) != f"{name}{place}".encode():
                 wrong.append(f"{name}{place}")
 
     readers = [threading.Thread(target=read, args=(offset,)) for offset in range(6)]
@@ -135,9 +156,9 @@ def test_readers_in_any_order_with_a_cache_too_small_lose_no_value() -> None:
 
 def test_a_value_that_is_wanted_again_after_it_was_dropped_starts_the_run_anew() -> None:
     source, found = Source(), make(threads=1, limit_bytes=1)
-    first = found.begin(source.wanted("a", 4, finish=False))
+    first = begin(found, source.wanted("a", 4, finish=False))
     assert first.result(PATIENCE_S) == b"a4"
-    later: Future[bytes] = found.begin(source.wanted("a", 1, finish=False))
+    later: Future[bytes] = begin(found, source.wanted("a", 1, finish=False))
     assert later.result(PATIENCE_S) == b"a1"
     assert source.opened == ["a", "a"]
     until(lambda: source.closed == ["a"])
@@ -145,18 +166,18 @@ def test_a_value_that_is_wanted_again_after_it_was_dropped_starts_the_run_anew()
 
 def test_a_run_that_breaks_fails_who_waits_for_the_rest_of_it_alone() -> None:
     source, found = Source(broken_at=4, free=False), make()
-    early, late = (found.begin(source.wanted("a", place)) for place in (3, 7))
+    early, late = (begin(found, source.wanted("a", place)) for place in (3, 7))
     source.permits.release(5)
     assert early.result(PATIENCE_S) == b"a3"
     with pytest.raises(CodecError, match="broken"):
         late.result(PATIENCE_S)
     source.broken_at, source.free = -1, True
-    assert found.begin(source.wanted("a", 7)).result(PATIENCE_S) == b"a7"
+    assert begin(found, source.wanted("a", 7)).result(PATIENCE_S) == b"a7"
 
 
 def test_a_wrong_value_fails_who_waits_for_it_and_nobody_else() -> None:
     source, found = Source(wrong_at=2, free=False), make()
-    results = [found.begin(source.wanted("a", place)) for place in (1, 2, 3)]
+    results = [begin(found, source.wanted("a", place)) for place in (1, 2, 3)]
     source.permits.release(10)
     with pytest.raises(MismatchError):
         results[1].result(PATIENCE_S)
@@ -166,7 +187,7 @@ def test_a_wrong_value_fails_who_waits_for_it_and_nobody_else() -> None:
 def test_a_run_that_ends_too_early_is_an_error() -> None:
     source, found = Source(length=3), make()
     with pytest.raises(CodecError, match="ends before"):
-        found.begin(source.wanted("a", 5)).result(PATIENCE_S)
+        begin(found, source.wanted("a", 5)).result(PATIENCE_S)
 
 
 def test_an_error_of_any_kind_reaches_who_waits() -> None:
@@ -176,7 +197,7 @@ def test_an_error_of_any_kind_reaches_who_waits() -> None:
 
     found = make()
     with pytest.raises(ZeroDivisionError):
-        found.begin(Wanted("a", 0, 1, lambda at: ("a", at), lambda: (0, steps()))).result(PATIENCE_S)
+        begin(found, Wanted("a", 0, 1, lambda at: ("a", at), lambda: (0, steps()))).result(PATIENCE_S)
 
 
 def test_what_cannot_be_opened_is_told_to_who_wants_it_and_leaves_no_trace() -> None:
@@ -185,15 +206,15 @@ def test_what_cannot_be_opened_is_told_to_who_wants_it_and_leaves_no_trace() -> 
 
     found = make()
     with pytest.raises(CodecError, match="no payload"):
-        found.begin(Wanted("a", 0, 1, lambda at: ("a", at), refuse))
+        found.fetch(Wanted("a", 0, 1, lambda at: ("a", at), refuse))
     source = Source()
-    assert found.begin(source.wanted("a", 0)).result(PATIENCE_S) == b"a0"
+    assert begin(found, source.wanted("a", 0)).result(PATIENCE_S) == b"a0"
 
 
 def test_who_waits_goes_before_what_merely_is_not_finished() -> None:
     source, found = Source(free=False), make(threads=1)
     found.ahead(source.wanted("a", 0))
-    wanted = found.begin(source.wanted("b", 1))
+    wanted = begin(found, source.wanted("b", 1))
     source.permits.release(3)
     assert wanted.result(PATIENCE_S) == b"b1"
     assert [key for key in source.made if key[0] == "a"] in ([], [("a", 0)])
@@ -205,14 +226,14 @@ def test_runs_put_off_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "UNFINISHED", 2)
     source, found = Source(), make()
     for name in "abcdef":
-        assert found.begin(source.wanted(name, 0, finish=False)).result(PATIENCE_S)
+        assert begin(found, source.wanted(name, 0, finish=False)).result(PATIENCE_S)
     until(lambda: len(source.closed) >= 3)
     assert len(found._runs) <= 3
 
 
 def test_after_closing_nothing_is_finished_but_what_somebody_waits_for() -> None:
     source, found = Source(free=False), make()
-    first = found.begin(source.wanted("a", 0))
+    first = begin(found, source.wanted("a", 0))
     found.close()
     source.permits.release(1)
     assert first.result(PATIENCE_S) == b"a0"
@@ -222,7 +243,7 @@ def test_after_closing_nothing_is_finished_but_what_somebody_waits_for() -> None
 
 def test_an_idle_reader_has_no_threads() -> None:
     source, found = Source(), make()
-    found.begin(source.wanted("a", 9)).result(PATIENCE_S)
+    begin(found, source.wanted("a", 9)).result(PATIENCE_S)
     until(lambda: found._working == 0)
     until(lambda: not any(thread.name == "dicomfs-decode" for thread in threading.enumerate()))
 
@@ -231,10 +252,11 @@ def test_a_thread_without_work_takes_on_the_next(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(decoding, "IDLE_S", PATIENCE_S)
     before = set(threading.enumerate())
     source, found = Source(), make(threads=1)
-    assert found.begin(source.wanted("a", 9)).result(PATIENCE_S)
+    assert found.fetch(source.wanted("a", 0)) == b"a0"
     until(lambda: found._idle == 1)
     (thread,) = set(threading.enumerate()) - before
-    assert found.begin(source.wanted("b", 9)).result(PATIENCE_S)
+    found.ahead(source.wanted("b", 0))
+    until(lambda: len(source.made) == 20)
     assert set(threading.enumerate()) - before == {thread}
     found.close()
     until(lambda: not thread.is_alive())
@@ -243,19 +265,85 @@ def test_a_thread_without_work_takes_on_the_next(monkeypatch: pytest.MonkeyPatch
 def test_a_thread_that_was_called_is_not_counted_on_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "IDLE_S", PATIENCE_S)
     source, found = Source(), make(threads=2)
-    assert found.begin(source.wanted("a", 9)).result(PATIENCE_S)
+    assert found.fetch(source.wanted("a", 0)) == b"a0"
     until(lambda: found._idle == 1)
     source.free = False
-    wanted = [found.begin(source.wanted(name, 0)) for name in "bc"]
+    for name in "bc":
+        found.ahead(source.wanted(name, 0))
     until(lambda: sum(run.busy for run in found._runs.values()) == 2)
     source.permits.release(20)
-    assert [one.result(PATIENCE_S) for one in wanted] == [b"b0", b"c0"]
+    until(lambda: len(source.made) == 30)
     found.close()
     until(lambda: found._working == 0)
 
 
+def test_who_wants_a_value_makes_it_and_a_thread_goes_on_with_the_rest() -> None:
+    makers: list[str] = []
+
+    def steps() -> Steps:
+        for place in range(10):
+            makers.append(threading.current_thread().name)
+            yield place, b"%d" % place
+
+    found = make(threads=1)
+    wanted: Wanted[Key] = Wanted("a", 1, 10, lambda at: ("a", at), lambda: (0, steps()))
+    assert found.fetch(wanted) == b"1"
+    until(lambda: len(makers) == 10)
+    assert makers == [threading.current_thread().name] * 2 + ["dicomfs-decode"] * 8
+
+
+def test_no_more_runs_are_taken_on_than_there_may_be_threads() -> None:
+    source, found = Source(free=False), make(threads=2)
+    wanted = [begin(found, source.wanted(name, 0)) for name in "abc"]
+    found.ahead(source.wanted("d", 0))
+    assert [run.name for run in found._runs.values() if run.busy] == ["a", "b"]
+    assert found._working == 0
+    source.permits.release(1)
+    until(lambda: sum(one.done() for one in wanted) == 1)
+    until(lambda: found._runs["c"].busy)
+    source.permits.release(100)
+    assert [one.result(PATIENCE_S) for one in wanted] == [b"a0", b"b0", b"c0"]
+    until(lambda: len(source.made) == 40)
+
+
+def test_who_joins_a_run_that_nobody_is_at_makes_the_value() -> None:
+    source, found = Source(), make()
+    assert found.fetch(source.wanted("a", 0, finish=False)) == b"a0"
+    assert found.fetch(source.wanted("a", 3, finish=False)) == b"a3"
+    assert (source.opened, found._working) == (["a"], 0)
+
+
+def test_a_run_that_is_past_what_is_wanted_gives_those_who_wait_to_a_new_one() -> None:
+    source, found = Source(free=False), make(threads=2, limit_bytes=1)
+    source.permits.release(4)
+    late = begin(found, source.wanted("a", 6))
+    until(lambda: len(source.made) == 4)
+    early = begin(found, source.wanted("a", 1))
+    source.permits.release(100)
+    assert (early.result(PATIENCE_S), late.result(PATIENCE_S)) == (b"a1", b"a6")
+    assert source.opened == ["a", "a"]
+
+
+def test_who_is_interrupted_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, found = Source(free=False), make(threads=1)
+    shared: list[Future[bytes]] = []
+
+    def interrupt(timeout: float) -> bool:
+        shared.extend(begin(found, source.wanted(*key)) for key in (("a", 2), ("b", 0)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(source.permits, "acquire", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        found.fetch(source.wanted("a", 1))
+    source.free = True
+    with pytest.raises(CodecError, match="given up"):
+        shared[0].result(PATIENCE_S)
+    assert shared[1].result(PATIENCE_S) == b"b0"
+    assert found.fetch(source.wanted("a", 1)) == b"a1"
+
+
 def refuse_threads(monkeypatch: pytest.MonkeyPatch, after: int = 0) -> None:
-    """Let the system start only so many threads of ours, as under a limit of processes."""
+    """Let the system start only so many decoding threads, as under a limit of processes."""
     start, left = threading.Thread.start, [after]
 
     def limited(thread: threading.Thread) -> None:
@@ -268,46 +356,46 @@ def refuse_threads(monkeypatch: pytest.MonkeyPatch, after: int = 0) -> None:
     monkeypatch.setattr(threading.Thread, "start", limited)
 
 
-def test_where_no_thread_can_be_started_who_wants_a_value_makes_it_and_the_rest_of_its_run(
+def test_where_no_thread_can_be_started_those_who_want_values_make_them(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     refuse_threads(monkeypatch)
     source, found = Source(), make()
-    assert [found.begin(source.wanted("a", place)).result(0) for place in (4, 9, 0)] == [b"a4", b"a9", b"a0"]
+    assert [found.fetch(source.wanted("a", place)) for place in (4, 9, 0)] == [b"a4", b"a9", b"a0"]
     assert source.made == [("a", place) for place in range(10)]
-    assert found.begin(source.wanted("b", 4, finish=False)).result(0) == b"b4"
-    assert source.made[10:] == [("b", place) for place in range(5)]
-    assert found._working == 0
+    assert (found._working, found._helping) == (0, 0)
     assert [record.message for record in caplog.records] == [
         "decoding goes on with 0 threads: can't start new thread"
     ]
     monkeypatch.undo()
-    assert found.begin(source.wanted("c", 1)).result(PATIENCE_S) == b"c1"
+    assert found.fetch(source.wanted("c", 1)) == b"c1"
     until(lambda: ("c", 9) in source.made)
+
+
+def test_without_threads_those_who_wait_are_told_when_a_processor_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refuse_threads(monkeypatch)
+    source, found = Source(free=False), make(threads=1)
+    wanted = [begin(found, source.wanted(name, 0)) for name in "abcd"]
+    source.permits.release(4)
+    assert [one.result(PATIENCE_S) for one in wanted] == [b"a0", b"b0", b"c0", b"d0"]
+    assert source.opened == ["a", "b", "c", "d"]
 
 
 def test_readers_without_threads_wait_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_threads(monkeypatch)
     source, found = Source(length=1, free=False), make(limit_bytes=1)
-    results: list[bytes] = []
-    readers = [
-        threading.Thread(target=lambda: results.append(found.begin(source.wanted("a", 0)).result(0)))
-        for _ in range(4)
-    ]
-    for reader in readers:
-        reader.start()
-    until(lambda: bool(source.opened))
+    wanted = [begin(found, source.wanted("a", 0)) for _ in range(4)]
     source.permits.release(4)
-    for reader in readers:
-        reader.join(PATIENCE_S)
-    assert results == [b"a0"] * 4
+    assert [one.result(PATIENCE_S) for one in wanted] == [b"a0"] * 4
 
 
 def test_runs_begun_without_threads_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_threads(monkeypatch)
     source, found = Source(), make()
     for number in range(4 * decoding.UNFINISHED):
-        assert found.begin(source.wanted(f"run {number} ", 0)).result(0)
+        assert found.fetch(source.wanted(f"run {number} ", 0))
     assert len(found._runs) <= decoding.UNFINISHED + 1
     assert not any(run.waiting for run in found._runs.values())
 
@@ -316,49 +404,68 @@ def test_threads_that_are_there_do_the_work_of_those_that_could_not_be_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refuse_threads(monkeypatch, after=1)
-    source, found = Source(free=False), make()
-    wanted = [found.begin(source.wanted(name, 0)) for name in "ab"]
-    assert not any(one.done() for one in wanted)
-    source.permits.release(20)
-    assert [one.result(PATIENCE_S) for one in wanted] == [b"a0", b"b0"]
+    source, found = Source(), make(threads=3)
+    for name in "ab":
+        found.ahead(source.wanted(name, 0))
+    until(lambda: len(source.made) == 20)
 
 
-def test_without_threads_what_is_wrong_reaches_who_wants_it_and_nobody_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_threads_what_is_wrong_reaches_who_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_threads(monkeypatch)
     source, found = Source(broken_at=3), make()
     with pytest.raises(CodecError, match="broken"):
-        found.begin(source.wanted("a", 5)).result(0)
-    assert found.begin(source.wanted("b", 2)).result(0) == b"b2"
-    assert found._working == 0
+        found.fetch(source.wanted("a", 5))
+    assert found.fetch(source.wanted("b", 2)) == b"b2"
+    assert (found._working, found._helping) == (0, 0)
     source.broken_at = -1
-    assert found.begin(source.wanted("a", 5)).result(0) == b"a5"
+    assert found.fetch(source.wanted("a", 5)) == b"a5"
 
 
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_who_shares_a_value_with_its_maker_does_not_wait_for_ever(
-    monkeypatch: pytest.MonkeyPatch, *, interrupted: bool
+def read_at_random(found: Decoding[Key], source: Source, seed: int, wrong: list[Key]) -> None:
+    """Want values of three runs, some of them ahead; what is not as it should be goes to ``wrong``."""
+    chance = random.Random(seed)
+    for _ in range(30):
+        name, place = chance.choice("abc"), chance.randrange(10)
+        wanted = source.wanted(name, place, finish=chance.random() < 0.5)
+        try:
+            if chance.random() < 0.2:
+                found.ahead(wanted)
+            elif found.fetch(wanted) != f"{name}{place}".encode():
+                wrong.append((name, place))
+        except CodecError:
+            if source.broken_at < 0:
+                wrong.append((name, place))
+
+
+@pytest.mark.parametrize("refused", [0.0, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("broken_at", [-1, 7])
+def test_readers_get_every_value_whatever_threads_are_refused(
+    monkeypatch: pytest.MonkeyPatch, refused: float, broken_at: int
 ) -> None:
-    refuse_threads(monkeypatch)
-    source, found = Source(free=not interrupted), make()
-    left_alone, shared = found._left_alone, []
+    chance, start = random.Random(5), threading.Thread.start
 
-    def meanwhile(wanted: Wanted[Key]) -> decoding._Run[Key] | None:
-        shared.append(found._begin(wanted, wait=True))
-        return left_alone(wanted)
+    def sometimes(thread: threading.Thread) -> None:
+        if thread.name == "dicomfs-decode" and chance.random() < refused:
+            raise RuntimeError("can't start new thread")
+        start(thread)
 
-    def interrupt(timeout: float) -> bool:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(found, "_left_alone", meanwhile)
-    monkeypatch.setattr(source.permits, "acquire", interrupt)
-    if not interrupted:
-        assert found.begin(source.wanted("a", 1)).result(0) == shared[0].result(0) == b"a1"
-        return
-    with pytest.raises(KeyboardInterrupt):
-        found.begin(source.wanted("a", 1))
-    with pytest.raises(CodecError, match="given up"):
-        shared[0].result(0)
-    source.free = True
-    assert found.begin(source.wanted("a", 1)).result(0) == b"a1"
+    monkeypatch.setattr(threading.Thread, "start", sometimes)
+    monkeypatch.setattr(decoding, "IDLE_S", 0.0005)
+    for number in range(15):
+        source, wrong = Source(broken_at=broken_at), list[Key]()
+        found = make(threads=1 + number % 3, limit_bytes=(8, 40, 1000)[number // 3 % 3])
+        readers = [
+            threading.Thread(
+                target=read_at_random, args=(found, source, 6 * number + own, wrong), daemon=True
+            )
+            for own in range(6)
+        ]
+        for reader in readers:
+            reader.start()
+        if number % 5 == 0:
+            found.close()
+        for reader in readers:
+            reader.join(PATIENCE_S)
+        assert not any(reader.is_alive() for reader in readers)
+        until(lambda: found._working == 0)  # noqa: B023 - called at once
+        assert (wrong, found._helping) == ([], 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,8 @@ import pytest
 from dicomfs.archive import Archive
 from dicomfs.codec.base import CodecId
 from dicomfs.errors import CodecError, DamagedError, MismatchError
-from dicomfs.frames import FrameReader, Unit, codec_of
+from dicomfs.format.pack_index import BandExtent
+from dicomfs.frames import FrameReader, Unit, _read_with, codec_of
 from dicomfs.model import ObjectKey
 from dicomfs.packs import PackSource
 from tests import samples
@@ -95,3 +96,72 @@ def test_a_cache_too_small_for_a_segment_is_not_flooded(archive: Archive) -> Non
                 thread.join()
         assert frames.ready(Unit(key, 0, frame, 0))
         assert frame == SLICES - 1 or not frames.ready(Unit(key, 0, frame + 1, 0))
+
+
+def test_bands_that_follow_one_another_are_read_in_one_range(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, _ = pixel_pack(archive)
+    source = PackSource(archive.tier)
+    bands = source.object(key).stacks[0].segments[0].bands
+    ranges: list[int] = []
+    monkeypatch.setattr(source.object(key), "_read", _noting(source.object(key)._read, ranges))
+    right = [FrameReader(source, 1 << 24).fetch(Unit(key, 0, 0, band)) for band in (0, 1)]
+    assert ranges == [bands[0].length + bands[1].length] * 2
+    ranges.clear()
+    frames = FrameReader(source, 1 << 24)
+    assert [frames.fetch(Unit(key, 0, 0, band)) for band in (1, 0)] == right[::-1]
+    assert ranges == [bands[0].length + bands[1].length]
+    ranges.clear()
+    monkeypatch.setattr("dicomfs.frames._READ_BYTES", 1)
+    frames = FrameReader(source, 1 << 24)
+    assert [frames.fetch(Unit(key, 0, 0, band)) for band in (1, 0)] == right[::-1]
+    assert ranges == [bands[1].length, bands[0].length]
+
+
+def _noting(read: Callable[[int, int], bytes], ranges: list[int]) -> Callable[[int, int], bytes]:
+    def noted(offset: int, length: int) -> bytes:
+        ranges.append(length)
+        return read(offset, length)
+
+    return noted
+
+
+@pytest.mark.parametrize(
+    "extents, limit, wanted, together",
+    [
+        ([(10, 5), (15, 5), (20, 5)], 100, 1, [10, 15, 20]),
+        ([(10, 5), (15, 5), (20, 5)], 10, 0, [10, 15]),
+        ([(10, 5), (15, 5), (20, 5)], 10, 1, [10, 15]),
+        ([(10, 5), (15, 5), (20, 5)], 10, 2, [20]),
+        ([(10, 5), (16, 5), (21, 5)], 100, 0, [10]),
+        ([(10, 5), (16, 5), (21, 5)], 100, 2, [16, 21]),
+        ([(30, 5), (10, 5), (15, 50)], 20, 2, [15]),
+    ],
+)
+def test_which_bands_are_read_together(
+    monkeypatch: pytest.MonkeyPatch,
+    extents: list[tuple[int, int]],
+    limit: int,
+    wanted: int,
+    together: list[int],
+) -> None:
+    monkeypatch.setattr("dicomfs.frames._READ_BYTES", limit)
+    bands = [BandExtent(0, 1, offset, length) for offset, length in extents]
+    assert [band.offset for band in _read_with(bands, wanted)] == together
+
+
+def test_the_end_of_a_pack_that_is_cut_off_takes_no_band_before_it(archive: Archive) -> None:
+    key, path = pixel_pack(archive)
+    source = PackSource(archive.tier)
+    band = source.object(key).stacks[0].segments[0].bands[1]
+    whole = path.read_bytes()
+    path.chmod(0o600)
+    try:
+        path.write_bytes(whole[: band.offset + band.length - 1])
+        frames = FrameReader(source, 1 << 24)
+        assert frames.fetch(Unit(key, 0, 0, 0))
+        with pytest.raises(DamagedError, match=f"{band.length - 1} bytes instead of {band.length}"):
+            frames.fetch(Unit(key, 0, 0, 1))
+    finally:
+        path.write_bytes(whole)
