@@ -78,10 +78,10 @@ static void compare(const dfk_shape *shape, const uint8_t *samples, const uint8_
     uint8_t *memory = copy_of(NULL, (size_t)size), *frame = copy_of(NULL, frame_bytes);
     require(OPEN(shape, stream, length, memory, (size_t)size) == 0);
     for (uint32_t index = 0; index < shape->frames; index++) {
-        require(NEXT(memory, 1, frame) == 1);
+        require(NEXT(memory, 1, NULL, 0, frame) == 1);
         require(memcmp(frame, samples + index * frame_bytes, frame_bytes) == 0);
     }
-    require(NEXT(memory, 1, frame) == DFK_NO_MORE);
+    require(NEXT(memory, 1, NULL, 0, frame) == DFK_NO_MORE);
     free(frame);
     free(memory);
 }
