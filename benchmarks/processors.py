@@ -2,12 +2,17 @@
 
     python -m benchmarks.processors FOLDER... [--profile fast|dense|archive] [--rounds 9]
 
-Each folder is packed into an archive of its own.  Then one reader reads every segment of more than one band,
-one after another, from the first frame to the last, as a mount does, decoding and checking included: on one
-processor and on two by turns, each time beginning with nothing decoded.  What the machine itself gives is
-measured beside it: two readers in processes of their own, each with all of the work and a processor to
-itself.  Two processors that share a core, or a clock that falls when both are busy, do less than twice as
-much.  Seconds are wall time, the medians of all rounds: nothing else should run meanwhile.
+Each folder is packed into an archive of its own, of which the segments of more than one band are decoded,
+one after another, on one processor and on two by turns:
+
+- by the codec alone: payloads in memory, each band of a segment in a thread of its own, digests compared;
+- by one reader, frame after frame as a mount reads: finding, reading, handing on and beginning threads
+  included, each time with nothing decoded before.
+
+What the machine itself gives is measured beside it: two readers in processes of their own, each with all of
+the work and a processor to itself.  Two processors that share a core, or a clock that falls when both are
+busy, do less than twice as much.  Seconds are wall time, the medians of all rounds: nothing else should run
+meanwhile.
 """
 
 from __future__ import annotations
@@ -20,15 +25,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean, median
 
+import xxhash
+
 from dicomfs.archive import Archive
-from dicomfs.codec.base import Profile
-from dicomfs.frames import FrameReader, Unit
-from dicomfs.model import PackKind
+from dicomfs.codec.base import CodecId, Profile
+from dicomfs.codec.segment import decode_frames
+from dicomfs.frames import FrameReader, Unit, codec_of
+from dicomfs.model import PackKind, PixelLayout
 from dicomfs.packs import PackSource
 
 _CACHE_BYTES = 1 << 30
@@ -37,40 +45,81 @@ _START_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
+class Band:
+    """One band of all frames of a segment."""
+
+    payload: bytes
+    layout: PixelLayout
+    rows: int
+    codec: CodecId
+    digests: list[int]
+    """Of each frame."""
+
+    def decode(self) -> None:
+        """Decode all frames and compare them."""
+        found = decode_frames(self.payload, self.layout, self.rows, len(self.digests), self.codec)
+        for (_, raw), digest in zip(found, self.digests, strict=True):
+            if xxhash.xxh3_64_intdigest(raw) != digest:
+                raise SystemExit("a band decodes to other bytes than were packed")
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
-    """What there is to decode: units in the order of reading."""
+    """What there is to decode: units in the order of reading, and the bands of each segment."""
 
     source: PackSource
     units: list[Unit]
-    segments: int
+    segments: list[list[Band]]
 
     def seconds(self, processors: set[int]) -> float:
         """Wall time of reading all units with these processors, beginning with nothing decoded."""
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, processors)
-        try:
-            with contextlib.closing(FrameReader(self.source, _CACHE_BYTES)) as frames:
-                started = time.perf_counter()
-                for unit in self.units:
-                    frames.fetch(unit)
-                return time.perf_counter() - started
-        finally:
-            os.sched_setaffinity(0, before)
+        with _on(processors), contextlib.closing(FrameReader(self.source, _CACHE_BYTES)) as frames:
+            started = time.perf_counter()
+            for unit in self.units:
+                frames.fetch(unit)
+            return time.perf_counter() - started
+
+    def codec_seconds(self, processors: set[int]) -> float:
+        """Wall time of decoding all segments with as many threads, which are there already."""
+        with _on(processors), ThreadPoolExecutor(len(processors)) as threads:
+            wait([threads.submit(time.sleep, _START_S) for _ in processors])
+            started = time.perf_counter()
+            for bands in self.segments:
+                for done in [threads.submit(band.decode) for band in bands]:
+                    done.result()
+            return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def _on(processors: set[int]) -> Iterator[None]:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Seconds for the segments of a folder: of one reader, and of one or two in processes of their own."""
+    """Seconds for the segments of a folder: of the codec, of one reader, and of one or two in processes."""
 
     segments: int
+    codec_alone: float
+    codec_together: float
     alone: float
     together: float
     one_apart: float
     two_apart: float
 
     @property
+    def codec_faster(self) -> float:
+        """How many times as fast two processors decode."""
+        return self.codec_alone / self.codec_together
+
+    @property
     def faster(self) -> float:
-        """How many times as fast two processors are."""
+        """How many times as fast two processors serve one reader."""
         return self.alone / self.together
 
     @property
@@ -81,19 +130,24 @@ class Measured:
 
 def work_of(archive: Archive) -> Work:
     """All segments of an archive that have more than one band."""
-    source = PackSource(archive.tier)
-    segments = list(_segments(archive, source))
-    return Work(source, [unit for units in segments for unit in units], len(segments))
-
-
-def _segments(archive: Archive, source: PackSource) -> Iterator[list[Unit]]:
+    work = Work(PackSource(archive.tier), [], [])
     for pack, _ in archive.tier.list(PackKind.PIXEL.prefix):
-        for number, stack in enumerate(source.pack(pack).stacks):
-            for segment in stack.segments:
-                bands = range(len(segment.bands))
+        reader = work.source.pack(pack)
+        for number, stack in enumerate(reader.stacks):
+            for segment in (segment for segment in stack.segments if len(segment.bands) > 1):
                 frames = range(segment.first_frame, segment.first_frame + segment.frames)
-                if len(bands) > 1:
-                    yield [Unit(pack, number, frame, band) for frame in frames for band in bands]
+                bands = range(len(segment.bands))
+                work.units.extend(Unit(pack, number, frame, band) for frame in frames for band in bands)
+                payloads = reader.read_segment(segment)
+                work.segments.append(
+                    [
+                        Band(payload, stack.layout, band.rows, codec_of(pack, segment), digests.tolist())
+                        for payload, band, digests in zip(
+                            payloads, segment.bands, segment.digests.T, strict=True
+                        )
+                    ]
+                )
+    return work
 
 
 _own: list[Work] = []
@@ -134,6 +188,8 @@ def measured(folder: Path, profile: Profile, rounds: int) -> Measured | None:
                 _apart(pool, both)
                 rows = [
                     (
+                        work.codec_seconds({both[0]}),
+                        work.codec_seconds(set(both)),
                         work.seconds({both[0]}),
                         work.seconds(set(both)),
                         _apart(pool, both[:1]),
@@ -141,7 +197,7 @@ def measured(folder: Path, profile: Profile, rounds: int) -> Measured | None:
                     )
                     for _ in range(rounds)
                 ]
-    return Measured(work.segments, *(median(column) for column in zip(*rows, strict=True)))
+    return Measured(len(work.segments), *(median(column) for column in zip(*rows, strict=True)))
 
 
 def main() -> None:
@@ -156,8 +212,9 @@ def main() -> None:
     if len(os.sched_getaffinity(0)) < 2:
         parser.error("this takes two processors, and there is one")
     sys.stdout.write(
-        "| folder | segments | one processor, s | two, s | times as fast | two readers apart |\n"
-        "|---|---|---|---|---|---|\n"
+        "| folder | segments | codec: one processor, s | two, s | times as fast"
+        " | reader: one, s | two, s | times as fast | two readers apart |\n"
+        "|---|---|---|---|---|---|---|---|---|\n"
     )
     found = []
     for folder in args.folders:
@@ -166,16 +223,18 @@ def main() -> None:
             continue
         found.append(one)
         sys.stdout.write(
-            f"| {folder.name} | {one.segments} | {one.alone:.3f} | {one.together:.3f} | {one.faster:.2f} |"
+            f"| {folder.name} | {one.segments} | {one.codec_alone:.3f} | {one.codec_together:.3f} |"
+            f" {one.codec_faster:.2f} | {one.alone:.3f} | {one.together:.3f} | {one.faster:.2f} |"
             f" {one.given:.2f} |\n"
         )
         sys.stdout.flush()
     if found:
-        faster, given = (
-            geometric_mean(one.faster for one in found),
-            geometric_mean(one.given for one in found),
+        means = (
+            geometric_mean(values)
+            for values in zip(*((one.codec_faster, one.faster, one.given) for one in found), strict=True)
         )
-        sys.stdout.write(f"\ngeometric means of {len(found)} folders: {faster:.2f}, {given:.2f}\n")
+        shown = ", ".join(f"{mean:.2f}" for mean in means)
+        sys.stdout.write(f"\ngeometric means of {len(found)} folders: {shown}\n")
 
 
 if __name__ == "__main__":
