@@ -5,7 +5,8 @@
 Each folder is packed into an archive of its own, of which the segments of more than one band are decoded,
 one after another, on one processor and on two by turns:
 
-- by the codec alone: payloads in memory, each band of a segment in a thread of its own, digests compared;
+- by the codec alone: payloads in memory, the bands of a segment by a thread on each processor, digests
+  compared;
 - by one reader, frame after frame as a mount reads: finding, reading, handing on and beginning threads
   included, each time with nothing decoded before.
 
@@ -80,14 +81,19 @@ class Work:
             return time.perf_counter() - started
 
     def codec_seconds(self, processors: set[int]) -> float:
-        """Wall time of decoding all segments with as many threads, which are there already."""
-        with _on(processors), ThreadPoolExecutor(len(processors)) as threads:
+        """Wall time of decoding all segments by a thread on each processor, which are there already."""
+        left = iter(processors)
+        with ThreadPoolExecutor(len(processors), initializer=lambda: _stay(next(left))) as threads:
             wait([threads.submit(time.sleep, _START_S) for _ in processors])
             started = time.perf_counter()
             for bands in self.segments:
                 for done in [threads.submit(band.decode) for band in bands]:
                     done.result()
             return time.perf_counter() - started
+
+
+def _stay(processor: int) -> None:
+    os.sched_setaffinity(0, {processor})
 
 
 @contextlib.contextmanager
