@@ -19,7 +19,16 @@ from dicomfs.codec.registry import codec
 from dicomfs.codec.segment import decode_frames
 from dicomfs.decoded import BytesCache
 from dicomfs.decoding import Decoding, Steps, Wanted
-from dicomfs.errors import DamagedError, DicomfsError, MismatchError, UnsupportedFeature
+from dicomfs.errors import (
+    DamagedError,
+    DicomfsError,
+    MismatchError,
+    ObjectCold,
+    ObjectNotFound,
+    TierError,
+    TransientTierError,
+    UnsupportedFeature,
+)
 from dicomfs.format.pack import PackReader
 from dicomfs.format.pack_index import BandExtent, SegmentIndex, StackIndex
 from dicomfs.model import ObjectKey
@@ -152,8 +161,15 @@ class FrameReader:
         def read() -> dict[tuple[ObjectKey, int], bytes]:
             return {key: pack.read_bands(together)}
 
+        try:
+            whole = self._encoded.fetch(key, key, read)
+        except (TransientTierError, ObjectNotFound, ObjectCold):
+            raise
+        except TierError:
+            # What lies beside the band cannot be read; the band may be.
+            return memoryview(pack.read_band(band))
         start = band.offset - together[0].offset
-        payload = memoryview(self._encoded.fetch(key, key, read))[start : start + band.length]
+        payload = memoryview(whole)[start : start + band.length]
         if len(payload) != band.length:
             raise DamagedError(unit.pack, f"{len(payload)} bytes instead of {band.length}", band.offset)
         return payload

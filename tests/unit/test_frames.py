@@ -10,7 +10,7 @@ import pytest
 
 from dicomfs.archive import Archive
 from dicomfs.codec.base import CodecId
-from dicomfs.errors import CodecError, DamagedError, MismatchError
+from dicomfs.errors import CodecError, DamagedError, MismatchError, TierError
 from dicomfs.format.pack_index import BandExtent
 from dicomfs.frames import FrameReader, Unit, _read_with, codec_of
 from dicomfs.model import ObjectKey
@@ -117,6 +117,27 @@ def test_bands_that_follow_one_another_are_read_in_one_range(
     frames = FrameReader(source, 1 << 24)
     assert [frames.fetch(Unit(key, 0, 0, band)) for band in (1, 0)] == right[::-1]
     assert ranges == [bands[1].length, bands[0].length]
+
+
+def test_a_band_that_cannot_be_read_takes_none_beside_it(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, _ = pixel_pack(archive)
+    source = PackSource(archive.tier)
+    pack = source.object(key)
+    bad, read = pack.stacks[0].segments[0].bands[1], pack._read
+
+    def broken(offset: int, length: int) -> bytes:
+        if offset + length > bad.offset:
+            raise TierError("local", key, "Input/output error")
+        return read(offset, length)
+
+    right = FrameReader(source, 1 << 24).fetch(Unit(key, 0, 0, 0))
+    monkeypatch.setattr(pack, "_read", broken)
+    frames = FrameReader(source, 1 << 24)
+    assert frames.fetch(Unit(key, 0, 0, 0)) == right
+    with pytest.raises(TierError, match="Input/output error"):
+        frames.fetch(Unit(key, 0, 0, 1))
 
 
 def _noting(read: Callable[[int, int], bytes], ranges: list[int]) -> Callable[[int, int], bytes]:
