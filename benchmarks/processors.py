@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -81,19 +81,31 @@ class Work:
             return time.perf_counter() - started
 
     def codec_seconds(self, processors: set[int]) -> float:
-        """Wall time of decoding all segments by a thread on each processor, which are there already."""
-        left = iter(processors)
-        with ThreadPoolExecutor(len(processors), initializer=lambda: _stay(next(left))) as threads:
-            wait([threads.submit(time.sleep, _START_S) for _ in processors])
+        """Wall time of decoding all segments by a thread on each processor: this one and those that wait."""
+        here, *others = sorted(processors)
+        with contextlib.ExitStack() as threads:
+            threads.enter_context(_on({here}))
+            pools = [threads.enter_context(_thread_on(other)) for other in others]
             started = time.perf_counter()
             for bands in self.segments:
-                for done in [threads.submit(band.decode) for band in bands]:
+                shares = [bands[number :: len(processors)] for number in range(len(processors))]
+                waiting = [pool.submit(_decode, share) for pool, share in zip(pools, shares[1:], strict=True)]
+                _decode(shares[0])
+                for done in waiting:
                     done.result()
             return time.perf_counter() - started
 
 
-def _stay(processor: int) -> None:
-    os.sched_setaffinity(0, {processor})
+def _decode(bands: list[Band]) -> None:
+    for band in bands:
+        band.decode()
+
+
+def _thread_on(processor: int) -> ThreadPoolExecutor:
+    """A thread that stays on a processor and has begun already."""
+    pool = ThreadPoolExecutor(1, initializer=os.sched_setaffinity, initargs=(0, {processor}))
+    pool.submit(int).result()
+    return pool
 
 
 @contextlib.contextmanager

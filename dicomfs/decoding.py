@@ -13,11 +13,12 @@ One lock guards the tables; it is held while values are handed on and never whil
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -33,7 +34,7 @@ Steps = Generator[tuple[int, bytes | DicomfsError], None, None]
 """The values of a run by rising place, or what is wrong with one."""
 
 IDLE_S = 0.2
-"""How long a thread waits for more work: the memory that codecs keep for it is slow to touch anew."""
+"""How long a thread waits for more work: to begin one takes longer than to wake it."""
 
 UNFINISHED = 8
 """Runs nobody waits for that keep their decoders; those wanted last stay."""
@@ -81,7 +82,8 @@ class Decoding(Generic[K]):
 
     At most so many runs are taken on at a time, by threads and by those who want values.  Threads begin with
     work and end soon without: an idle reader has none.  Where the system starts no thread, those who want
-    values make them, and nothing else is made.
+    values make them, and nothing else is made.  A thread that is interrupted, as by Ctrl-C, may leave a run
+    taken on where that was not within a step: nothing should be wanted any more then.
     """
 
     def __init__(self, cache: BytesCache[K], threads: int) -> None:
@@ -93,13 +95,25 @@ class Decoding(Generic[K]):
         self._tickets = itertools.count()
         self._closed = self._refused = False
 
-    def fetch(self, wanted: Wanted[K]) -> bytes:
-        """The value; raises what ``wanted.make`` raises, and what the steps of the run raise or yield."""
+    def fetch(self, wanted: Wanted[K], beside: Iterable[Wanted[K]] = ()) -> bytes:
+        """The value; those ``beside`` it are made meanwhile as `ahead` does, without a word of what is wrong.
+
+        Raises what ``wanted.make`` raises, and what the steps of the run raise or yield.
+        """
         while True:
             future, run = self._begin(wanted, wait=True)
-            if run is not None:
-                self._make_here(run, future)
-            value = future.result()
+            try:
+                for other in () if future.done() else beside:
+                    with contextlib.suppress(DicomfsError):
+                        self.ahead(other)
+            finally:
+                if run is not None:
+                    self._make_here(run, future)
+            try:
+                value = future.result()
+            finally:
+                # An error keeps this frame, and the future keeps the error: no circle with decoders in it.
+                del future, run
             if value is not None:
                 return value
 

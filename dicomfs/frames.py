@@ -7,7 +7,6 @@ from any thread; decoding releases the interpreter lock.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from dicomfs.decoded import BytesCache
 from dicomfs.decoding import Decoding, Steps, Wanted
 from dicomfs.errors import (
     DamagedError,
-    DicomfsError,
     MismatchError,
     ObjectCold,
     ObjectNotFound,
@@ -71,7 +69,7 @@ class FrameReader:
         self._decoded: BytesCache[Unit] = BytesCache(cache_bytes)
         self._processors = len(os.sched_getaffinity(0))
         self._decoding: Decoding[Unit] = Decoding(self._decoded, self._processors)
-        self._encoded: BytesCache[tuple[ObjectKey, int]] = BytesCache(_ENCODED_BYTES)
+        self._encoded: BytesCache[tuple[ObjectKey, int, int]] = BytesCache(_ENCODED_BYTES)
 
     def close(self) -> None:
         """Decode nothing more that nobody waits for."""
@@ -121,18 +119,18 @@ class FrameReader:
         """
         decoded = self._decoded.get(unit)
         if decoded is None:
-            self._ahead(unit)
-            decoded = self._decoding.fetch(self._wanted(unit))
+            decoded = self._decoding.fetch(self._wanted(unit), self._beside(unit))
         return decoded
 
-    def _ahead(self, unit: Unit) -> None:
-        """Who reads one band of a frame goes on to the next ones: idle processors decode them meanwhile."""
+    def _beside(self, unit: Unit) -> Iterator[Wanted[Unit]]:
+        """Who reads one band of a frame goes on to the next ones: idle processors decode them meanwhile.
+
+        Those whose payloads were read with that of the band: nobody waits for a tier longer than he must.
+        """
         segment = segment_of(unit.pack, self._exactly(unit.pack, unit.stack), unit.frame)
-        following = range(unit.band + 1, min(unit.band + self._processors, len(segment.bands)))
-        # What is wrong with those is told to who reads them.
-        with contextlib.suppress(DicomfsError):
-            for band in following:
-                self._decoding.ahead(self._wanted(Unit(unit.pack, unit.stack, unit.frame, band)))
+        stop = min(unit.band + self._processors, _read_with(segment.bands, unit.band).stop)
+        for band in range(unit.band + 1, stop):
+            yield self._wanted(Unit(unit.pack, unit.stack, unit.frame, band))
 
     def _wanted(self, unit: Unit) -> Wanted[Unit]:
         stack = self._exactly(unit.pack, unit.stack)
@@ -155,27 +153,25 @@ class FrameReader:
         return Wanted(run, inside, stop, key_of, make, finish)
 
     def _payload(self, pack: PackReader, unit: Unit, segment: SegmentIndex) -> memoryview:
-        band, together = segment.bands[unit.band], _read_with(segment.bands, unit.band)
-        key = (unit.pack, together[0].offset)
+        band, read_with = segment.bands[unit.band], _read_with(segment.bands, unit.band)
+        together = segment.bands[read_with.start : read_with.stop]
+        start = together[0].offset
+        key = (unit.pack, start, together[-1].offset + together[-1].length - start)
 
-        def read() -> dict[tuple[ObjectKey, int], bytes]:
+        def read() -> dict[tuple[ObjectKey, int, int], bytes]:
             return {key: pack.read_bands(together)}
 
         try:
             whole = self._encoded.fetch(key, key, read)
         except (TransientTierError, ObjectNotFound, ObjectCold):
             raise
-        except TierError:
+        except (TierError, DamagedError):
             # What lies beside the band cannot be read; the band may be.
             return memoryview(pack.read_band(band))
-        start = band.offset - together[0].offset
-        payload = memoryview(whole)[start : start + band.length]
-        if len(payload) != band.length:
-            raise DamagedError(unit.pack, f"{len(payload)} bytes instead of {band.length}", band.offset)
-        return payload
+        return memoryview(whole)[band.offset - start : band.offset - start + band.length]
 
 
-def _read_with(bands: Sequence[BandExtent], wanted: int) -> Sequence[BandExtent]:
+def _read_with(bands: Sequence[BandExtent], wanted: int) -> range:
     """The neighbouring bands that are read in one range with a band, the same ones for each of them."""
     first = 0
     for number, band in enumerate(bands):
@@ -183,9 +179,9 @@ def _read_with(bands: Sequence[BandExtent], wanted: int) -> Sequence[BandExtent]
         apart = number > first and band.offset != bands[number - 1].offset + bands[number - 1].length
         if apart or (number > first and band.offset + band.length - begins > _READ_BYTES):
             if number > wanted:
-                return bands[first:number]
+                return range(first, number)
             first = number
-    return bands[first:]
+    return range(first, len(bands))
 
 
 def _steps(

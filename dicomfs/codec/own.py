@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,27 +52,30 @@ _REASONS = {
 
 
 class _Kept:
-    """Memory between calls, a block for each processor: fresh pages cost up to a fifth of a band's time."""
+    """Memory between calls, a block for each processor: fresh pages cost up to a fifth of a band's time.
+
+    Has no lock: what is collected as garbage gives its block back in the middle of anything, this too.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._blocks: list[Block] = []
-        self._most = len(os.sched_getaffinity(0))
+        self._blocks: deque[Block] = deque(maxlen=len(os.sched_getaffinity(0)))
 
     def take(self, size: int) -> Block:
         """Return at least so many bytes, which hold anything; the block given back last is tried first."""
-        with self._lock:
-            fit = [place for place, block in enumerate(self._blocks) if block.size >= size]
-            if fit:
-                return self._blocks.pop(fit[-1])
+        for _ in range(len(self._blocks)):
+            try:
+                block = self._blocks.pop()
+            except IndexError:  # another thread was faster
+                break
+            if block.size >= size:
+                return block
+            self._blocks.appendleft(block)
         return np.empty(size, np.uint8)
 
     def give(self, block: Block) -> None:
         """Keep a block for the next call in the place of one that was not used for longer."""
         if block.size <= _MOST_KEPT:
-            with self._lock:
-                self._blocks.append(block)
-                del self._blocks[: -self._most]
+            self._blocks.append(block)
 
 
 _kept = _Kept()

@@ -119,9 +119,9 @@ class PackReader:
         return read_exactly(self._read, band.offset, band.length, self.name)
 
     def read_bands(self, bands: Sequence[BandExtent]) -> bytes:
-        """The payloads of bands that follow one another, unchecked; fewer bytes where the pack is shorter."""
+        """The encoded payloads of bands that follow one another, unchecked; DamagedError as `read_band`."""
         offset, last = bands[0].offset, bands[-1]
-        return self._read(offset, last.offset + last.length - offset)
+        return read_exactly(self._read, offset, last.offset + last.length - offset, self.name)
 
     def read_segment(self, segment: SegmentIndex) -> list[bytes]:
         """The encoded payloads of all bands of a segment in one range, unchecked."""

@@ -59,12 +59,16 @@ def compare(
     def placed(key: ObjectKey) -> ObjectKey:
         return staged.key if key in names or key == staged.key else catalog.placed(key)
 
-    with closing(PackSource.staged(tier, {staged.key: staged.path}, placed)) as source:
-        _compare(source, staged.key, old, names, users, catalog, run)
+    with (
+        closing(PackSource.staged(tier, {staged.key: staged.path}, placed)) as source,
+        closing(FrameReader(source, _CACHE_BYTES)) as frames,
+    ):
+        _compare(source, frames, staged.key, old, names, users, catalog, run)
 
 
 def _compare(
     source: PackSource,
+    frames: FrameReader,
     key: ObjectKey,
     old: PackReader,
     names: Collection[ObjectKey],
@@ -72,7 +76,6 @@ def _compare(
     catalog: Catalog,
     run: PackRun,
 ) -> None:
-    frames = FrameReader(source, _CACHE_BYTES)
     shape = [(stack.layout, stack.frames) for stack in old.stacks]
     if [(stack.layout, stack.frames) for stack in source.object(key).stacks] != shape:
         raise MismatchError("stacks of the new pack")

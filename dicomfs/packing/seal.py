@@ -156,8 +156,6 @@ def _mismatches(
     parts: Sequence[tuple[int, Sequence[int]]],
     run: PackRun,
 ) -> dict[int, str]:
-    frames = FrameReader(source, _CHECK_CACHE_BYTES)
-
     def check(jobs: Sequence[_Job]) -> list[tuple[int, str]]:
         found = []
         for part, row, index in jobs:
@@ -171,8 +169,9 @@ def _mismatches(
     jobs = [
         (part, row, indexes[row]) for part, indexes in parts for row in _as_stored(source.part(headers, part))
     ]
-    checked = run.pool.map(check, _together(plan, jobs))
-    return {index: reason for found in checked for index, reason in found if reason}
+    with closing(FrameReader(source, _CHECK_CACHE_BYTES)) as frames:
+        checked = run.pool.map(check, _together(plan, jobs))
+        return {index: reason for found in checked for index, reason in found if reason}
 
 
 _Job = tuple[int, int, int]

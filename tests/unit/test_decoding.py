@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
-from collections.abc import Callable, Hashable
+import weakref
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -60,13 +62,13 @@ def make(threads: int = 2, limit_bytes: int = 1 << 20) -> Decoding[Key]:
     return Decoding(BytesCache(limit_bytes), threads)
 
 
-def begin(found: Decoding[Key], wanted: Wanted[Key]) -> Future[bytes]:
+def begin(found: Decoding[Key], wanted: Wanted[Key], beside: Sequence[Wanted[Key]] = ()) -> Future[bytes]:
     """Fetch in a thread of its own; it is made there, or waited for, or done."""
     result: Future[bytes] = Future()
 
     def read() -> None:
         try:
-            result.set_result(found.fetch(wanted))
+            result.set_result(found.fetch(wanted, beside))
         except Exception as problem:
             result.set_exception(problem)
 
@@ -249,7 +251,7 @@ def test_an_idle_reader_has_no_threads() -> None:
 
 
 def test_a_thread_without_work_takes_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "IDLE_S", PATIENCE_S)
+    monkeypatch.setattr(decoding, "IDLE_S", 10 * PATIENCE_S)
     before = set(threading.enumerate())
     source, found = Source(), make(threads=1)
     assert found.fetch(source.wanted("a", 0)) == b"a0"
@@ -263,7 +265,7 @@ def test_a_thread_without_work_takes_on_the_next(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_thread_that_was_called_is_not_counted_on_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "IDLE_S", PATIENCE_S)
+    monkeypatch.setattr(decoding, "IDLE_S", 10 * PATIENCE_S)
     source, found = Source(), make(threads=2)
     assert found.fetch(source.wanted("a", 0)) == b"a0"
     until(lambda: found._idle == 1)
@@ -304,6 +306,53 @@ def test_no_more_runs_are_taken_on_than_there_may_be_threads() -> None:
     source.permits.release(100)
     assert [one.result(PATIENCE_S) for one in wanted] == [b"a0", b"b0", b"c0"]
     until(lambda: len(source.made) == 40)
+
+
+def test_who_waits_longest_is_served_first() -> None:
+    source, found = Source(length=1, free=False), make(threads=1)
+    wanted = [begin(found, source.wanted(name, 0)) for name in "abcd"]
+    source.permits.release(4)
+    assert [one.result(PATIENCE_S) for one in wanted] == [b"a0", b"b0", b"c0", b"d0"]
+    assert source.made == [(name, 0) for name in "abcd"]
+
+
+def test_what_is_beside_a_value_is_made_meanwhile_and_never_before_it() -> None:
+    source, found = Source(free=False), make(threads=2)
+    beside = [source.wanted(name, 0) for name in "bc"]
+    reader = begin(found, source.wanted("a", 0), beside)
+    until(lambda: sum(run.busy for run in found._runs.values()) == 2)
+    assert source.opened == ["a", "b", "c"]
+    assert found._runs["a"].busy
+    source.permits.release(100)
+    assert reader.result(PATIENCE_S) == b"a0"
+    until(lambda: len(source.made) == 30)
+
+
+def test_what_is_wrong_beside_a_value_does_not_reach_who_wants_the_value() -> None:
+    def refuse(problem: Exception) -> Wanted[Key]:
+        def fail() -> tuple[int, Steps]:
+            raise problem
+
+        return Wanted("b", 0, 1, lambda at: ("b", at), fail)
+
+    source, found = Source(), make()
+    assert found.fetch(source.wanted("a", 0), [refuse(CodecError("test", "no payload"))]) == b"a0"
+    with pytest.raises(OSError, match="broken"):
+        found.fetch(source.wanted("c", 0), [refuse(OSError("broken"))])
+    assert (("c", 0) in source.made, found._helping) == (True, 0)
+
+
+def test_an_error_leaves_nothing_for_the_garbage_collector() -> None:
+    source, held = Source(broken_at=3), [make()]
+    with pytest.raises(CodecError, match="broken"):
+        held[0].fetch(source.wanted("a", 5))
+    gone = weakref.ref(held[0])
+    gc.disable()
+    try:
+        held.clear()
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_who_joins_a_run_that_nobody_is_at_makes_the_value() -> None:

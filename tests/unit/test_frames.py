@@ -169,7 +169,7 @@ def test_which_bands_are_read_together(
 ) -> None:
     monkeypatch.setattr("dicomfs.frames._READ_BYTES", limit)
     bands = [BandExtent(0, 1, offset, length) for offset, length in extents]
-    assert [band.offset for band in _read_with(bands, wanted)] == together
+    assert [bands[number].offset for number in _read_with(bands, wanted)] == together
 
 
 def test_the_end_of_a_pack_that_is_cut_off_takes_no_band_before_it(archive: Archive) -> None:
