@@ -38,6 +38,10 @@ _READ_BYTES = 4 << 20
 that it takes to answer another request, and a segment hardly ever has more."""
 
 
+_Range = tuple[ObjectKey, int, int]
+"""Bytes of a pack: from where, and how many."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unit:
     """One band of one frame: what is decoded, checked and kept."""
@@ -69,7 +73,7 @@ class FrameReader:
         self._decoded: BytesCache[Unit] = BytesCache(cache_bytes)
         self._processors = len(os.sched_getaffinity(0))
         self._decoding: Decoding[Unit] = Decoding(self._decoded, self._processors)
-        self._encoded: BytesCache[tuple[ObjectKey, int, int]] = BytesCache(_ENCODED_BYTES)
+        self._encoded: BytesCache[_Range] = BytesCache(_ENCODED_BYTES)
 
     def close(self) -> None:
         """Decode nothing more that nobody waits for."""
@@ -125,11 +129,13 @@ class FrameReader:
     def _beside(self, unit: Unit) -> Iterator[Wanted[Unit]]:
         """Who reads one band of a frame goes on to the next ones: idle processors decode them meanwhile.
 
-        Those whose payloads were read with that of the band: nobody waits for a tier longer than he must.
+        Those whose payloads were read with that of the band: no tier is asked for them.
         """
         segment = segment_of(unit.pack, self._exactly(unit.pack, unit.stack), unit.frame)
-        stop = min(unit.band + self._processors, _read_with(segment.bands, unit.band).stop)
-        for band in range(unit.band + 1, stop):
+        together = _read_with(segment.bands, unit.band)
+        if self._encoded.get(_key(unit.pack, segment.bands[together.start : together.stop])) is None:
+            return
+        for band in range(unit.band + 1, min(unit.band + self._processors, together.stop)):
             yield self._wanted(Unit(unit.pack, unit.stack, unit.frame, band))
 
     def _wanted(self, unit: Unit) -> Wanted[Unit]:
@@ -155,10 +161,9 @@ class FrameReader:
     def _payload(self, pack: PackReader, unit: Unit, segment: SegmentIndex) -> memoryview:
         band, read_with = segment.bands[unit.band], _read_with(segment.bands, unit.band)
         together = segment.bands[read_with.start : read_with.stop]
-        start = together[0].offset
-        key = (unit.pack, start, together[-1].offset + together[-1].length - start)
+        key = _key(unit.pack, together)
 
-        def read() -> dict[tuple[ObjectKey, int, int], bytes]:
+        def read() -> dict[_Range, bytes]:
             return {key: pack.read_bands(together)}
 
         try:
@@ -168,20 +173,24 @@ class FrameReader:
         except (TierError, DamagedError):
             # What lies beside the band cannot be read; the band may be.
             return memoryview(pack.read_band(band))
-        return memoryview(whole)[band.offset - start : band.offset - start + band.length]
+        start = band.offset - together[0].offset
+        return memoryview(whole)[start : start + band.length]
 
 
 def _read_with(bands: Sequence[BandExtent], wanted: int) -> range:
     """The neighbouring bands that are read in one range with a band, the same ones for each of them."""
     first = 0
     for number, band in enumerate(bands):
-        begins = bands[first].offset
-        apart = number > first and band.offset != bands[number - 1].offset + bands[number - 1].length
-        if apart or (number > first and band.offset + band.length - begins > _READ_BYTES):
+        if number > first and band.offset + band.length - bands[first].offset > _READ_BYTES:
             if number > wanted:
                 return range(first, number)
             first = number
     return range(first, len(bands))
+
+
+def _key(pack: ObjectKey, together: Sequence[BandExtent]) -> _Range:
+    first, last = together[0], together[-1]
+    return pack, first.offset, last.offset + last.length - first.offset
 
 
 def _steps(

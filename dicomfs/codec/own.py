@@ -41,7 +41,7 @@ _ALIGNMENT = 64
 _MOST_KEPT = 96 << 20
 """Bytes of the largest block that is kept for a later call: to code 8 MiB takes about 80 MiB."""
 _AT_ONCE = 1 << 16
-"""Bytes of samples decoded in one call, where frames are smaller: a call costs as much as those do."""
+"""Bytes decoded in one call, where frames are smaller: a call costs as much as those do."""
 
 _REASONS = {
     -1: "does not take this shape, depth or memory",

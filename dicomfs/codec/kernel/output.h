@@ -1,5 +1,5 @@
-/* Where decoded rows go: to the caller as samples or, by way of a row of the decoder's own, as the words they stand
- * for.  Both decoders write rows one by one, from the first of a frame to the last.
+/* Where decoded rows go: to the caller as samples or as the words they stand for; who cannot make words at once has a
+ * row of memory for the samples.  Both decoders write rows one by one, from the first of a frame to the last.
  */
 #ifndef DICOMFS_KERNEL_OUTPUT_H
 #define DICOMFS_KERNEL_OUTPUT_H
