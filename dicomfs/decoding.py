@@ -225,12 +225,16 @@ class Decoding(Generic[K]):
                 return True
             self._helping -= 1
             if self._next() is not None and not self._call():
-                # Nobody is left who takes on what others wait for: they are to see for themselves.
-                for other in self._runs.values():
-                    for waiting in other.waiting.values() if not other.busy else ():
-                        waiting.set_result(None)
-                    other.waiting = other.waiting if other.busy else {}
+                self._leave_to_those_who_wait()
             return False
+
+    def _leave_to_those_who_wait(self) -> None:
+        """Nobody is left who takes on what is waited for: those who wait are to see for themselves."""
+        for run in self._runs.values():
+            if not run.busy:
+                for waiting in run.waiting.values():
+                    waiting.set_result(None)
+                run.waiting = {}
 
     def _drop(self, keep: int) -> None:
         """End the runs nobody waits for, but for those wanted last."""
