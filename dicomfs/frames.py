@@ -121,7 +121,7 @@ class FrameReader:
             TierError, FormatError, CodecError: it cannot be had or decoded.
             MismatchError: it decodes to other bytes than were packed.
         """
-        decoded = self._decoded.get(unit)
+        decoded = self.ready(unit)
         if decoded is None:
             decoded = self._decoding.fetch(self._wanted(unit), self._beside(unit))
         return decoded

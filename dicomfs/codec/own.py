@@ -125,9 +125,9 @@ class _Own:
     ) -> Iterator[tuple[int, Planes]]:
         """Decode as far as the next wanted frame; see `FrameCodec.decode`."""
         keep = frozenset(wanted)
-        for first, count, found in self._runs(payload, shape, dtype, bits, keep, None, dtype.itemsize):
-            frames: Planes = np.frombuffer(found, dtype, count * shape[1] * shape[2])
-            numbered = enumerate(frames.reshape(count, *shape[1:]), first)
+        for first, found in self.decode_words(payload, shape, dtype, bits, keep, None, dtype):
+            frames: Planes = np.frombuffer(found, dtype).reshape(-1, *shape[1:])
+            numbered = enumerate(frames, first)
             yield from ((index, frame) for index, frame in numbered if index in keep)
 
     def decode_words(
@@ -137,37 +137,22 @@ class _Own:
         dtype: np.dtype[Any],
         bits: int,
         wanted: Collection[int],
-        field: Field,
+        field: Field | None,
         word: np.dtype[Any],
     ) -> Iterator[tuple[int, bytes]]:
         """Decode as `decode` does, but to the words, in native order, that the samples stand for.
 
-        Yields neighbouring frames of which some are wanted in one, with the number of the first.  Raises as
-        `FrameCodec.decode` does.
+        Without a field those are the samples, and ``word`` is their type.  Yields neighbouring frames of
+        which some are wanted in one, and the number of the first.  Raises as `FrameCodec.decode` does.
         """
-        how, size = ffi.new("dfk_field *", field), shape[1] * shape[2] * word.itemsize
-        for first, count, found in self._runs(payload, shape, dtype, bits, wanted, how, word.itemsize):
-            yield first, found if count * size == len(found) else found[: count * size]
-
-    def _runs(
-        self,
-        payload: memoryview,
-        shape: Sequence[int],
-        dtype: np.dtype[Any],
-        bits: int,
-        wanted: Collection[int],
-        field: CData | None,
-        item_bytes: int,
-    ) -> Iterator[tuple[int, int, bytes]]:
-        """Number of the first frame, how many they are, and their samples or words; small frames together."""
         if len(shape) != 3 or max(shape) > 0xFFFF:
             raise CodecError(self.name, f"no such stream: {tuple(shape)}")
         stream = ffi.from_buffer("uint8_t[]", payload)
         described = _shape(shape, bits, dtype.itemsize)
-        step, how = self._call("next"), ffi.NULL if field is None else field
+        step, how = self._call("next"), ffi.NULL if field is None else ffi.new("dfk_field *", field)
         keep = frozenset(wanted)
         stop = max(keep, default=-1) + 1
-        size = shape[1] * shape[2] * item_bytes
+        size = shape[1] * shape[2] * word.itemsize
         most = max(1, _AT_ONCE // max(1, size))
         with self._memory(self._decoder_memory(described, stream)) as (memory, _):
             self._checked(self._call("open")(described, stream, len(stream), memory, len(memory)))
@@ -175,9 +160,9 @@ class _Own:
             while first < stop:
                 frames = min(most, stop - first)
                 found, out = _fresh(frames * size)
-                count = self._checked(step(memory, frames, how, item_bytes, out))
+                count = self._checked(step(memory, frames, how, word.itemsize, out))
                 if not keep.isdisjoint(range(first, first + count)):
-                    yield first, count, found
+                    yield first, found[: count * size]
                 first += count
 
     def _settings(self, settings: Settings) -> dict[str, object]:

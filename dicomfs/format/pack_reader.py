@@ -116,7 +116,7 @@ class PackReader:
 
     def read_band(self, band: BandExtent) -> bytes:
         """The encoded payload of one band, unchecked; DamagedError when the pack is shorter."""
-        return read_exactly(self._read, band.offset, band.length, self.name)
+        return self.read_bands([band])
 
     def read_bands(self, bands: Sequence[BandExtent]) -> bytes:
         """The encoded payloads of bands that follow one another, unchecked; DamagedError as `read_band`."""

@@ -173,24 +173,17 @@ TARGET static uint32_t NAME(rebuild)(const fast_scaling *scaling, const fast_row
 TARGET static void NAME(deliver)(const int16_t *restrict sample, uint32_t columns, uint32_t half,
                                  const dfk_field *field, uint32_t word_bytes, void *out)
 {
-    const uint16_t raise = (uint16_t)half, whole = (uint16_t)(half + field->offset);
-    const uint16_t fold_at = field->fold_at, fold_size = field->fold_size, offset = field->offset;
-    const uint16_t mask = field->mask, fixed = field->fixed, shift = field->shift;
+    const dfk_field f = *field;
+    const uint16_t whole = (uint16_t)(half + f.offset);
     uint16_t *restrict words = out;
     uint8_t *restrict bytes = out;
-    if (word_bytes == 2 && fold_size == 0 && shift == 0)
+    if (word_bytes == 2 && f.fold_size == 0 && f.shift == 0)
         for (uint32_t x = 0; x < columns; x++)
-            words[x] = (uint16_t)(((uint16_t)(sample[x] + whole) & mask) | fixed);
+            words[x] = (uint16_t)(((uint16_t)(sample[x] + whole) & f.mask) | f.fixed);
     else if (word_bytes == 2)
-        for (uint32_t x = 0; x < columns; x++) {
-            uint16_t value = (uint16_t)(sample[x] + raise);
-            value = (uint16_t)(value + (value >= fold_at ? fold_size : 0) + offset);
-            words[x] = (uint16_t)((uint16_t)((value & mask) << shift) | fixed);
-        }
+        for (uint32_t x = 0; x < columns; x++)
+            words[x] = dfk_word(f, (uint16_t)(sample[x] + half));
     else
-        for (uint32_t x = 0; x < columns; x++) {
-            uint16_t value = (uint16_t)(sample[x] + raise);
-            value = (uint16_t)(value + (value >= fold_at ? fold_size : 0) + offset);
-            bytes[x] = (uint8_t)((uint16_t)((value & mask) << shift) | fixed);
-        }
+        for (uint32_t x = 0; x < columns; x++)
+            bytes[x] = (uint8_t)dfk_word(f, (uint16_t)(sample[x] + half));
 }

@@ -1,5 +1,6 @@
 /* The row functions of the fast stream for the base of the architecture and, on x86, for AVX2. */
 #include "fast_rows.h"
+#include "output.h"
 
 #include <string.h>
 

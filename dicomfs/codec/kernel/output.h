@@ -13,6 +13,14 @@ typedef struct {
     uint8_t *next;
 } dfk_output;
 
+/* The word that a sample stands for. */
+static inline uint16_t dfk_word(dfk_field field, uint16_t sample)
+{
+    uint16_t value = (uint16_t)(sample + (sample >= field.fold_at ? field.fold_size : 0));
+    value = (uint16_t)((uint16_t)(value + field.offset) & field.mask);
+    return (uint16_t)((uint16_t)(value << field.shift) | field.fixed);
+}
+
 /* Whether a caller's field and words are such that `dfk_words` takes. */
 static inline int dfk_output_valid(const dfk_field *field, uint32_t word_bytes)
 {

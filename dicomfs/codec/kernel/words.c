@@ -1,16 +1,12 @@
 /* From samples to the words that they stand for; see kernel.h. */
-#include "kernel.h"
+#include "output.h"
 
 #define WORDS(sample, word)                                                          \
     do {                                                                             \
         const sample *restrict from = samples;                                       \
         word *restrict to = words;                                                   \
-        for (size_t i = 0; i < count; i++) {                                         \
-            uint16_t value = from[i];                                                \
-            value = (uint16_t)(value + (value >= f.fold_at ? f.fold_size : 0));      \
-            value = (uint16_t)((uint16_t)(value + f.offset) & f.mask);               \
-            to[i] = (word)((uint16_t)(value << f.shift) | f.fixed);                  \
-        }                                                                            \
+        for (size_t i = 0; i < count; i++)                                           \
+            to[i] = (word)dfk_word(f, from[i]);                                      \
     } while (0)
 
 int dfk_words(const dfk_field *field, const void *samples, uint32_t sample_bytes, size_t count, void *words,
